@@ -1,0 +1,33 @@
+"""Runtime: registered modules, hooks, log."""
+
+default_scope = 'mmdet'
+custom_imports = dict(
+    imports=[
+        'nucseg_mmdet.dataset',
+        'nucseg_mmdet.hooks',
+        'nucseg_mmdet.metrics',
+    ],
+    allow_failed_imports=False,
+)
+
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=20),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=1_000, max_keep_ckpts=3),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+)
+custom_hooks = [dict(type='StopAtNonFiniteLossHook'), dict(type='RunCardHook')]
+
+env_cfg = dict(
+    cudnn_benchmark=False,
+    # spawn: a forked worker inherits the threads' locks of OpenCV and OpenMP.
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    dist_cfg=dict(backend='nccl'),
+)
+visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
+log_processor = dict(type='LogProcessor', window_size=20, by_epoch=False)
+log_level = 'INFO'
+randomness = dict(seed=0)
+load_from = None
+resume = False

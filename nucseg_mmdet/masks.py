@@ -1,0 +1,151 @@
+"""Masks of single nuclei as polygons on pixel edges and as COCO run lengths.
+
+Coordinates are continuous with pixel edges at integers: the pixel in column 3,
+row 5 covers x from 3 to 4 and y from 5 to 6. A polygon whose vertices lie on
+pixel edges rasterises back to exactly the mask that it was traced from; one
+through pixel centres (``cv2.findContours``) loses half a pixel all around.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+Polygon = list[float]
+
+
+def mask_to_polygons(mask: np.ndarray) -> list[Polygon]:
+    """Trace a mask along its pixel edges.
+
+    Pixels that touch only at a corner belong to separate polygons, so no polygon
+    touches itself there. A hole is joined to the outline around it by a bridge of
+    zero width, because a list of COCO polygons is a union and cannot cut holes.
+
+    Args:
+        mask: bool, (H, W).
+
+    Returns:
+        One polygon ``[x0, y0, x1, y1, ...]`` for each 4-connected part, in px, with
+        vertices at the corners only; an empty list for an empty mask.
+    """
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not rows.size:
+        return []
+    top, left = int(rows[0]), int(columns[0])
+    padded = np.pad(mask[top : rows[-1] + 1, left : columns[-1] + 1].astype(bool), 1)
+    outlines: list[list[tuple[int, int]]] = []
+    for ring in _trace_rings(padded):
+        x, y = ring[0]
+        if padded[y, x]:  # the pixel below and right of the ring's top left corner
+            outlines.append(ring)
+        else:
+            _bridge_hole(outlines, ring)
+    shift = (left - 1, top - 1)
+    return [(np.array(ring) + shift).ravel().astype(float).tolist() for ring in outlines]
+
+
+def _trace_rings(padded: np.ndarray) -> list[list[tuple[int, int]]]:
+    """Follow the boundary of a mask that has an empty border of one pixel.
+
+    In every row of corners the 1st and 2nd, 3rd and 4th, ... are joined by a
+    horizontal edge, in every column likewise by a vertical one; the rings follow.
+
+    Returns:
+        Rings of (x, y) corners, in the array's own pixel edges. A ring starts at its
+        top left corner, goes right first, and comes in the order of these corners.
+    """
+    top_left, top_right = padded[:-1, :-1], padded[:-1, 1:]
+    bottom_left, bottom_right = padded[1:, :-1], padded[1:, 1:]
+    single = top_left ^ top_right ^ bottom_left ^ bottom_right  # one or three of the four
+    falling = top_left & bottom_right & ~top_right & ~bottom_left  # like a backslash
+    rising = top_right & bottom_left & ~top_left & ~bottom_right
+    # Where two pixels touch diagonally, two corners share the place. The first of
+    # them has the edge to the left, so in its column it comes first if it belongs to
+    # the upper pixel (falling) and second if it belongs to the lower one (rising).
+    y, x = np.nonzero(single | falling | rising)
+    copies = 1 + (falling | rising)[y, x]
+    swap = np.repeat(rising[y, x], copies)
+    y, x = np.repeat(y, copies), np.repeat(x, copies)
+    count = y.size
+    second = np.zeros(count, dtype=bool)
+    second[1:] = (y[1:] == y[:-1]) & (x[1:] == x[:-1])
+    by_column = np.lexsort((second ^ swap, y, x))
+    rank = np.empty(count, dtype=np.int64)
+    rank[by_column] = np.arange(count)
+    partner_in_column = by_column[rank ^ 1].tolist()
+
+    points = list(zip((x + 1).tolist(), (y + 1).tolist(), strict=True))
+    seen = bytearray(count)
+    rings = []
+    for start in range(count):
+        if seen[start]:
+            continue
+        ring, corner = [], start
+        while not seen[corner]:
+            along = corner ^ 1
+            seen[corner] = seen[along] = 1
+            ring += points[corner], points[along]
+            corner = partner_in_column[along]
+        rings.append(ring)
+    return rings
+
+
+def _bridge_hole(outlines: list[list[tuple[int, int]]], hole: list[tuple[int, int]]) -> None:
+    """Join a hole to the outline above it, in place.
+
+    The bridge goes straight up from the hole's top left corner, over foreground only,
+    to the next horizontal edge. That edge is part of an outline in the list: rings
+    come from top to bottom, so a hole in between is joined already.
+    """
+    x, y = hole[0]
+    nearest = None
+    for outline in outlines:
+        for index, (start, end) in enumerate(zip(outline, outline[1:] + outline[:1], strict=True)):
+            spans = start[1] == end[1] and min(start[0], end[0]) <= x < max(start[0], end[0])
+            if spans and start[1] < y and (nearest is None or start[1] > nearest[0]):
+                nearest = (start[1], outline, index)
+    edge_y, outline, index = nearest
+    bridge = [(x, edge_y), (x, y), *reversed(hole[1:]), (x, y), (x, edge_y)]
+    outline[index + 1 : index + 1] = bridge
+
+
+def polygons_to_rle(polygons: Sequence[Polygon], height: int, width: int) -> dict:
+    """Rasterise the union of polygons as COCO does.
+
+    Args:
+        polygons: ``[x0, y0, x1, y1, ...]``, px.
+        height: of the image, px.
+        width: of the image, px.
+
+    Returns:
+        A COCO RLE ``{'size': [height, width], 'counts': bytes}``.
+    """
+    if not polygons:
+        return coco_mask.encode(np.zeros((height, width), dtype=np.uint8, order='F'))
+    return coco_mask.merge(coco_mask.frPyObjects(list(polygons), height, width))
+
+
+def segmentation_to_rle(segmentation: list | dict, height: int, width: int) -> dict:
+    """Turn any COCO ``segmentation`` into a compressed RLE.
+
+    Args:
+        segmentation: polygons, an RLE with a list of counts, or one with a compressed
+            string of counts (text or bytes).
+        height: of the image, px.
+        width: of the image, px.
+
+    Returns:
+        ``{'size': [height, width], 'counts': bytes}``.
+
+    Raises:
+        ValueError: the RLE has another size than the image.
+    """
+    if isinstance(segmentation, list):
+        return polygons_to_rle(segmentation, height, width)
+    size = list(segmentation['size'])
+    if size != [height, width]:
+        raise ValueError(f'RLE of size {size}, expected {[height, width]} (height, width)')
+    counts = segmentation['counts']
+    if isinstance(counts, list):
+        return coco_mask.frPyObjects(segmentation, height, width)
+    return dict(size=size, counts=counts.encode() if isinstance(counts, str) else counts)
