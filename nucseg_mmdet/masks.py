@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 Polygon = list[float]
 
 
-def mask_to_polygons(mask: np.ndarray) -> list[Polygon]:
+def mask_to_polygons(mask: np.ndarray, origin: tuple[int, int] = (0, 0)) -> list[Polygon]:
     """Trace a mask along its pixel edges.
 
     Pixels that touch only at a corner belong to separate polygons, so no polygon
@@ -23,6 +23,7 @@ def mask_to_polygons(mask: np.ndarray) -> list[Polygon]:
 
     Args:
         mask: bool, (H, W).
+        origin: x, y of the mask's top left corner in the polygons' frame, px.
 
     Returns:
         One polygon ``[x0, y0, x1, y1, ...]`` for each 4-connected part, in px, with
@@ -40,7 +41,7 @@ def mask_to_polygons(mask: np.ndarray) -> list[Polygon]:
             outlines.append(ring)
         else:
             _bridge_hole(outlines, ring)
-    shift = (left - 1, top - 1)
+    shift = (origin[0] + left - 1, origin[1] + top - 1)
     return [(np.array(ring) + shift).ravel().astype(float).tolist() for ring in outlines]
 
 

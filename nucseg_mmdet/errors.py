@@ -1,0 +1,29 @@
+"""What a user did wrong, told in one line and with exit code 2."""
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+
+class UserError(ValueError):
+    """Wrong input: the message names the file, what was found and what was expected.
+
+    Several problems found together are several lines.
+    """
+
+
+def exit_code(main: Callable[..., int]) -> Callable[..., int]:
+    """Let a tool's ``main`` end with exit code 2 and a plain message at a ``UserError``."""
+
+    @functools.wraps(main)
+    def wrapped(*args, **kwargs) -> int:
+        try:
+            return main(*args, **kwargs)
+        except UserError as error:
+            tool = Path(sys.modules[main.__module__].__file__).name
+            for line in str(error).splitlines():
+                print(f'{tool}: {line}', file=sys.stderr)
+            return 2
+
+    return wrapped

@@ -1,0 +1,1 @@
+"""Readers of raw data sets, one module a format, and what they have in common (``base``)."""

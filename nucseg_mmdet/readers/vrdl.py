@@ -1,0 +1,167 @@
+"""Reader of the class data (VRDL 2021 homework 3), as handed out.
+
+::
+
+    RAW/train/<id>/images/<id>.png     RGB
+    RAW/train/<id>/masks/*.png         one nucleus each, 0 and 255, disjoint
+    RAW/test/*.png
+    RAW/test_img_ids.json              [{"file_name", "height", "id", "width"}, ...]
+"""
+
+import json
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from nucseg_mmdet.errors import UserError
+from nucseg_mmdet.masks import mask_to_polygons
+from nucseg_mmdet.readers.base import AnnotatedImage, ImageFile, Nucleus, decode_image
+
+# Organs of the MoNuSeg training images, by tissue source site and patient of the
+# TCGA barcode. Kumar et al., IEEE Trans. Med. Imaging 36 (2017), and monuseg.grand-challenge.org.
+ORGANS = {
+    'breast': 'A7-A13E A7-A13F AR-A1AK AR-A1AS E2-A1B5 E2-A14V',
+    'kidney': 'B0-5711 HE-7128 HE-7129 HE-7130 B0-5710 B0-5698',
+    'liver': '18-5592 38-6178 49-4488 50-5931 21-5784 21-5786',
+    'prostate': 'G9-6336 G9-6348 G9-6356 G9-6363 CH-5767 G9-6362',
+    'bladder': 'DK-A2I6 G2-A2EK',
+    'colon': 'AY-A8YK NH-A8F7',
+    'stomach': 'KB-A93J RD-A8N9',
+}
+ORGAN_OF_CASE = {case: organ for organ, cases in ORGANS.items() for case in cases.split()}
+
+
+def organ_of(name: str) -> str | None:
+    """The organ of an image by its TCGA barcode; None for other names."""
+    barcode = re.match(r'TCGA-(\w\w-\w{4})-', name)
+    return ORGAN_OF_CASE.get(barcode[1]) if barcode else None
+
+
+def find_images(raw: Path) -> list[Path]:
+    """The folders of the training images, in the order of their names.
+
+    Raises:
+        UserError: ``raw`` or its ``train`` is missing or empty.
+    """
+    if not raw.is_dir():
+        raise UserError(f'{raw}: no such folder, expected one with train/ and test/')
+    train = raw / 'train'
+    if not train.is_dir():
+        raise UserError(f'{train}: no such folder, expected train/<id>/images and train/<id>/masks')
+    folders = sorted(path for path in train.iterdir() if path.is_dir())
+    if not folders:
+        raise UserError(f'{train}: empty, expected a folder for each image')
+    return folders
+
+
+def read_image(folder: Path) -> AnnotatedImage:
+    """Read one training image and its masks.
+
+    Masks that cannot be used are left out, with a line each in ``problems``.
+
+    Raises:
+        UserError: there is not exactly one image, or it has no masks.
+    """
+    pictures = sorted(folder.glob('images/*.png'))
+    if len(pictures) != 1:
+        raise UserError(f'{folder}/images: {len(pictures)} PNG files, expected one')
+    mask_paths = sorted(folder.glob('masks/*.png'))
+    if not mask_paths:
+        raise UserError(f'{folder}/masks: no PNG file, expected one for each nucleus')
+    picture = decode_image(pictures[0])
+    height, width = picture.shape[:2]
+    image = ImageFile(pictures[0], height, width, organ=organ_of(pictures[0].name))
+    # Which mask has taken a pixel, counted from 1, to name both of an overlapping pair.
+    owner = np.zeros((height, width), dtype=np.int32)
+    nuclei, problems = [], []
+    for number, path in enumerate(mask_paths, start=1):
+        try:
+            mask = _read_mask(path, (height, width))
+            x, y, w, h = cv2.boundingRect(mask)
+            inside = mask[y : y + h, x : x + w] > 0
+            owners = owner[y : y + h, x : x + w]
+            if owners[inside].any():
+                other = mask_paths[owners[inside].max() - 1].name
+                shared = np.count_nonzero(owners[inside])
+                raise UserError(f'{path}: shares {shared} px with {other}, expected disjoint masks')
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        owners[inside] = number
+        polygons = mask_to_polygons(inside, origin=(x, y))
+        nuclei.append(Nucleus(polygons, int(np.count_nonzero(inside)), (x, y, w, h)))
+    if not nuclei:
+        raise UserError(f'{folder}/masks: no usable mask; first problem: {problems[0]}')
+    return AnnotatedImage(image, nuclei, problems)
+
+
+def _read_mask(path: Path, shape: tuple[int, int]) -> np.ndarray:
+    mask = decode_image(path)
+    if mask.ndim != 2 or mask.dtype != np.uint8:
+        found = f'{mask.dtype} with {1 if mask.ndim == 2 else mask.shape[2]} channels'
+        raise UserError(f'{path}: {found}, expected 8 bit grey')
+    if mask.shape != shape:
+        found, expected = (f'{w} x {h} px' for h, w in (mask.shape, shape))
+        raise UserError(f'{path}: {found}, expected {expected} as its image')
+    set_pixels = np.count_nonzero(mask)
+    if not set_pixels:
+        raise UserError(f'{path}: empty mask, expected a nucleus')
+    if np.count_nonzero(mask == 255) != set_pixels:
+        values = np.unique(mask)
+        raise UserError(f'{path}: {values.size} grey values ({values[:4]}...), expected 0 and 255')
+    return mask
+
+
+def find_test_images(raw: Path) -> tuple[list[ImageFile], list[str]]:
+    """The test images in the order and with the ids of ``test_img_ids.json``.
+
+    Returns:
+        The images, and a line for each one that is missing, broken or of another size.
+
+    Raises:
+        UserError: the list itself is missing or malformed.
+    """
+    path = raw / 'test_img_ids.json'
+    try:
+        entries = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f'{path}: {error.strerror}, expected the list of test images') from None
+    except ValueError as error:
+        raise UserError(f'{path}: not JSON ({error}), expected the list of test images') from None
+    if not isinstance(entries, list) or not entries:
+        raise UserError(f'{path}: {type(entries).__name__}, expected a list of test images')
+    for entry in entries:
+        _check_test_entry(path, entry)
+    for key in ('id', 'file_name'):
+        values = [entry[key] for entry in entries]
+        twice = {value for value in values if values.count(value) > 1}
+        if twice:
+            raise UserError(f'{path}: {key} {twice.pop()} stands there twice, expected once')
+    images, problems = [], []
+    for entry in entries:
+        try:
+            images.append(_test_image(raw / 'test' / entry['file_name'], entry))
+        except UserError as error:
+            problems.append(str(error))
+    return images, problems
+
+
+def _check_test_entry(path: Path, entry: object) -> None:
+    expected = dict(file_name=str, height=int, id=int, width=int)
+    if not isinstance(entry, dict) or any(
+        not isinstance(entry.get(key), kind) for key, kind in expected.items()
+    ):
+        raise UserError(f'{path}: entry {entry!r}, expected file_name, height, id, width')
+    name = entry['file_name']
+    if Path(name).name != name:  # the name is written to as well as read from
+        raise UserError(f'{path}: file_name {name!r}, expected a plain file name')
+
+
+def _test_image(path: Path, entry: dict) -> ImageFile:
+    height, width = decode_image(path).shape[:2]
+    if (height, width) != (entry['height'], entry['width']):
+        listed = f'{entry["width"]} x {entry["height"]} px in test_img_ids.json'
+        raise UserError(f'{path}: {width} x {height} px, expected {listed}')
+    return ImageFile(path, height, width, id=entry['id'], organ=organ_of(path.name))
