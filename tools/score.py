@@ -1,0 +1,106 @@
+"""Score COCO results: python tools/score.py TRUTH.json RESULTS.json [--json OUT].
+
+RESULTS may also be a .json.gz file or an answer.zip. Prints two tables, COCO's average
+precisions and the scores of label maps; --json writes them, and more, to a file.
+"""
+
+import argparse
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nucseg_mmdet.coco_files import read_results, read_truth
+from nucseg_mmdet.coco_scores import LARGE, SMALL, make_report
+from nucseg_mmdet.errors import UserError, exit_code
+
+COCO_KEYS = (
+    'AP50@100', 'AP50@100_ceiling', 'AP', 'AP50', 'AP75', 'AP_small', 'AP_medium', 'AP_large',
+)  # fmt: skip
+LABEL_KEYS = ('AJI', 'AJI+', 'DQ', 'SQ', 'PQ', 'Dice', 'F1', 'precision', 'recall', 'F1@75')
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog='score.py', description=__doc__.splitlines()[0])
+    parser.add_argument('truth', type=Path, help='COCO truth with one category')
+    parser.add_argument('results', type=Path, help='COCO results: .json, .json.gz, answer.zip')
+    parser.add_argument(
+        '--score-thr',
+        type=float,
+        default=0.5,
+        help='label maps leave out results below this score, default: %(default)s',
+    )
+    parser.add_argument('--json', type=Path, metavar='OUT', help='write all scores to this file')
+    return parser.parse_args(argv)
+
+
+def format_report(report: dict[str, Any]) -> str:
+    """Lay a report of ``make_report`` out as two aligned tables."""
+    rows = report['per_image']
+    names = [Path(row['file_name']).stem for row in rows]
+    coco = [*zip(names, rows, strict=True), ('all images', report['scores'])]
+    labels = [
+        *zip(names, rows, strict=True),
+        ('mean of images', report['scores']),
+        ('pooled', report['pooled']),
+    ]
+    return '\n'.join(
+        [
+            f'{report["images"]} images, {report["nuclei"]} nuclei, {report["results"]} results',
+            '',
+            *_table('COCO, masks', coco, COCO_KEYS),
+            f'small, large: AP of masks up to {SMALL} px, from {LARGE} px',
+            '',
+            f'{report["results_kept"]} results with a score of {report["score_thr"]} or more',
+            '',
+            *_table('label maps', labels, LABEL_KEYS),
+        ]
+    )
+
+
+def _table(
+    title: str, rows: Sequence[tuple[str, dict[str, float]]], keys: Sequence[str]
+) -> list[str]:
+    first = max(len(name) for name in [title, *(name for name, _ in rows)])
+    heads = [key.removeprefix('AP50@100_').removeprefix('AP_').rjust(6) for key in keys]
+    lines = ['  '.join([title.ljust(first), *heads])]
+    for name, scores in rows:
+        cells = ['-' if math.isnan(scores[key]) else f'{scores[key]:.4f}' for key in keys]
+        cells = [cell.rjust(len(head)) for cell, head in zip(cells, heads, strict=True)]
+        lines.append('  '.join([name.ljust(first), *cells]))
+    return lines
+
+
+def write_json(report: Any, path: Path) -> None:
+    """Write a report beside its place, then move it there. JSON has no NaN: null."""
+    partial = path.with_name(f'.{path.name}.partial')
+    try:
+        partial.write_text(json.dumps(_without_nan(report), indent=2, allow_nan=False) + '\n')
+        os.replace(partial, path)
+    except OSError as error:
+        raise UserError(f'{path}: {error.strerror}, expected a file to write') from None
+
+
+def _without_nan(item: Any) -> Any:
+    if isinstance(item, dict):
+        return {key: _without_nan(value) for key, value in item.items()}
+    if isinstance(item, list):
+        return [_without_nan(value) for value in item]
+    return None if isinstance(item, float) and math.isnan(item) else item
+
+
+@exit_code
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    images = read_truth(args.truth)
+    report = make_report(images, read_results(args.results, images), args.score_thr)
+    if args.json:
+        write_json(report, args.json)
+    print(format_report(report))
+    return 0
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())
