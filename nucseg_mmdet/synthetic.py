@@ -1,0 +1,400 @@
+"""H&E-like images with exact masks: python -m nucseg_mmdet.synthetic OUT [--train 16].
+
+A made-up tissue of glands and stroma is filled with nuclei, each pixel gets an
+amount of haematoxylin and of eosin, and light passes through both. The pictures
+stand in for slides at 40x (0.25 um/px) in a demo and in tests; they are no
+training data for real slides.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from scipy import ndimage
+
+from nucseg_mmdet.masks import mask_to_polygons
+
+# Optical density of haematoxylin, eosin and DAB (rows) in R, G, B (columns).
+# Ruifrok and Johnston, Anal. Quant. Cytol. Histol. 23 (2001).
+STAIN_OD = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+# The dyes of a slide as mixtures of these rows. Scanned H&E absorbs more blue light than
+# the two pure vectors do; these mixtures lie within 0.02 of the medians that Macenko's
+# method (ISBI 2009) finds in the class images, (.56, .73, .40) and (.20, .81, .54).
+DYE_MIX = np.array([[0.78, 0.04, 0.22], [0.02, 0.45, 0.62]])
+DYE_SPREAD = 0.045  # standard deviation of each share from slide to slide
+WHITE = (244.0, 241.0, 245.0)  # R, G, B of the empty slide
+
+MIN_SIZE = 32  # px, of an image side
+MIN_DIAMETER = 9  # px, typical; the smallest class median is 11
+MIN_AREA = 24  # px, of the visible part of a nucleus
+MAX_COVERAGE = 0.4  # of the image; the densest class images reach 0.4
+MAX_HIDDEN = 0.2  # a nucleus with more of its area under others is not placed
+ATTEMPTS = 12  # tried places per nucleus asked for
+
+
+class Kind(NamedTuple):
+    """How one kind of nucleus looks; lengths are relative to the slide's nuclear diameter."""
+
+    length: float
+    aspect: tuple[float, float]  # length / width, range
+    roughness: float  # of the outline
+    stain: float  # amount of haematoxylin, relative to the slide's
+    clumps: float  # contrast of the chromatin
+    rim: float  # extra stain along the membrane
+    nucleoli: float  # mean number
+    halo: float  # how far the cytoplasm shrinks from it, 0..1
+
+
+KINDS = (
+    Kind(1.1, (1.0, 1.5), 0.05, 0.76, 0.30, 0.55, 0.9, 0.30),  # epithelial
+    Kind(1.35, (2.2, 4.5), 0.09, 1.05, 0.18, 0.20, 0.0, 0.20),  # fibroblast
+    Kind(0.72, (1.0, 1.25), 0.05, 1.35, 0.20, 0.15, 0.0, 0.45),  # lymphocyte
+)
+
+
+class Tissue(NamedTuple):
+    """Architecture of one image; all maps are float32, (H, W)."""
+
+    depth: np.ndarray  # px inside the epithelium, negative in the stroma
+    lumen_depth: float  # px; the epithelium opens into a lumen beyond this depth
+    angle: np.ndarray  # of the stroma fibres, radians from the x axis
+    diameter: float  # typical nucleus, px
+
+
+def synthesize(
+    seed: int, height: int, width: int, count: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Make one image and its truth.
+
+    The same arguments give the same arrays on one machine; other builds of NumPy or
+    OpenCV may round a sum differently.
+
+    Args:
+        seed: 0 or more.
+        height: px, at least 32.
+        width: px, at least 32.
+        count: nuclei to place; fewer are placed where the tissue is full. None
+            draws 300 to 900 per 1000 x 1000 px; most class images have 294 to 557.
+
+    Returns:
+        img: uint8, (H, W, 3), RGB.
+        labels: int32, (H, W); 0 is background, nuclei are 1..N. Each is connected
+            (4 neighbours), has no hole and at least 24 px; nuclei may touch.
+
+    Raises:
+        ValueError: the seed or count is negative, or the image is too small.
+    """
+    if seed < 0 or (count is not None and count < 0):
+        raise ValueError(f'seed and count must not be negative, got {seed} and {count}')
+    if min(height, width) < MIN_SIZE:
+        raise ValueError(f'image must be at least {MIN_SIZE} px wide and high: {width} x {height}')
+    rng = np.random.default_rng(seed)
+    if count is None:
+        count = max(1, round(rng.uniform(300, 900) * height * width / 1e6))
+    tissue = _lay_out_tissue(rng, height, width, count)
+    labels, kinds = _place_nuclei(rng, tissue, count)
+    return _photograph(rng, *_stain(rng, tissue, labels, kinds)), labels
+
+
+def _noise(rng: np.random.Generator, shape: tuple[int, int], sigma: float) -> np.ndarray:
+    """Smooth noise, float32, mean 0, standard deviation about 1; ``sigma`` in px."""
+    step = max(1, int(sigma / 3))  # coarse noise is made on a coarse grid: the blur is cheap
+    small = rng.standard_normal((-(-shape[0] // step) + 1, -(-shape[1] // step) + 1))
+    small = cv2.GaussianBlur(small, (0, 0), sigma / step)
+    small *= 2 * np.sqrt(np.pi) * sigma / step
+    full = cv2.resize(small, None, fx=step, fy=step, interpolation=cv2.INTER_CUBIC)
+    return full[: shape[0], : shape[1]].astype(np.float32)
+
+
+def _step(values: np.ndarray, softness: float) -> np.ndarray:
+    """Go softly from 0 to 1 around 0."""
+    return 0.5 * (1 + np.tanh(values / softness))
+
+
+def _lay_out_tissue(rng: np.random.Generator, height: int, width: int, count: int) -> Tissue:
+    shape = (height, width)
+    room = np.sqrt(MAX_COVERAGE * height * width / (np.pi / 4 * max(count, 1)))
+    diameter = max(MIN_DIAMETER, min(rng.uniform(18, 31), room))
+    field = _noise(rng, shape, 1.5 * diameter)
+    glands = field > np.quantile(field, rng.uniform(0.3, 0.75))
+    depth = ndimage.distance_transform_edt(glands) - ndimage.distance_transform_edt(~glands)
+    depth = cv2.GaussianBlur(depth.astype(np.float32), (0, 0), 2)
+    # Fibres run around the glands and, far from them, along one direction. Angles are
+    # averaged as doubled angles, since a fibre has no forward and backward.
+    dy, dx = np.gradient(cv2.GaussianBlur(depth, (0, 0), diameter / 4))
+    around = 2 * np.arctan2(dx, -dy)
+    near = np.exp(-np.abs(depth) / (2 * diameter))
+    main = 2 * rng.uniform(0, np.pi)
+    parts = [near * f(around) + (1 - near) * f(main) for f in (np.sin, np.cos)]
+    sin, cos = (cv2.GaussianBlur(part.astype(np.float32), (0, 0), diameter / 3) for part in parts)
+    angle = np.arctan2(sin, cos) / 2
+    angle += 0.3 * _noise(rng, shape, 7) + 0.25 * _noise(rng, shape, 25)
+    return Tissue(depth, rng.uniform(1.8, 3.0) * diameter, angle, diameter)
+
+
+def _place_nuclei(
+    rng: np.random.Generator, tissue: Tissue, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fill the tissue: labels (H, W) and, for each label, its index into ``KINDS``.
+
+    Entry 0, the background, has index 0 as well, so that a label map can index the result.
+    """
+    depth, size = tissue.depth, tissue.diameter
+    shape = depth.shape
+    basal = np.exp(-(((depth - 0.85 * size) / (0.25 * size)) ** 2))
+    inner = 0.35 * ((depth > 0.6 * size) & (depth < tissue.lumen_depth - 0.6 * size))
+    foci = np.exp(2 * _noise(rng, shape, 1.2 * size))
+    maps = basal + inner, (depth < -0.3 * size) * 1.0, (depth < -0.4 * size) * foci  # as KINDS
+    stroma = float((depth < 0).mean())
+    shares = np.array([1.3 * (1 - stroma), 0.5 * stroma, rng.uniform(0.05, 0.6) * stroma])
+    tries = rng.choice(len(KINDS), size=ATTEMPTS * count, p=shares / shares.sum())
+    places = np.empty_like(tries)
+    for index, weights in enumerate(maps):
+        weights = weights.ravel() + 1e-6  # a small image may have no place of this kind
+        chosen = tries == index
+        places[chosen] = rng.choice(weights.size, size=chosen.sum(), p=weights / weights.sum())
+
+    dy, dx = np.gradient(depth)
+    radial = np.arctan2(dy, dx)
+    labels = np.zeros(shape, dtype=np.int32)
+    kinds = [0]
+    for index, place in zip(tries, places, strict=True):
+        if len(kinds) > count:
+            break
+        y, x = divmod(int(place), shape[1])
+        angle = rng.normal(radial[y, x] if index == 0 else tissue.angle[y, x], 0.25)
+        window, part = _cut_out(rng, labels, KINDS[index], (y, x), angle, size)
+        if part is not None:
+            labels[window][part] = len(kinds)
+            kinds.append(int(index))
+    return labels, np.array(kinds)
+
+
+def _cut_out(
+    rng: np.random.Generator,
+    labels: np.ndarray,
+    kind: Kind,
+    center: tuple[int, int],
+    angle: float,
+    size: float,
+) -> tuple[tuple[slice, slice], np.ndarray | None]:
+    """Draw one nucleus and keep what the earlier ones leave visible.
+
+    Returns:
+        The window in the label map and the visible part there, bool; None instead
+        of the part where there is no room.
+    """
+    aspect = rng.uniform(*kind.aspect)
+    a = kind.length * size * np.clip(rng.normal(1, 0.14), 0.6, 1.5) / 2
+    b = a / aspect
+    reach = int(1.4 * a) + 3
+    window = tuple(
+        slice(max(0, c - reach), min(n, c + reach + 1))
+        for c, n in zip(center, labels.shape, strict=True)
+    )
+    y, x = np.mgrid[window]
+    y, x = y - center[0], x - center[1]
+    u, v = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    phi = np.arctan2(v / b, u / a)
+    orders = np.arange(2, 6)  # of the waves that make the outline uneven
+    waves = rng.normal(0, kind.roughness, 4) / np.sqrt(orders - 1)
+    phases = rng.uniform(0, 2 * np.pi, 4)
+    radius = np.hypot(u / a, v / b) / (1 + np.cos(phi[..., None] * orders + phases) @ waves)
+    gap = rng.choice([0.0, 3.0], p=[0.45, 0.55])  # px; some crowd, most keep a distance
+    taken = labels[window] > 0
+    nucleus = radius < 1
+    hidden = (nucleus & taken).sum()
+    if hidden > MAX_HIDDEN * nucleus.sum() or (gap and (taken & (radius < 1 + gap / b)).any()):
+        return window, None
+    parts, _ = ndimage.label(ndimage.binary_opening(nucleus & ~taken))
+    part = parts == np.argmax(np.bincount(parts.ravel(), minlength=2)[1:]) + 1
+    if part.sum() < MIN_AREA or (ndimage.binary_fill_holes(part) != part).any():
+        return window, None
+    return window, part
+
+
+def _fibres(values: np.ndarray, angle: np.ndarray, length: int) -> np.ndarray:
+    """Smear ``values`` along ``angle`` by ``length`` px to both sides.
+
+    Source:
+        Line integral convolution: Cabral and Leedom, SIGGRAPH 1993.
+    """
+    cos, sin = np.cos(angle), np.sin(angle)
+    rows, columns = np.indices(values.shape, dtype=np.float32)
+    total = values.copy()
+    for sign in (1, -1):
+        x, y, step_x, step_y = columns, rows, sign * cos, sign * sin
+        for _ in range(length):
+            x, y = x + step_x, y + step_y
+            total += cv2.remap(values, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+            new_x, new_y = (
+                cv2.remap(f, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT_101)
+                for f in (cos, sin)
+            )
+            turn = np.sign(new_x * step_x + new_y * step_y)  # a fibre does not turn back
+            step_x, step_y = turn * new_x, turn * new_y
+    return total / total.std()
+
+
+def _stain(
+    rng: np.random.Generator, tissue: Tissue, labels: np.ndarray, kinds: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Amounts of haematoxylin and eosin, float, (H, W), about 0..2."""
+    depth, shape = tissue.depth, labels.shape
+    distance, nearest = ndimage.distance_transform_edt(labels == 0, return_indices=True)
+    owner = labels[tuple(nearest)]  # the nucleus whose cell a pixel belongs to
+    fine, coarse, patches = (_noise(rng, shape, sigma) for sigma in (0.9, 2.2, 9))
+
+    # Stroma: bundles of collagen with clefts between them.
+    fibres = _fibres(_noise(rng, shape, 1.0), tissue.angle, 14)
+    bundles = _fibres(_noise(rng, shape, 3.5), tissue.angle, 26)
+    eosin = 0.62 + 0.07 * fibres + 0.10 * bundles + 0.06 * patches + 0.05 * fine
+    eosin *= 1 - 0.85 * _step(bundles - rng.uniform(1.2, 2.0), 0.25)
+    haematoxylin = 0.05 + 0.02 * fibres
+
+    # Epithelium: granular cytoplasm, cell borders, white lumina, a basement membrane.
+    tone = rng.normal(1, 0.12, kinds.size)[owner]
+    clearing = rng.uniform(0, 0.7)
+    cytoplasm = rng.uniform(0.42, 0.65) * tone * (1 + 0.16 * fine + 0.16 * coarse + 0.15 * patches)
+    cytoplasm *= 1 - clearing * _step(distance - 0.25 * tissue.diameter + 3 * coarse, 5)
+    edges = cv2.morphologyEx(owner.astype(np.float32), cv2.MORPH_GRADIENT, np.ones((2, 2))) > 0
+    cytoplasm += rng.uniform(0.1, 0.5) * cv2.GaussianBlur(edges.astype(np.float32), (0, 0), 1)
+    inside = _step(depth, 1.5)
+    lumen = _step(depth - tissue.lumen_depth + 1.2 * coarse + 4 * patches, 2)
+    eosin += inside * (cytoplasm - eosin)
+    haematoxylin += inside * (rng.uniform(0.03, 0.15) * (1 + 0.3 * coarse) - haematoxylin)
+    eosin += 0.2 * np.exp(-(((depth + 2) / 2) ** 2))
+    secretion = rng.uniform(0, 0.2) * _step(patches - 0.5 + 0.4 * coarse, 0.5)
+    tissue_left = 1 - lumen * (0.96 - secretion)
+    eosin, haematoxylin = eosin * tissue_left, haematoxylin * tissue_left
+
+    # Nuclei: rim, chromatin, nucleoli; the cytoplasm shrinks a little from some of them.
+    looks = np.array([kind[3:] for kind in KINDS])[kinds]  # stain, clumps, rim, nucleoli, halo
+    looks *= rng.lognormal(0, [0.2, 0.3, 0.3, 0.3, 0.6], looks.shape)
+    stain, clumps, rim, nucleoli, halo = looks.T
+    gap = np.exp(-(((distance - 1.5) / 1.6) ** 2)) * _step(_noise(rng, shape, 5) - 0.3, 0.6)
+    eosin *= 1 - np.clip(1.8 * halo[owner] * gap, 0, 0.9)
+    footprint = np.ones((3, 3))
+    border = cv2.morphologyEx(labels.astype(np.float32), cv2.MORPH_GRADIENT, footprint) > 0
+    to_border = ndimage.distance_transform_edt(~border)
+    chromatin = 0.8 * _noise(rng, shape, 1.3) + 0.5 * fine + 0.4 * coarse
+    dots = (rng.random(shape) < nucleoli[labels] * 3.0 / tissue.diameter**2) & (to_border > 3)
+    dots = np.clip(cv2.GaussianBlur(dots.astype(np.float32), (0, 0), 1.7) * 18, 0, 1)
+    density = 0.8 + clumps[labels] * chromatin + rim[labels] * np.exp(-((to_border / 1.6) ** 2))
+    density = stain[labels] * (np.clip(density, 0.25, 2) + 0.6 * dots)
+    nuclear = cv2.GaussianBlur((labels > 0).astype(np.float32), (0, 0), 0.6)
+    haematoxylin += nuclear * (density - haematoxylin)
+    eosin += nuclear * (0.3 + 0.05 * coarse - eosin)
+    return haematoxylin * rng.uniform(1.1, 2.1), eosin * rng.uniform(0.8, 1.5)
+
+
+def _photograph(
+    rng: np.random.Generator, haematoxylin: np.ndarray, eosin: np.ndarray
+) -> np.ndarray:
+    """Pass light through the dyes (Beer-Lambert) onto a sensor: uint8, (H, W, 3), RGB."""
+    dyes = (DYE_MIX + rng.normal(0, DYE_SPREAD, DYE_MIX.shape)) @ STAIN_OD
+    amounts = np.clip(np.stack([haematoxylin, eosin], axis=-1), 0, None)
+    light = np.array(WHITE) * np.exp(-amounts @ dyes)
+    light = cv2.GaussianBlur(light, (0, 0), rng.uniform(0.45, 0.8))
+    grain = cv2.GaussianBlur(rng.normal(0, 1, light.shape), (0, 0), 0.6)
+    return np.clip(np.rint(light + 4 * grain), 0, 255).astype(np.uint8)
+
+
+def write_dataset(
+    folder: Path, num_train: int = 16, num_test: int = 4, size: int = 256, seed: int = 0
+) -> None:
+    """Write images and truth in the layout of the class data.
+
+    ``train/<id>/images/<id>.png`` and ``train/<id>/masks/mask_0001.png`` (0 or 255, one
+    nucleus each), ``test/<id>.png``, ``test_img_ids.json`` and, beyond the class data,
+    ``test_truth.json``: the truth of the test images as COCO polygons on pixel edges.
+
+    Args:
+        folder: must not exist or must be empty; it appears only once it is complete.
+        num_train: training images.
+        num_test: test images.
+        size: px, side of the square images.
+        seed: 0 or more; the same seed gives the same files.
+
+    Raises:
+        FileExistsError: ``folder`` is a file or not empty.
+        ValueError: a count or the seed is negative, or the size is below 32 px.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise FileExistsError(f'{folder}: not empty, expected a new or an empty folder')
+    numbers = num_train, num_test, seed
+    if min(numbers) < 0:
+        raise ValueError(f'image counts and seed must not be negative, got {numbers}')
+    seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(num_train + num_test)]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f'.{folder.name}-', dir=folder.parent) as scratch:
+        partial = Path(scratch, folder.name)
+        (partial / 'train').mkdir(parents=True)
+        (partial / 'test').mkdir()
+        for number, image_seed in enumerate(seeds[:num_train], start=1):
+            name = f'synthetic-train-{number:03d}'
+            img, labels = synthesize(image_seed, size, size)
+            images, masks = (partial / 'train' / name / part for part in ('images', 'masks'))
+            images.mkdir(parents=True)
+            masks.mkdir()
+            _write_png(images / f'{name}.png', img[..., ::-1])
+            for label in range(1, labels.max() + 1):
+                _write_png(masks / f'mask_{label:04d}.png', np.uint8(255) * (labels == label))
+        truth = dict(images=[], categories=[dict(id=1, name='nucleus')], annotations=[])
+        for image_id, image_seed in enumerate(seeds[num_train:], start=1):
+            file_name = f'synthetic-test-{image_id:03d}.png'
+            img, labels = synthesize(image_seed, size, size)
+            _write_png(partial / 'test' / file_name, img[..., ::-1])
+            truth['images'].append(dict(file_name=file_name, height=size, id=image_id, width=size))
+            for annotation in _annotations(labels, image_id):
+                truth['annotations'].append(dict(id=len(truth['annotations']) + 1, **annotation))
+        (partial / 'test_img_ids.json').write_text(json.dumps(truth['images']) + '\n')
+        (partial / 'test_truth.json').write_text(json.dumps(truth) + '\n')
+        partial.rename(folder)
+
+
+def _write_png(path: Path, img: np.ndarray) -> None:
+    if not cv2.imwrite(str(path), img):
+        raise OSError(f'{path}: could not be written')
+
+
+def _annotations(labels: np.ndarray, image_id: int) -> Iterator[dict]:
+    """COCO annotations of one label map, without their ids."""
+    for label, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
+        mask = labels == label
+        x, y = columns.start, rows.start
+        yield dict(
+            image_id=image_id,
+            category_id=1,
+            segmentation=mask_to_polygons(mask),
+            area=int(mask.sum()),
+            bbox=[x, y, columns.stop - x, rows.stop - y],
+            iscrowd=0,
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser('python -m nucseg_mmdet.synthetic', description=__doc__)
+    parser.add_argument('out', type=Path, help='new or empty folder')
+    parser.add_argument('--train', type=int, default=16, help='training images (default: 16)')
+    parser.add_argument('--test', type=int, default=4, help='test images (default: 4)')
+    parser.add_argument('--size', type=int, default=256, help='side in px (default: 256)')
+    parser.add_argument('--seed', type=int, default=0, help='(default: 0)')
+    args = parser.parse_args(argv)
+    try:
+        write_dataset(args.out, args.train, args.test, args.size, args.seed)
+    except (ValueError, OSError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    print(f'{args.out}: {args.train} training and {args.test} test images')
+    return 0
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())
