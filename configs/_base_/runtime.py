@@ -3,6 +3,7 @@
 default_scope = 'mmdet'
 custom_imports = dict(
     imports=[
+        'nucseg_mmdet.checkpoints',
         'nucseg_mmdet.dataset',
         'nucseg_mmdet.hooks',
         'nucseg_mmdet.metrics',
@@ -17,11 +18,16 @@ default_hooks = dict(
     checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=1_000, max_keep_ckpts=3),
     sampler_seed=dict(type='DistSamplerSeedHook'),
 )
-custom_hooks = [dict(type='StopAtNonFiniteLossHook'), dict(type='RunCardHook')]
+custom_hooks = [
+    dict(type='StopAtNonFiniteLossHook'),
+    dict(type='RefuseUnfitCheckpointHook'),
+    dict(type='SyncBuffersHook'),
+    dict(type='RunCardHook'),
+]
+model_wrapper_cfg = dict(type='MMDistributedDataParallel', broadcast_buffers=True)
 
 env_cfg = dict(
     cudnn_benchmark=False,
-    # spawn: a forked worker inherits the threads' locks of OpenCV and OpenMP.
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
     dist_cfg=dict(backend='nccl'),
 )

@@ -1,0 +1,176 @@
+"""What the tools do to a config before they hand it to mmengine's ``Runner``."""
+
+import copy
+import json
+import os
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.runner.checkpoint import get_external_models
+
+from nucseg_mmdet.errors import UserError
+
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+EVALUATORS = ('val_evaluator', 'test_evaluator')
+
+
+def load_config(path: Path, options: dict, work_dir: Path | None) -> Config:
+    """Read a config; the work folder is named like it, unless given.
+
+    Raises:
+        UserError: the file is missing or no config.
+    """
+    if not path.is_file():
+        raise UserError(f'{path}: no such config')
+    try:
+        cfg = Config.fromfile(path)
+    except (OSError, KeyError, SyntaxError, ImportError) as error:
+        raise UserError(f'{path}: not readable as a config ({error})') from None
+    cfg.merge_from_dict(options)
+    cfg.work_dir = str(work_dir or cfg.get('work_dir') or Path('work_dirs', path.stem))
+    return cfg
+
+
+def set_data_root(cfg: Config, data_root: Path) -> None:
+    """Move every data set and evaluator of a config to another folder, in place."""
+    old, new = str(cfg.data_root).rstrip('/') + '/', f'{data_root}/'
+    cfg.data_root = new
+    for key in (*LOADERS, *EVALUATORS):
+        _replace_prefix(cfg.get(key), old, new)
+
+
+def _replace_prefix(node: object, old: str, new: str) -> None:
+    for item in node if isinstance(node, list | tuple) else [node]:
+        if not isinstance(item, dict):
+            continue
+        for key, value in item.items():
+            if key in ('data_root', 'ann_file') and isinstance(value, str):
+                if f'{value.rstrip("/")}/'.startswith(old):
+                    item[key] = new + value[len(old) :]
+            else:
+                _replace_prefix(value, old, new)
+
+
+def hold_out_fold(cfg: Config, fold: int) -> None:
+    """Train on the other folds and validate or test on this one, in place.
+
+    Args:
+        cfg: with ``test_dataloader`` and ``test_evaluator``, which serve for the fold.
+        fold: number, from 1, of ``annotations/fold<N>_{train,val}.json``.
+    """
+    held_out = f'annotations/fold{fold}_val.json'
+    cfg.train_dataloader.dataset.ann_file = f'annotations/fold{fold}_train.json'
+    loader = cfg.test_dataloader
+    loader.dataset.ann_file = held_out
+    loader.dataset.data_prefix = dict(img='train/')
+    for evaluator in _as_list(cfg.test_evaluator):
+        evaluator.ann_file = str(Path(cfg.data_root, held_out))
+    cfg.val_dataloader = copy.deepcopy(loader)
+    cfg.val_evaluator = copy.deepcopy(cfg.test_evaluator)
+    cfg.val_cfg = dict(type='ValLoop')
+    cfg.default_hooks.checkpoint.save_best = 'nuclei/PQ'
+    cfg.default_hooks.checkpoint.rule = 'greater'
+
+
+def _as_list(node: dict | list | None) -> list[dict]:
+    return node if isinstance(node, list) else [node] if node else []
+
+
+def check_files(cfg: Config, *keys: str) -> None:
+    """Check that the data of some dataloaders is there.
+
+    Args:
+        cfg: the config.
+        keys: such as ``train_dataloader``.
+
+    Raises:
+        UserError: an annotation file or an image folder is missing.
+    """
+    for key in keys:
+        for dataset in _datasets(cfg.get(key)):
+            root = Path(dataset.get('data_root', ''))
+            for path in (root / dataset.ann_file, root / dataset.data_prefix.img):
+                if not path.exists():
+                    raise UserError(
+                        f'{path}: not there; tools/prepare_data.py makes the data, '
+                        '--data-root names another folder'
+                    )
+
+
+def _datasets(node: object) -> list[ConfigDict]:
+    """The data sets with an annotation file under a config node, wrapped ones included."""
+    if isinstance(node, dict):
+        if 'ann_file' in node and 'data_prefix' in node:
+            return [node]
+        return [found for value in node.values() for found in _datasets(value)]
+    if isinstance(node, list | tuple):
+        return [found for value in node for found in _datasets(value)]
+    return []
+
+
+def set_initial_weights(cfg: Config, choice: str | None, complete: bool = False) -> None:
+    """Settle where the backbone starts from, in place.
+
+    Args:
+        cfg: whose backbone may want pretrained weights by one of mmdet's names.
+        choice: path of a local file; 'none' for from scratch; 'fetch' to let mmengine
+            download; by default the file must be in mmengine's cache already.
+        complete: whether a checkpoint of the whole model follows, which leaves nothing of
+            the initial weights.
+
+    Raises:
+        UserError: the weights are not on this machine and nobody asked to fetch them.
+    """
+    backbone = cfg.model.backbone
+    wanted = (backbone.get('init_cfg') or {}).get('checkpoint')
+    if choice == 'none':
+        backbone.init_cfg = None
+        # Frozen layers and statistics make sense with trained weights only.
+        backbone.frozen_stages = -1
+        backbone.norm_eval = False
+        cfg.from_scratch = True
+        if backbone.get('norm_cfg'):
+            backbone.norm_cfg.requires_grad = True
+    elif complete:
+        backbone.init_cfg = None
+    elif choice not in (None, 'fetch'):
+        if not Path(choice).is_file():
+            raise UserError(f'{choice}: no such file of initial weights')
+        backbone.init_cfg = dict(type='Pretrained', checkpoint=choice)
+    elif wanted and choice is None and not _is_local(wanted):
+        raise UserError(
+            f'initial weights {wanted} are not on this machine: --initial-weights FILE takes a '
+            'local file, --initial-weights none trains from scratch, fetch downloads them'
+        )
+
+
+def earlier_choice(work_dir: str) -> str | None:
+    """What the run in a work folder started with: 'none' if from scratch, else None."""
+    card = Path(work_dir, 'run_card.json')
+    from_scratch = card.is_file() and json.loads(card.read_text()).get('from_scratch')
+    return 'none' if from_scratch else None
+
+
+def _is_local(checkpoint: str) -> bool:
+    """Whether mmengine finds weights without network: a file, or in torch hub's cache."""
+    if '://' not in checkpoint:
+        return Path(checkpoint).expanduser().is_file()
+    name = checkpoint.split('://', 1)[1]
+    url = get_external_models().get(name, name)
+    return Path(torch.hub.get_dir(), 'checkpoints', os.path.basename(url)).is_file()
+
+
+def set_distributed(cfg: Config, launcher: str) -> None:
+    """Let several processes run on a machine without a GPU too, in place.
+
+    mmengine sets a CUDA device for every process; on a CPU the process group is opened here
+    and the model is wrapped without one.
+    """
+    cfg.launcher = launcher
+    if launcher == 'none' or torch.cuda.is_available():
+        return
+    if launcher != 'pytorch':
+        raise UserError(f'--launcher {launcher}: needs a GPU, expected pytorch on a CPU')
+    torch.distributed.init_process_group('gloo')
+    cfg.model_wrapper_cfg.device_ids = None

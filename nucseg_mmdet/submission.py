@@ -1,0 +1,193 @@
+"""The competition's file: a checked ``answer.json`` and ``answer.zip`` with it at its root.
+
+To check a file from anywhere::
+
+    python -m nucseg_mmdet.submission answer.zip data/vrdl/annotations/test.json
+"""
+
+import argparse
+import json
+import math
+import os
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from nucseg_mmdet import rle
+from nucseg_mmdet.errors import UserError, exit_code
+
+KEYS = {'image_id', 'bbox', 'score', 'category_id', 'segmentation'}
+# Boxes are written with two decimals, so an edge at the image's border may be off by this.
+BOX_TOLERANCE = 0.01  # px
+
+
+def read_images(path: Path) -> dict[int, tuple[int, int]]:
+    """Read the images to predict.
+
+    Args:
+        path: COCO JSON, or the bare list ``test_img_ids.json``.
+
+    Returns:
+        Height and width, px, by image id.
+
+    Raises:
+        UserError: it is neither.
+    """
+    content = _read_json(path)
+    images = content.get('images') if isinstance(content, dict) else content
+    try:
+        return {image['id']: (image['height'], image['width']) for image in images}
+    except (TypeError, KeyError):
+        raise UserError(f'{path}: no list of images with id, height, width') from None
+
+
+def read_results(path: Path) -> list[dict]:
+    """Read a COCO result list from ``answer.json``, or from ``answer.zip`` with it at its root.
+
+    Raises:
+        UserError: the file is not readable, or it holds no list.
+    """
+    if path.suffix == '.zip':
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+                if names != ['answer.json']:
+                    raise UserError(f'{path}: holds {names}, expected answer.json alone')
+                content = json.loads(archive.read('answer.json'))
+        except (OSError, zipfile.BadZipFile, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f'{path}: not readable ({error}), expected a zip') from None
+    else:
+        content = _read_json(path)
+    if not isinstance(content, list):
+        raise UserError(f'{path}: {type(content).__name__}, expected a list of results')
+    return content
+
+
+def _read_json(path: Path) -> list | dict:
+    try:
+        return json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f'{path}: {error.strerror}, expected a JSON file') from None
+    except ValueError as error:
+        raise UserError(f'{path}: not JSON ({error})') from None
+
+
+def find_problems(results: Sequence[dict], images: dict[int, tuple[int, int]]) -> list[str]:
+    """Check a result list: one line for each result that the competition would not take.
+
+    Args:
+        results: COCO results with ``segmentation`` as compressed RLE, counts as text.
+        images: height and width, px, by image id.
+    """
+    problems = []
+    for index, result in enumerate(results):
+        problem = _find_problem(result, images)
+        if problem:
+            problems.append(f'result {index}: {problem}')
+    if problems:
+        return problems
+    try:
+        rle.checked_runs([result['segmentation'] for result in results])
+    except ValueError as error:
+        problems.append(f'result RLE: {error}')
+    order = [(result['image_id'], -result['score']) for result in results]
+    rank = {image_id: place for place, image_id in enumerate(images)}
+    order = [(rank[image_id], negative) for image_id, negative in order]
+    for index in range(1, len(order)):
+        if order[index] < order[index - 1]:
+            problems.append(f'result {index}: out of order, expected by image, then score falling')
+            break
+    return problems
+
+
+def _find_problem(result: dict, images: dict[int, tuple[int, int]]) -> str | None:
+    if not isinstance(result, dict) or set(result) != KEYS:
+        return f'keys {sorted(result)}, expected {sorted(KEYS)}'
+    image_id, bbox, score = result['image_id'], result['bbox'], result['score']
+    if image_id not in images:
+        return f'image_id {image_id}, expected one of {list(images)}'
+    height, width = images[image_id]
+    if result['category_id'] != 1:
+        return f'category_id {result["category_id"]}, expected 1'
+    if not _is_number(score) or not 0 <= score <= 1:
+        return f'score {score}, expected 0 to 1'
+    if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_number, bbox)):
+        return f'bbox {bbox}, expected four finite numbers x, y, w, h'
+    x, y, w, h = bbox
+    low, right, bottom = -BOX_TOLERANCE, width + BOX_TOLERANCE, height + BOX_TOLERANCE
+    if min(x, y) < low or min(w, h) < 0 or x + w > right or y + h > bottom:
+        return f'bbox {bbox}, expected inside the image of {width} x {height} px'
+    segmentation = result['segmentation']
+    if not isinstance(segmentation, dict) or list(segmentation.get('size', ())) != [height, width]:
+        return f'segmentation not an RLE of size {[height, width]}'
+    if not isinstance(segmentation.get('counts'), str):
+        return 'RLE counts are no text, expected the compressed string'
+    return None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def ordered(results: Sequence[dict], images: dict[int, tuple[int, int]]) -> list[dict]:
+    """Sort results by image in the order of ``images``, then by falling score."""
+    rank = {image_id: place for place, image_id in enumerate(images)}
+    return sorted(results, key=lambda result: (rank[result['image_id']], -result['score']))
+
+
+def write(results: Sequence[dict], images: dict[int, tuple[int, int]], path: Path) -> None:
+    """Check results and write them as ``path`` and, beside it, as a zip of the same name.
+
+    Args:
+        results: COCO results, any order.
+        images: height and width, px, by image id.
+        path: such as ``answer.json``; inside the zip the name is ``answer.json``.
+
+    Raises:
+        UserError: a result would not be taken; nothing is written.
+    """
+    unknown = [result['image_id'] for result in results if result['image_id'] not in images]
+    if unknown:
+        raise UserError(f'{path}: results for unknown image {unknown[0]}, nothing written')
+    results = ordered(results, images)
+    problems = find_problems(results, images)
+    if problems:
+        raise UserError(
+            f'{path}: {len(problems)} bad results, nothing written; first: {problems[0]}'
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(results)
+    partial = path.with_name(f'.{path.name}.partial')
+    partial.write_text(text)
+    os.replace(partial, path)
+    with zipfile.ZipFile(partial, 'w', zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr('answer.json', text)
+    os.replace(partial, path.with_suffix('.zip'))
+
+
+@exit_code
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check a file that somebody brings."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('results', type=Path, help='answer.json or answer.zip')
+    parser.add_argument('images', type=Path, help='test.json or test_img_ids.json')
+    args = parser.parse_args(argv)
+    results, images = read_results(args.results), read_images(args.images)
+    problems = find_problems(results, images)
+    if problems:
+        more = f', and {len(problems) - 1} more' if len(problems) > 1 else ''
+        raise UserError(f'{args.results}: {problems[0]}{more}')
+    found = {result['image_id'] for result in results}
+    empty = [image_id for image_id in images if image_id not in found]
+    print(f'{args.results}: {len(results):,} results for {len(found)} images, all good')
+    if empty:
+        print(f'no result for image {", ".join(map(str, empty))}')
+    return 0
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())

@@ -1,0 +1,85 @@
+"""Test a model: python tools/test.py CONFIG CHECKPOINT [--format-only] [--fold N].
+
+Scores the images of the config's test set, or of a fold of the training images. With
+--format-only nothing is scored and answer.json and answer.zip are written instead.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.config import DictAction
+from mmengine.runner import Runner
+
+from nucseg_mmdet import run_config
+from nucseg_mmdet.errors import UserError, exit_code
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', type=Path)
+    parser.add_argument('checkpoint', type=Path)
+    parser.add_argument('--work-dir', type=Path, help='default: work_dirs/<name of the config>')
+    parser.add_argument('--data-root', type=Path, help='folder that tools/prepare_data.py made')
+    parser.add_argument('--fold', type=int, help='test on the images that this fold holds out')
+    parser.add_argument(
+        '--format-only', action='store_true', help='write answer.json and answer.zip, no scores'
+    )
+    parser.add_argument(
+        '--out', type=Path, help='the file to write, default: <work dir>/answer.json'
+    )
+    parser.add_argument(
+        '--show-dir', type=Path, help='write the images here, predicted nuclei outlined'
+    )
+    parser.add_argument(
+        '--show-score-thr', type=float, default=0.5, help='outline no less certain nuclei'
+    )
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+@exit_code
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    if args.out and not args.format_only:
+        raise UserError(f'--out {args.out}: goes with --format-only')
+    cfg = run_config.load_config(args.config, args.cfg_options, args.work_dir)
+    if args.data_root:
+        run_config.set_data_root(cfg, args.data_root)
+    if args.fold:
+        run_config.hold_out_fold(cfg, args.fold)
+    run_config.check_files(cfg, 'test_dataloader')
+    if not args.checkpoint.is_file():
+        raise UserError(f'{args.checkpoint}: no such checkpoint')
+    ann_file = Path(cfg.test_dataloader.dataset.data_root, cfg.test_dataloader.dataset.ann_file)
+    if args.format_only:
+        out = args.out or Path(cfg.work_dir, 'answer.json')
+        cfg.test_evaluator = dict(type='SubmissionMetric', ann_file=str(ann_file), out=str(out))
+    elif not json.loads(ann_file.read_text())['annotations']:
+        raise UserError(
+            f'{ann_file}: has no nuclei to score against; --format-only writes answer.json, '
+            '--fold N scores held-out training images'
+        )
+    if args.show_dir:
+        cfg.custom_hooks.append(
+            dict(type='OutlineHook', out_dir=str(args.show_dir), score_thr=args.show_score_thr)
+        )
+    cfg.load_from = str(args.checkpoint)
+    # The training parts are not needed, and their data need not be there.
+    for key in ('train_dataloader', 'val_dataloader', 'val_evaluator', 'train_cfg', 'val_cfg'):
+        cfg[key] = None
+    cfg.optim_wrapper = cfg.param_scheduler = None
+    run_config.set_distributed(cfg, args.launcher)
+    Runner.from_cfg(cfg).test()
+    if args.format_only:
+        print(f'{out} and {out.with_suffix(".zip").name} written')
+    return 0
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())

@@ -1,0 +1,74 @@
+"""Train one config: python tools/train.py CONFIG [--fold N] [--resume] [--amp]."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.config import DictAction
+from mmengine.runner import Runner, find_latest_checkpoint
+
+from nucseg_mmdet import run_config
+from nucseg_mmdet.errors import UserError, exit_code
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', type=Path)
+    parser.add_argument('--work-dir', type=Path, help='default: work_dirs/<name of the config>')
+    parser.add_argument('--data-root', type=Path, help='folder that tools/prepare_data.py made')
+    parser.add_argument(
+        '--fold', type=int, help='hold out this fold of the training images and validate on it'
+    )
+    parser.add_argument(
+        '--initial-weights',
+        metavar='FILE|none|fetch',
+        help="the backbone's: a file, none (from scratch), or fetch what the config names",
+    )
+    parser.add_argument('--amp', action='store_true', help='mixed precision')
+    parser.add_argument(
+        '--auto-scale-lr', action='store_true', help='scale the rate with the batch over all GPUs'
+    )
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from a checkpoint, by default the last one of the work folder',
+    )
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+@exit_code
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    cfg = run_config.load_config(args.config, args.cfg_options, args.work_dir)
+    if args.data_root:
+        run_config.set_data_root(cfg, args.data_root)
+    if args.fold:
+        run_config.hold_out_fold(cfg, args.fold)
+    run_config.check_files(cfg, 'train_dataloader', 'val_dataloader')
+    if args.amp:
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.loss_scale = 'dynamic'
+    if args.auto_scale_lr:
+        if 'auto_scale_lr' not in cfg:
+            raise UserError(f'{args.config}: has no auto_scale_lr, expected its base_batch_size')
+        cfg.auto_scale_lr.enable = True
+    if args.resume:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    resumed = cfg.resume and (cfg.load_from or find_latest_checkpoint(cfg.work_dir))
+    choice = args.initial_weights
+    if resumed and choice is None:
+        choice = run_config.earlier_choice(cfg.work_dir)
+    run_config.set_initial_weights(cfg, choice, complete=bool(resumed or cfg.get('load_from')))
+    run_config.set_distributed(cfg, args.launcher)
+    Runner.from_cfg(cfg).train()
+    return 0
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())
