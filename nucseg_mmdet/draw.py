@@ -7,7 +7,7 @@ import numpy as np
 
 from nucseg_mmdet.masks import Polygon
 
-# Distinct from one another and from haematoxylin and eosin: no blue, purple, pink. RGB.
+# Bright, distinct from one another and from both stains: no blue, purple, pink, red. RGB.
 PALETTE = (
     (255, 255, 0),
     (0, 255, 0),
@@ -15,8 +15,7 @@ PALETTE = (
     (255, 140, 0),
     (170, 255, 120),
     (255, 255, 255),
-    (0, 200, 130),
-    (255, 60, 40),
+    (120, 200, 255),
 )
 SCALE = 2  # output px for one image px, so that an outline is thinner than a pixel of the image
 

@@ -113,7 +113,13 @@ class RunCardHook(Hook):
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         if not metrics:
             return
-        scored = dict(checkpoint=str(runner._load_from), **metrics)
+        dataset = runner.test_dataloader.dataset
+        scored = dict(
+            checkpoint=str(runner._load_from),
+            annotations=dataset.ann_file,
+            images=dataset.data_prefix['img'],
+            **metrics,
+        )
         self._write(runner, dict(scores={self._name(runner.test_dataloader): scored}))
 
     @staticmethod

@@ -1,5 +1,6 @@
 """Evaluators: unpack mmdet's samples, leave the arithmetic to others."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -93,16 +94,22 @@ class NucleiMetric(ResultsMetric):
     Args:
         ann_file: COCO truth.
         score_thr: label maps leave out predictions below this score.
+        out: where to keep the COCO results, for ``tools/report.py``; by default nowhere.
     """
 
     default_prefix = 'nuclei'
 
-    def __init__(self, ann_file: str, score_thr: float = 0.5, **kwargs) -> None:
+    def __init__(
+        self, ann_file: str, score_thr: float = 0.5, out: str | None = None, **kwargs
+    ) -> None:
         super().__init__(ann_file, **kwargs)
         self.score_thr = score_thr
+        self.out = out
 
     def compute_metrics(self, results: list[tuple[int, list[dict]]]) -> dict[str, float]:
         truth = read_truth(Path(self.ann_file))
         flat = [result for _, of_image in results for result in of_image]
+        if self.out:
+            Path(self.out).write_text(json.dumps(flat))
         detections = parse_results(flat, truth, 'predictions')
         return make_report(truth, detections, self.score_thr)['scores']

@@ -91,15 +91,15 @@ def find_problems(results: Sequence[dict], images: dict[int, tuple[int, int]]) -
     try:
         rle.checked_runs([result['segmentation'] for result in results])
     except ValueError as error:
-        problems.append(f'result RLE: {error}')
-    order = [(result['image_id'], -result['score']) for result in results]
-    rank = {image_id: place for place, image_id in enumerate(images)}
-    order = [(rank[image_id], negative) for image_id, negative in order]
-    for index in range(1, len(order)):
-        if order[index] < order[index - 1]:
-            problems.append(f'result {index}: out of order, expected by image, then score falling')
-            break
-    return problems
+        return [f'RLE of results: {error}']
+    return []
+
+
+def find_disorder(results: Sequence[dict], images: dict[int, tuple[int, int]]) -> list[str]:
+    """Check that good results come by image in the order of ``images``, then by falling score."""
+    if list(results) == ordered(results, images):
+        return []
+    return ['results out of order, expected by image, then by falling score']
 
 
 def _find_problem(result: dict, images: dict[int, tuple[int, int]]) -> str | None:
@@ -148,17 +148,13 @@ def write(results: Sequence[dict], images: dict[int, tuple[int, int]], path: Pat
     Raises:
         UserError: a result would not be taken; nothing is written.
     """
-    unknown = [result['image_id'] for result in results if result['image_id'] not in images]
-    if unknown:
-        raise UserError(f'{path}: results for unknown image {unknown[0]}, nothing written')
-    results = ordered(results, images)
     problems = find_problems(results, images)
     if problems:
         raise UserError(
             f'{path}: {len(problems)} bad results, nothing written; first: {problems[0]}'
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(results)
+    text = json.dumps(ordered(results, images))
     partial = path.with_name(f'.{path.name}.partial')
     partial.write_text(text)
     os.replace(partial, path)
@@ -177,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('images', type=Path, help='test.json or test_img_ids.json')
     args = parser.parse_args(argv)
     results, images = read_results(args.results), read_images(args.images)
-    problems = find_problems(results, images)
+    problems = find_problems(results, images) or find_disorder(results, images)
     if problems:
         more = f', and {len(problems) - 1} more' if len(problems) > 1 else ''
         raise UserError(f'{args.results}: {problems[0]}{more}')

@@ -36,6 +36,7 @@ model = dict(
         mask_roi_extractor=dict(out_channels=channels),
         mask_head=dict(in_channels=channels, conv_out_channels=channels),
     ),
+    train_cfg=dict(rpn_proposal=dict(nms_pre=1000, max_per_img=500)),  # a crop is small
 )
 
 crop = dict(type='RandomCrop', crop_size=(256, 256), allow_negative_crop=False)
@@ -64,8 +65,8 @@ optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=0.001, weight_decay=0.01),
     clip_grad=dict(max_norm=10.0),
 )
-train_cfg = dict(max_iters=150)
+train_cfg = dict(max_iters=200)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=20),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=20, end=150, eta_min=1e-5),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=20, end=200, eta_min=1e-5),
 ]

@@ -1,0 +1,52 @@
+"""Fixtures shared by the tests: a small data set, the class data where there is some."""
+
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from nucseg_mmdet import synthetic
+from nucseg_mmdet.readers import base, vrdl
+
+ROOT = Path(__file__).parents[1]
+DEMO_CONFIG = ROOT / 'configs/demo/mask-rcnn_r18_fpn_demo_nuclei.py'
+
+
+@pytest.fixture(scope='session')
+def raw_data(tmp_path_factory):
+    """Synthetic data in the class layout: 5 training, 6 test images of 96 px."""
+    folder = tmp_path_factory.mktemp('raw') / 'data'
+    synthetic.write_dataset(folder, num_train=5, num_test=6, size=96, seed=3)
+    return folder
+
+
+@pytest.fixture(scope='session')
+def data_root(raw_data, tmp_path_factory):
+    """The same, prepared."""
+    out = tmp_path_factory.mktemp('prepared') / 'data'
+    images, problems = vrdl.find_test_images(raw_data)
+    base.prepare(vrdl.find_images(raw_data), vrdl.read_image, images, problems, out, workers=1)
+    return out
+
+
+@pytest.fixture(scope='session')
+def class_data(tmp_path_factory):
+    """The class data as handed out, from the folder that NUCSEG_SHARED names."""
+    shared = os.environ.get('NUCSEG_SHARED')
+    if not shared:
+        pytest.skip('NUCSEG_SHARED does not name a folder with data/vrdl_hw3.tar')
+    folder = tmp_path_factory.mktemp('class')
+    with tarfile.open(ROOT / shared / 'data/vrdl_hw3.tar') as archive:
+        archive.extractall(folder, filter='data')
+    return folder / 'vrdl_hw3'
+
+
+@pytest.fixture
+def demo_config():
+    """The demo's config, its registered classes imported."""
+    cfg = Config.fromfile(DEMO_CONFIG)
+    init_default_scope('mmdet')
+    return cfg

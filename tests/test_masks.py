@@ -1,0 +1,88 @@
+"""Polygons on pixel edges give back the mask that they were traced from."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+
+from nucseg_mmdet.masks import mask_to_polygons, polygons_to_rle, segmentation_to_rle
+
+
+def drawn(*rows):
+    return np.array([[character == '#' for character in row] for row in rows])
+
+
+def rasterised(polygons, shape):
+    return coco_mask.decode(polygons_to_rle(polygons, *shape)).astype(bool)
+
+
+def test_one_pixel():
+    # The pixel in column 2, row 1 covers x from 2 to 3 and y from 1 to 2.
+    mask = drawn('....', '..#.')
+    assert mask_to_polygons(mask) == [[2, 1, 3, 1, 3, 2, 2, 2]]
+
+
+def test_corners_only():
+    assert mask_to_polygons(drawn('###', '###')) == [[0, 0, 3, 0, 3, 2, 0, 2]]
+
+
+def test_origin_is_added():
+    assert mask_to_polygons(drawn('#'), origin=(10, 20)) == [[10, 20, 11, 20, 11, 21, 10, 21]]
+
+
+def test_empty_mask():
+    assert mask_to_polygons(np.zeros((3, 4), dtype=bool)) == []
+    assert not rasterised([], (3, 4)).any()
+
+
+@pytest.mark.parametrize(
+    ('rows', 'parts'),
+    [
+        (['#.#', '#.#'], 2),
+        (['#.', '.#'], 2),  # pixels that touch at a corner only
+        (['.#', '#.'], 2),
+        (['###', '#.#', '###'], 1),  # a hole, joined by a bridge
+        (['#####', '#.#.#', '#####'], 1),  # two holes
+        (['#####', '#...#', '#.#.#', '#...#', '#####'], 2),  # an island in a hole
+        (['####', '#.##', '##.#', '####'], 1),  # holes that touch at a corner
+        (['.##', '#.#', '###'], 1),  # a hole that touches the outside at a corner
+        (['#####', '##.##', '#.#.#', '##.##', '#####'], 2),
+    ],
+)
+def test_parts_and_holes(rows, parts):
+    mask = drawn(*rows)
+    polygons = mask_to_polygons(mask)
+    assert len(polygons) == parts
+    assert (rasterised(polygons, mask.shape) == mask).all()
+
+
+def test_random_masks_come_back():
+    rng = np.random.default_rng(0)
+    for _ in range(500):
+        mask = rng.random(rng.integers(1, 14, size=2)) < rng.random()
+        assert (rasterised(mask_to_polygons(mask), mask.shape) == mask).all()
+
+
+@pytest.mark.parametrize('counts', [b'112', '112', [1, 1, 2]])
+def test_any_segmentation_becomes_one_rle(counts):
+    # Column-major: 1 background, 1 foreground, 2 background pixels of a 2 x 2 image.
+    rle = segmentation_to_rle(dict(size=[2, 2], counts=counts), 2, 2)
+    assert coco_mask.decode(rle).tolist() == [[0, 0], [1, 0]]
+    assert isinstance(rle['counts'], bytes)
+
+
+def test_rle_of_another_size_is_refused():
+    with pytest.raises(ValueError, match=r'size \[2, 2\], expected \[3, 2\]'):
+        segmentation_to_rle(dict(size=[2, 2], counts='112'), 3, 2)
+
+
+@pytest.mark.parametrize('module', ['masks', 'rle', 'scores'])
+def test_import_without_torch_and_mm(module):
+    code = (
+        f'import sys, nucseg_mmdet.{module}; '
+        'print([m for m in sys.modules if m in ("torch", "mmcv", "mmengine", "mmdet")])'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == '[]'

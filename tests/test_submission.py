@@ -1,0 +1,99 @@
+"""What the competition takes, and what must never be written."""
+
+import copy
+import json
+import zipfile
+
+import pytest
+
+from nucseg_mmdet import submission
+from nucseg_mmdet.errors import UserError
+
+IMAGES = {3: (2, 2), 1: (2, 2)}  # height, width by id; the order is the file's
+GOOD = dict(
+    image_id=1,
+    bbox=[0.0, 0.0, 2.0, 1.0],
+    score=0.5,
+    category_id=1,
+    # Column-major: 1 background, 1 foreground, 2 background pixels.
+    segmentation=dict(size=[2, 2], counts='112'),
+)
+
+
+def changed(**changes):
+    return {**copy.deepcopy(GOOD), **changes}
+
+
+def test_good_result():
+    assert submission.find_problems([GOOD], IMAGES) == []
+
+
+BAD = [
+    (dict(image_id=2), 'image_id 2'),
+    (dict(category_id=0), 'category_id 0'),
+    (dict(score=float('nan')), 'score nan'),
+    (dict(score=1.5), 'score 1.5'),
+    (dict(score=None), 'score None'),
+    (dict(bbox=[0, 0, 3, 1]), 'expected inside the image'),
+    (dict(bbox=[-1, 0, 1, 1]), 'expected inside the image'),
+    (dict(bbox=[0, 0, float('inf'), 1]), 'four finite numbers'),
+    (dict(bbox=[0, 0, 1]), 'four finite numbers'),
+    (dict(segmentation=dict(size=[2, 3], counts='112')), r'not an RLE of size \[2, 2\]'),
+    (dict(segmentation=dict(size=[2, 2], counts=[1, 1, 2])), 'counts are no text'),
+    (dict(segmentation=dict(size=[2, 2], counts='113')), 'RLE'),  # 5 pixels
+    (dict(segmentation=dict(size=[2, 2], counts='\x7f')), 'RLE'),
+    (dict(extra=1), 'keys'),
+]
+
+
+@pytest.mark.parametrize(('changes', 'message'), BAD)
+def test_bad_result_is_found(tmp_path, changes, message):
+    problems = submission.find_problems([GOOD, changed(**changes)], IMAGES)
+    assert len(problems) == 1
+    with pytest.raises(UserError, match=message):
+        submission.write([changed(**changes)], {**IMAGES}, tmp_path / 'answer.json')
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_order_by_image_then_score():
+    low, high, first = changed(score=0.1), changed(score=0.9), changed(image_id=3, score=0.2)
+    assert submission.ordered([low, high, first], IMAGES) == [first, high, low]
+    assert submission.find_disorder([first, high, low], IMAGES) == []
+    assert 'out of order' in submission.find_disorder([low, high], IMAGES)[0]
+    assert 'out of order' in submission.find_disorder([high, first], IMAGES)[0]
+
+
+def test_written_files(tmp_path):
+    path = tmp_path / 'new' / 'answer.json'
+    submission.write([GOOD, changed(image_id=3)], IMAGES, path)
+    assert [result['image_id'] for result in json.loads(path.read_text())] == [3, 1]
+    with zipfile.ZipFile(path.with_suffix('.zip')) as archive:
+        assert archive.namelist() == ['answer.json']
+        assert archive.read('answer.json').decode() == path.read_text()
+    assert sorted(file.name for file in path.parent.iterdir()) == ['answer.json', 'answer.zip']
+
+
+def test_command_checks_a_file(tmp_path, capsys):
+    listing = tmp_path / 'test_img_ids.json'
+    listing.write_text(json.dumps([dict(id=i, height=h, width=w) for i, (h, w) in IMAGES.items()]))
+    submission.write([GOOD], IMAGES, tmp_path / 'answer.json')
+    assert submission.main([str(tmp_path / 'answer.zip'), str(listing)]) == 0
+    assert 'no result for image 3' in capsys.readouterr().out
+    (tmp_path / 'answer.json').write_text(json.dumps([changed(score=2)]))
+    assert submission.main([str(tmp_path / 'answer.json'), str(listing)]) == 2
+    assert 'answer.json: result 0: score 2' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('name', 'content', 'message'),
+    [
+        ('a.json', '{}', 'dict, expected a list'),
+        ('a.json', 'x', 'not JSON'),
+        ('a.zip', 'x', 'expected a zip'),
+    ],
+)
+def test_not_a_result_file(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(UserError, match=message):
+        submission.read_results(path)

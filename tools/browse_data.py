@@ -1,0 +1,67 @@
+"""Training images as the network gets them, nuclei outlined: python tools/browse_data.py CONFIG.
+
+Every image goes through the config's training pipeline, so that resizing, crops, flips and
+stain changes show, and whether the truth follows them.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mmdet.registry import DATASETS
+from mmdet.structures.mask import PolygonMasks
+from mmengine.config import DictAction
+from mmengine.registry import init_default_scope
+from mmengine.runner import set_random_seed
+from tqdm import tqdm
+
+from nucseg_mmdet import run_config
+from nucseg_mmdet.draw import draw_outlines
+from nucseg_mmdet.errors import exit_code
+from nucseg_mmdet.masks import mask_to_polygons
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', type=Path)
+    parser.add_argument('--out', type=Path, required=True, help='folder of the PNG files')
+    parser.add_argument('--data-root', type=Path, help='folder that tools/prepare_data.py made')
+    parser.add_argument('--number', type=int, help='how many images, default: all')
+    parser.add_argument('--seed', type=int, default=0, help='of the random steps')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
+    return parser.parse_args(argv)
+
+
+@exit_code
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    cfg = run_config.load_config(args.config, args.cfg_options, None)
+    if args.data_root:
+        run_config.set_data_root(cfg, args.data_root)
+    run_config.check_files(cfg, 'train_dataloader')
+    init_default_scope(cfg.default_scope)
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    set_random_seed(args.seed)
+    args.out.mkdir(parents=True, exist_ok=True)
+    indices = range(min(args.number or len(dataset), len(dataset)))
+    for index in tqdm(indices, 'images', disable=None):
+        packed = dataset[index]
+        image = packed['inputs'].numpy().transpose(1, 2, 0)
+        masks = packed['data_samples'].gt_instances.masks
+        if isinstance(masks, PolygonMasks):
+            nuclei = masks.masks
+        else:
+            nuclei = [mask_to_polygons(mask) for mask in masks.masks.astype(bool)]
+        name = Path(packed['data_samples'].img_path).stem
+        picture = draw_outlines(np.ascontiguousarray(image), nuclei)
+        cv2.imwrite(str(args.out / f'{name}.png'), picture)
+    print(f'{args.out}: {len(indices)} images')
+    return 0
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())
