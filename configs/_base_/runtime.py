@@ -3,9 +3,11 @@
 default_scope = 'mmdet'
 custom_imports = dict(
     imports=[
+        'nucseg_mmdet.assigner',
         'nucseg_mmdet.checkpoints',
         'nucseg_mmdet.dataset',
         'nucseg_mmdet.hooks',
+        'nucseg_mmdet.mask_head',
         'nucseg_mmdet.metrics',
     ],
     allow_failed_imports=False,

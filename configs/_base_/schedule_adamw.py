@@ -1,0 +1,8 @@
+"""Schedule for training from scratch: AdamW, warm-up, a rate that falls to nothing."""
+
+_base_ = './schedule.py'
+
+optim_wrapper = dict(
+    optimizer=dict(_delete_=True, type='AdamW', lr=0.001, weight_decay=0.01),
+    clip_grad=dict(max_norm=10.0),
+)

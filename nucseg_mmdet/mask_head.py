@@ -1,0 +1,172 @@
+"""A mask head whose results are run lengths, not one bitmap of the image a detection."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmdet.models.roi_heads.mask_heads import FCNMaskHead
+from mmdet.registry import MODELS
+from mmengine.config import ConfigDict
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from nucseg_mmdet import rle
+
+BUCKET = 8  # masks whose windows round up to the same multiple of this, px, go together
+CHUNK = 1 << 20  # pixels sampled together; bounds the memory
+OUTSIDE = -3.0  # grid coordinate beyond the mask's padding: samples 0
+
+
+@MODELS.register_module()
+class RLEMaskHead(FCNMaskHead):
+    """``FCNMaskHead`` that predicts masks as COCO run lengths.
+
+    The stock head pastes each mask into a bitmap of the whole image, and the
+    metric then searches all of it for runs. Here a mask is sampled only where
+    its box is. ``results.masks`` is a list of ``{'size', 'counts'}`` with the
+    very bytes of stock head + ``pycocotools.mask.encode``; training is stock.
+
+    Raises:
+        ValueError: ``mask_thr_binary`` is not above 0 (stock's grey masks, for
+            debugging, have no run lengths).
+    """
+
+    def predict_by_feat(
+        self,
+        mask_preds: tuple[Tensor],
+        results_list: list[InstanceData],
+        batch_img_metas: list[dict],
+        rcnn_test_cfg: ConfigDict,
+        rescale: bool = False,
+        activate_map: bool = False,
+    ) -> list[InstanceData]:
+        results_list = super().predict_by_feat(
+            mask_preds, results_list, batch_img_metas, rcnn_test_cfg, rescale, activate_map
+        )
+        for results in results_list:
+            if not len(results):  # where the base class puts an empty tensor
+                results.masks = []
+        return results_list
+
+    def _predict_by_feat_single(
+        self,
+        mask_preds: Tensor,
+        bboxes: Tensor,
+        labels: Tensor,
+        img_meta: dict,
+        rcnn_test_cfg: ConfigDict,
+        rescale: bool = False,
+        activate_map: bool = False,
+    ) -> list[dict]:
+        probs = bboxes.new_tensor(mask_preds) if activate_map else mask_preds.sigmoid()
+        probs = probs[:, 0] if self.class_agnostic else probs[range(len(probs)), labels]
+        height, width = img_meta['ori_shape'][:2]
+        scale_factor = bboxes.new_tensor(img_meta['scale_factor'])  # of width, height
+        if rescale:
+            bboxes /= scale_factor.repeat(2)  # in place: the boxes of the result change too
+        else:
+            width_scale, height_scale = scale_factor.tolist()
+            height, width = round(height * height_scale), round(width * width_scale)
+        return paste_rle(probs, bboxes, height, width, rcnn_test_cfg.mask_thr_binary)
+
+
+def paste_rle(
+    probs: Tensor, boxes: Tensor, height: int, width: int, threshold: float = 0.5
+) -> list[dict]:
+    """Paste masks into an image of their own each, as COCO run lengths.
+
+    As ``_do_paste_mask`` of mmdet does on a CPU: a mask reaches 1 px beyond its
+    box, and is empty if that leaves nothing of the image. It is so on every
+    device; on a GPU the stock code makes a box without width or height a stripe
+    over the whole image, and lets masks of a threshold below 0.5 reach further.
+
+    Args:
+        probs: float, (N, h, w), 0 to 1.
+        boxes: float, (N, 4), xyxy, px of the image; finite, otherwise any.
+        height: of the image, px.
+        width: of the image, px.
+        threshold: a pixel belongs to the mask from this probability on, > 0.
+
+    Returns:
+        N masks ``{'size': [height, width], 'counts': bytes}``.
+
+    Raises:
+        ValueError: the threshold is not above 0.
+    """
+    if threshold <= 0:
+        raise ValueError(f'mask threshold is {threshold}, expected a value above 0')
+    if not len(boxes):
+        return []
+    low = (boxes[:, :2].floor() - 1).clamp(min=0)
+    high = torch.minimum(boxes[:, 2:].ceil() + 1, boxes.new_tensor([width, height]))
+    extent = (high - low).clamp(min=0)  # of each mask's window, (N, 2), px
+
+    # Masks whose windows are about as large are sampled together.
+    sides, bucket, counts = torch.unique(
+        (extent / BUCKET).ceil().long() * BUCKET, dim=0, return_inverse=True, return_counts=True
+    )
+    runs = [np.zeros((3, 0), np.int64)]
+    members = bucket.argsort().split(counts.tolist())
+    for (columns, rows), bucket_members in zip(sides.tolist(), members, strict=True):
+        if columns and rows:
+            for chosen in bucket_members.split(max(1, CHUNK // (columns * rows))):
+                inside = _sample(
+                    probs[chosen], boxes[chosen], low[chosen], extent[chosen], columns, rows
+                )
+                runs.append(_runs_in_windows(inside >= threshold, low[chosen], chosen, height))
+    start, length, index = np.concatenate(runs, axis=1)
+    order = np.argsort(index, kind='stable')
+    return rle.from_runs(start[order], length[order], index[order], len(boxes), height, width)
+
+
+def _sample(
+    probs: Tensor, boxes: Tensor, low: Tensor, extent: Tensor, columns: int, rows: int
+) -> Tensor:
+    """Sample masks at the pixels of their windows.
+
+    Args:
+        probs: float, (N, h, w).
+        boxes: float, (N, 4), xyxy, px.
+        low: float, (N, 2); x and y of the window's first pixel.
+        extent: float, (N, 2), px; of the window, at most columns and rows.
+        columns: of the result, px.
+        rows: of the result, px.
+
+    Returns:
+        float32, (N, columns, rows + 1); 0 beyond the window, so in the last row.
+    """
+    grid = boxes.new_empty(len(boxes), columns, rows + 1, 2)
+    for axis, count in enumerate((columns, rows + 1)):
+        step = torch.arange(count, device=boxes.device, dtype=torch.float32)
+        first, last = boxes[:, axis, None], boxes[:, axis + 2, None]
+        # The very operations of ``_do_paste_mask``; ``grid_sample`` itself, because its
+        # vector code fuses multiplications and additions, which no other call repeats.
+        place = (low[:, axis, None] + step + 0.5 - first) / (last - first) * 2 - 1
+        place.masked_fill_(place.isinf(), 0)
+        place.masked_fill_(step >= extent[:, axis, None], OUTSIDE)
+        grid[..., axis] = place[:, :, None] if axis == 0 else place[:, None]
+    return F.grid_sample(probs[:, None].float(), grid, align_corners=False)[:, 0]
+
+
+def _runs_in_windows(inside: Tensor, low: Tensor, index: Tensor, height: int) -> np.ndarray:
+    """Find the runs down the columns of windows.
+
+    Args:
+        inside: bool, (N, columns, rows); the last row is False, so that no run
+            goes on in the next column.
+        low: float, (N, 2); x and y of the window's first pixel, px.
+        index: int64, (N,); the number of each mask.
+        height: of the image, px.
+
+    Returns:
+        int64, (3, F): start, length and mask as ``rle.from_runs`` takes them.
+    """
+    _, columns, rows = inside.shape
+    flat = inside.flatten()
+    change = flat.clone()
+    change[1:] ^= flat[:-1]
+    edges = torch.nonzero(change).squeeze(1)
+    start, end = edges[0::2], edges[1::2]
+    column, row = start // rows, start % rows
+    window, column = column // columns, column % columns
+    x, y = low.long()[window].unbind(1)
+    return torch.stack([(x + column) * height + y + row, end - start, index[window]]).cpu().numpy()

@@ -1,0 +1,287 @@
+"""The run-length mask head, against the stock head and pycocotools, to the byte."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from mmdet.evaluation import CocoMetric
+from mmdet.models.roi_heads.mask_heads import FCNMaskHead
+from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
+from mmdet.registry import MODELS
+from mmengine.config import ConfigDict
+from mmengine.structures import InstanceData
+from pycocotools import mask as coco
+
+from nucseg_mmdet import mask_head
+from nucseg_mmdet.mask_head import RLEMaskHead, paste_rle
+
+HEIGHT, WIDTH = 45, 61
+EDGE_BOXES = {
+    'larger than the image': [-30, -25.5, 100, 80.25],
+    'much larger': [-5000, -9000, 7000, 8000],
+    'exactly the image': [0, 0, WIDTH, HEIGHT],
+    'all its height': [20.3, 0, 24.9, HEIGHT],
+    'all its height, from the first column': [0, -3, 30, HEIGHT + 3],
+    'all its width': [0, 9, WIDTH, 12],
+    'one pixel wide': [20, 10, 21, 30],
+    'one pixel': [20, 10, 21, 11],
+    'less than a pixel': [20.2, 10.3, 20.4, 10.6],
+    'first pixel': [0, 0, 1, 1],
+    'last pixel': [WIDTH - 1, HEIGHT - 1, WIDTH, HEIGHT],
+    'over the lower right corner': [50.5, 40.5, 70.5, 60.5],
+    'without width': [20, 10, 20, 30],
+    'without width, at the middle of a pixel': [20.5, 10, 20.5, 30],
+    'without height': [20, 10, 30, 10],
+    'a point': [20, 10, 20, 10],
+    'a point at the middle of a pixel': [20.5, 10.5, 20.5, 10.5],
+    'turned inside out by less than a pixel': [20.6, 10.7, 20.2, 10.1],
+    'one pixel left of the image': [-20, 5, -1, 30],
+    'just below the image': [5, HEIGHT, 30, HEIGHT + 20],
+}
+NOTHING_TO_PASTE = [  # the stock head fails on these on a CPU
+    [-40, 5, -20, 30],
+    [WIDTH + 20, 5, WIDTH + 40, 30],
+    [5, HEIGHT + 20, 30, HEIGHT + 40],
+    [30, 20, 10, 5],
+]
+
+
+def random_probs(seed, num, size=28):
+    """Discs with a noisy edge, and every fourth one pure noise or constant."""
+    generator = torch.Generator().manual_seed(seed)
+    axis = torch.linspace(-1, 1, size)
+    disc = (0.7 - axis[:, None] ** 2 - axis**2) * 6
+    probs = torch.sigmoid(disc + torch.randn(num, size, size, generator=generator))
+    probs[1::8] = torch.rand(num, size, size, generator=generator)[1::8]
+    probs[5::8] = 0.5  # at the threshold
+    return probs
+
+
+def random_boxes(seed, num, side=60.0):
+    generator = torch.Generator().manual_seed(seed)
+    centre = torch.rand(num, 2, generator=generator) * torch.tensor([WIDTH, HEIGHT])
+    extent = torch.rand(num, 2, generator=generator) * side
+    return torch.cat([centre - extent / 2, centre + extent / 2], dim=1)
+
+
+def paste_stock(probs, boxes, height, width, threshold=0.5):
+    """Bitmaps as the stock head makes them, one by one."""
+    masks = torch.zeros(len(probs), height, width, dtype=torch.bool)
+    for mask, prob, box in zip(masks, probs, boxes, strict=True):
+        part, place = _do_paste_mask(prob[None, None], box[None], height, width, skip_empty=True)
+        mask[place] = part[0] >= threshold
+    return masks
+
+
+def encode(masks):
+    return coco.encode(np.asfortranarray(masks.numpy().transpose(1, 2, 0).astype(np.uint8)))
+
+
+@pytest.mark.parametrize('threshold', [0.05, 0.5, 0.9])
+@pytest.mark.parametrize('side', [3.0, 30.0, 150.0])
+def test_random_boxes(side, threshold):
+    probs, boxes = random_probs(0, 200), random_boxes(1, 200, side)
+    expected = encode(paste_stock(probs, boxes, HEIGHT, WIDTH, threshold))
+    assert paste_rle(probs, boxes, HEIGHT, WIDTH, threshold) == expected
+
+
+@pytest.mark.parametrize('box', EDGE_BOXES.values(), ids=EDGE_BOXES)
+def test_edge_boxes(box):
+    probs = random_probs(2, 8)
+    probs[7] = 1  # every sampled pixel shows
+    boxes = torch.tensor([box] * 8, dtype=torch.float32)
+    expected = encode(paste_stock(probs, boxes, HEIGHT, WIDTH))
+    assert paste_rle(probs, boxes, HEIGHT, WIDTH) == expected
+
+
+def test_boxes_outside_give_empty_masks():
+    boxes = torch.tensor(NOTHING_TO_PASTE, dtype=torch.float32)
+    result = paste_rle(torch.ones(len(boxes), 28, 28), boxes, HEIGHT, WIDTH)
+    assert result == encode(torch.zeros(len(boxes), HEIGHT, WIDTH))
+
+
+def test_the_window_holds_all_that_a_paste_into_the_whole_image_shows():
+    # So the stock head pastes on a GPU. Boxes without width are another matter there.
+    probs, boxes = random_probs(0, 200), random_boxes(1, 200, 150)
+    masks, _ = _do_paste_mask(probs[:, None], boxes, HEIGHT, WIDTH, skip_empty=False)
+    assert paste_rle(probs, boxes, HEIGHT, WIDTH) == encode(masks >= 0.5)
+
+
+def test_a_mixture_keeps_its_order():
+    boxes = torch.tensor([*NOTHING_TO_PASTE[:2], *EDGE_BOXES.values()], dtype=torch.float32)
+    boxes = torch.cat([boxes, random_boxes(3, 30)])
+    probs = random_probs(4, len(boxes))
+    expected = encode(torch.zeros(2, HEIGHT, WIDTH))
+    expected += encode(paste_stock(probs[2:], boxes[2:], HEIGHT, WIDTH))
+    assert paste_rle(probs, boxes, HEIGHT, WIDTH) == expected
+
+
+def test_by_hand():
+    # A full mask in the box of columns 2 to 3, rows 1 to 3 of a 6 x 5 px image:
+    # 2 columns of 6 px and 1 px before it, 3 px in, 3 px between, 3 px in, 8 px after.
+    (result,) = paste_rle(torch.ones(1, 28, 28), torch.tensor([[2.0, 1, 4, 4]]), 6, 5)
+    (expected,) = coco.frPyObjects([{'size': [6, 5], 'counts': [13, 3, 3, 3, 8]}], 6, 5)
+    assert result == expected
+
+
+def test_chunks_do_not_show(monkeypatch):
+    probs, boxes = random_probs(0, 40), random_boxes(1, 40)
+    whole = paste_rle(probs, boxes, HEIGHT, WIDTH)
+    monkeypatch.setattr(mask_head, 'CHUNK', 2000)
+    assert paste_rle(probs, boxes, HEIGHT, WIDTH) == whole
+
+
+@pytest.mark.parametrize('size', [14, 28, 56])
+def test_other_mask_sizes(size):
+    probs, boxes = random_probs(0, 40, size), random_boxes(1, 40)
+    assert paste_rle(probs, boxes, HEIGHT, WIDTH) == encode(
+        paste_stock(probs, boxes, HEIGHT, WIDTH)
+    )
+
+
+def test_half_precision_masks():
+    probs, boxes = random_probs(0, 40).bfloat16(), random_boxes(1, 40)
+    assert paste_rle(probs, boxes, HEIGHT, WIDTH) == encode(
+        paste_stock(probs, boxes, HEIGHT, WIDTH)
+    )
+
+
+def test_no_masks():
+    assert paste_rle(torch.zeros(0, 28, 28), torch.zeros(0, 4), HEIGHT, WIDTH) == []
+
+
+@pytest.mark.parametrize('threshold', [0, -1])
+def test_threshold_not_above_0_is_refused(threshold):
+    with pytest.raises(ValueError, match=f'threshold is {threshold}, expected a value above 0'):
+        paste_rle(torch.zeros(1, 28, 28), torch.zeros(1, 4), HEIGHT, WIDTH, threshold)
+
+
+def heads(num_classes, class_agnostic):
+    """The stock head and ours with the same weights."""
+    torch.manual_seed(0)
+    options = dict(
+        num_convs=1,
+        in_channels=8,
+        conv_out_channels=8,
+        num_classes=num_classes,
+        class_agnostic=class_agnostic,
+    )
+    stock = FCNMaskHead(**options).eval()
+    ours = MODELS.build(dict(type='RLEMaskHead', **options)).eval()
+    torch.nn.init.normal_(stock.conv_logits.weight, std=1)
+    ours.load_state_dict(stock.state_dict())
+    return stock, ours
+
+
+def predict(head, num_classes, rescale, meta):
+    """Three images: 17, 0 and 5 detections."""
+    generator = torch.Generator().manual_seed(0)
+    counts = [17, 0, 5]
+    results = [
+        InstanceData(
+            bboxes=random_boxes(index, count, side=40),
+            labels=torch.arange(count) % num_classes,
+            scores=torch.rand(count, generator=generator),
+        )
+        for index, count in enumerate(counts)
+    ]
+    with torch.no_grad():
+        preds = head(torch.randn(sum(counts), 8, 14, 14, generator=generator)).split(counts)
+        cfg = ConfigDict(mask_thr_binary=0.5)
+        return head.predict_by_feat(preds, results, [meta] * 3, cfg, rescale=rescale)
+
+
+@pytest.mark.parametrize('rescale', [True, False])
+@pytest.mark.parametrize(('num_classes', 'class_agnostic'), [(1, False), (3, False), (3, True)])
+def test_head_as_stock(num_classes, class_agnostic, rescale):
+    # 45 x 0.9 = 40.5 px is rounded to the even 40.
+    meta = dict(ori_shape=(HEIGHT, WIDTH), scale_factor=(1.2, 0.9), img_shape=(40, 73))
+    stock, ours = heads(num_classes, class_agnostic)
+    expected = predict(stock, num_classes, rescale, meta)
+    for result, wanted in zip(predict(ours, num_classes, rescale, meta), expected, strict=True):
+        assert torch.equal(result.bboxes, wanted.bboxes)
+        assert isinstance(result.masks, list)
+        assert result.masks == (encode(wanted.masks) if len(wanted) else [])
+    assert 0 < expected[0].masks.float().mean() < 1
+
+
+def test_head_takes_activated_maps():
+    meta = dict(ori_shape=(HEIGHT, WIDTH), scale_factor=(1.0, 1.0))
+    results = [InstanceData(bboxes=random_boxes(0, 9), labels=torch.zeros(9, dtype=torch.long))]
+    _, head = heads(1, False)
+    probs = random_probs(0, 9)
+    cfg = ConfigDict(mask_thr_binary=0.5)
+    (result,) = head.predict_by_feat([probs[:, None].numpy()], results, [meta], cfg, False, True)
+    assert result.masks == encode(paste_stock(probs, random_boxes(0, 9), HEIGHT, WIDTH))
+
+
+def test_head_refuses_soft_masks():
+    meta = dict(ori_shape=(HEIGHT, WIDTH), scale_factor=(1.0, 1.0))
+    results = [InstanceData(bboxes=torch.zeros(1, 4), labels=torch.zeros(1, dtype=torch.long))]
+    cfg = ConfigDict(mask_thr_binary=-1)
+    with pytest.raises(ValueError, match='threshold is -1'):
+        heads(1, False)[1].predict_by_feat([torch.zeros(1, 1, 28, 28)], results, [meta], cfg)
+
+
+def test_results_can_be_chosen_from():
+    meta = dict(ori_shape=(HEIGHT, WIDTH), scale_factor=(1.0, 1.0))
+    result = predict(heads(1, False)[1], 1, True, meta)[0]
+    keep = result.scores > 0.5
+    assert 0 < keep.sum() < len(keep)
+    wanted = [mask for mask, kept in zip(result.masks, keep, strict=True) if kept]
+    assert result[keep].masks == wanted
+
+
+def test_the_metric_takes_them(tmp_path):
+    meta = dict(ori_shape=(HEIGHT, WIDTH), scale_factor=(1.0, 1.0))
+    stock, ours = heads(1, False)
+    truth = predict(stock, 1, True, meta)  # every second of the masks
+    annotations = [
+        dict(
+            id=number,
+            image_id=image,
+            category_id=1,
+            iscrowd=0,
+            area=int(coco.area(mask)),
+            bbox=coco.toBbox(mask).tolist(),
+            segmentation=mask | dict(counts=mask['counts'].decode()),
+        )
+        for number, (image, mask) in enumerate(
+            ((image, mask) for image in (0, 2) for mask in encode(truth[image].masks)[::2]),
+            start=1,
+        )
+    ]
+    ann_file = tmp_path / 'truth.json'
+    ann_file.write_text(
+        json.dumps(
+            dict(
+                info={},
+                images=[dict(id=index, height=HEIGHT, width=WIDTH) for index in range(3)],
+                categories=[dict(id=1, name='nucleus')],
+                annotations=annotations,
+            )
+        )
+    )
+    scores = []
+    for head in (stock, ours):
+        metric = CocoMetric(ann_file=str(ann_file), metric='segm')
+        metric.dataset_meta = dict(classes=('nucleus',))
+        for index, result in enumerate(predict(head, 1, True, meta)):
+            sample = dict(img_id=index, ori_shape=(HEIGHT, WIDTH), pred_instances=result)
+            metric.process({}, [sample])
+        scores.append(metric.evaluate(3))
+    assert scores[0] == scores[1]
+    assert 0 < scores[0]['coco/segm_mAP'] < 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs CUDA')
+def test_on_a_gpu():
+    probs, boxes = random_probs(0, 200), random_boxes(1, 200)
+    masks, _ = _do_paste_mask(probs[:, None].cuda(), boxes.cuda(), HEIGHT, WIDTH, skip_empty=False)
+    assert paste_rle(probs.cuda(), boxes.cuda(), HEIGHT, WIDTH) == encode((masks >= 0.5).cpu())
+
+
+def test_registered():
+    assert MODELS.get('RLEMaskHead') is RLEMaskHead
