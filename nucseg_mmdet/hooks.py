@@ -42,7 +42,7 @@ class StopAtNonFiniteLossHook(Hook):
     ) -> None:
         if torch.isfinite(outputs['loss']):
             return
-        parts = ', '.join(f'{name} {float(value):.4g}' for name, value in outputs.items())
+        parts = ', '.join(f'{name} {value.item():.4g}' for name, value in outputs.items())
         images = ', '.join(Path(sample.img_path).name for sample in data_batch['data_samples'])
         raise UserError(
             f'iteration {runner.iter + 1}: loss is not finite ({parts}) on {images}; '

@@ -1,0 +1,75 @@
+"""Checkpoints are read without running what is in them."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner.checkpoint import CheckpointLoader
+
+from nucseg_mmdet.checkpoints import load_weights_only
+from nucseg_mmdet.errors import UserError
+
+
+class Malicious:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), 'w')
+
+
+def test_registered_for_plain_paths():
+    assert CheckpointLoader._get_checkpoint_loader('some/file.pth') is load_weights_only
+
+
+def test_own_checkpoint_comes_back(tmp_path):
+    buffer = HistoryBuffer([1.0, 2.0], [1, 1])
+    saved = dict(
+        state_dict=dict(weight=torch.arange(3.0)),
+        message_hub=dict(log_scalars=dict(loss=buffer), value=np.float64(2.5)),
+        meta=dict(iter=3, seed=1),
+    )
+    torch.save(saved, tmp_path / 'a.pth')
+    loaded = load_weights_only(str(tmp_path / 'a.pth'))
+    assert loaded['state_dict']['weight'].tolist() == [0, 1, 2]
+    assert loaded['message_hub']['log_scalars']['loss'].data[0].tolist() == [1, 2]
+    assert loaded['meta'] == dict(iter=3, seed=1)
+
+
+def test_python_in_the_meta_data_is_dropped(tmp_path):
+    torch.save(dict(meta=dict(config='print(1)', iter=1)), tmp_path / 'a.pth')
+    assert load_weights_only(str(tmp_path / 'a.pth'))['meta'] == dict(iter=1)
+
+
+def test_code_is_not_run(tmp_path):
+    torch.save(dict(state_dict=Malicious(tmp_path / 'made')), tmp_path / 'a.pth')
+    with pytest.raises(UserError, match=r'a\.pth: holds .*open, expected weights'):
+        load_weights_only(str(tmp_path / 'a.pth'))
+    assert not (tmp_path / 'made').exists()
+
+
+def test_attributes_are_not_reached(tmp_path):
+    class Reach:
+        def __reduce__(self):
+            return getattr, (HistoryBuffer.__init__, '__globals__')
+
+    torch.save(dict(state_dict=Reach()), tmp_path / 'a.pth')
+    with pytest.raises(UserError, match=r'a\.pth: .*expected weights'):
+        load_weights_only(str(tmp_path / 'a.pth'))
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [(b'', 'not readable'), (b'no checkpoint', ''), (pickle.dumps([1]), '')],
+)
+def test_other_files_are_named(tmp_path, content, message):
+    (tmp_path / 'a.pth').write_bytes(content)
+    with pytest.raises(UserError, match=rf'a\.pth: .*{message}'):
+        load_weights_only(str(tmp_path / 'a.pth'))
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(UserError, match='no such checkpoint'):
+        load_weights_only(str(tmp_path / 'a.pth'))

@@ -1,0 +1,135 @@
+"""Hooks, run in a real Runner on a model of one weight."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from mmengine.structures import InstanceData
+from torch.utils.data import Dataset
+
+from nucseg_mmdet.errors import UserError
+from nucseg_mmdet.hooks import OutlineHook
+
+
+class OneWeight(BaseModel):
+    def __init__(self, bad_iteration=None):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+        self.iteration = 0
+        self.bad_iteration = bad_iteration
+
+    def forward(self, inputs, data_samples, mode):
+        self.iteration += 1
+        factor = float('nan') if self.iteration == self.bad_iteration else 1.0
+        return dict(loss=self.weight.sum() * factor)
+
+
+class Sample:
+    img_path = 'folder/picture.png'
+
+
+class TwoSamples(Dataset):
+    ann_file = 'annotations/train.json'
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return dict(inputs=0, data_samples=Sample())
+
+
+def run(tmp_path, model, *hooks, iterations=3, **kwargs):
+    config = tmp_path / 'some_config.py'
+    config.write_text('model = dict(backbone=dict())')
+    runner = Runner(
+        model=model,
+        work_dir=str(tmp_path),
+        train_dataloader=dict(
+            dataset=TwoSamples(),
+            batch_size=1,
+            num_workers=0,
+            sampler=dict(type='InfiniteSampler'),
+            collate_fn=dict(type='pseudo_collate'),
+        ),
+        train_cfg=dict(type='IterBasedTrainLoop', max_iters=iterations),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=1)),
+        custom_hooks=list(hooks),
+        default_scope='mmdet',
+        experiment_name=tmp_path.name,
+        cfg=Config.fromfile(config),
+        **kwargs,
+    )
+    runner.train()
+    return runner
+
+
+def test_training_stops_before_a_bad_checkpoint(tmp_path):
+    with pytest.raises(UserError, match=r'iteration 2: loss is not finite .* on picture.png'):
+        run(tmp_path, OneWeight(bad_iteration=2), dict(type='StopAtNonFiniteLossHook'))
+    assert [path.name for path in tmp_path.glob('*.pth')] == ['iter_1.pth']
+
+
+def test_run_card_of_a_training(tmp_path):
+    run(tmp_path, OneWeight(), dict(type='RunCardHook'))
+    card = json.loads((tmp_path / 'run_card.json').read_text())
+    assert card['config'] == 'some_config'
+    assert (card['iteration'], card['max_iterations']) == (3, 3)
+    assert card['annotations'] == 'train.json'
+    assert card['versions']['torch'] == torch.__version__
+    assert isinstance(card['seed'], int)
+    assert card['train_seconds'] > 0
+
+
+def test_fitting_checkpoint_is_taken(tmp_path):
+    torch.save(dict(state_dict={'weight': torch.tensor([5.0])}), tmp_path / 'good.pth')
+    runner = run(
+        tmp_path,
+        OneWeight(),
+        dict(type='RefuseUnfitCheckpointHook'),
+        iterations=1,
+        load_from=str(tmp_path / 'good.pth'),
+    )
+    assert runner.model.weight.item() == pytest.approx(4.9)  # one step of 0.1 times gradient 1
+
+
+@pytest.mark.parametrize(
+    ('weights', 'message'),
+    [
+        ({'weight': torch.ones(2)}, r'weight is \(2,\), expected \(1,\)'),
+        ({'other': torch.ones(1)}, r'2 keys differ: weight is missing, expected \(1,\); other is'),
+    ],
+)
+def test_unfit_checkpoint_is_refused(tmp_path, weights, message):
+    torch.save(dict(state_dict=weights), tmp_path / 'bad.pth')
+    with pytest.raises(UserError, match=message):
+        run(
+            tmp_path,
+            OneWeight(),
+            dict(type='RefuseUnfitCheckpointHook'),
+            load_from=str(tmp_path / 'bad.pth'),
+        )
+
+
+def test_outlines_are_written(tmp_path):
+    path = tmp_path / 'image.png'
+    cv2.imwrite(str(path), np.full((20, 20, 3), 128, np.uint8))
+    masks = torch.zeros(2, 20, 20, dtype=torch.bool)
+    masks[0, 2:6, 3:9] = True
+    masks[1, 12:16, 12:16] = True
+    sample = DetDataSample(metainfo=dict(img_path=str(path)))
+    sample.pred_instances = InstanceData(scores=torch.tensor([0.9, 0.4]), masks=masks)
+    OutlineHook(str(tmp_path / 'out'), score_thr=0.5).after_test_iter(None, 0, None, [sample])
+    picture = cv2.imread(str(tmp_path / 'out/image.png'))
+    assert picture.shape == (40, 40, 3)
+    changed = np.argwhere((picture != 128).any(-1))
+    # Edges at y 2 to 6 and x 3 to 9 px, twice enlarged; the line is 1 px with soft borders.
+    assert np.abs(changed.min(0) - [4, 6]).max() <= 1
+    assert np.abs(changed.max(0) - [12, 18]).max() <= 1
+    assert (picture[7:9, 9:15] == 128).all()
