@@ -3,18 +3,18 @@
 mmengine falls back to a full unpickling where ``weights_only`` refuses a file, and on
 ``--resume`` runs ``meta['config']`` as Python. The loader here is registered for plain
 paths in mmengine's own table of loaders, so that ``load_from``, ``init_cfg`` and
-``--resume`` all go through it; it refuses instead.
+``--resume`` all go through it; it refuses instead. It takes Detectron2's files too.
 """
 
 import pickle
-import re
 from pathlib import Path
 
-import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
 
+from nucseg_mmdet import array_pickle
+from nucseg_mmdet.detectron2_weights import is_detectron2, load_from_detectron2
 from nucseg_mmdet.errors import UserError
 
 
@@ -25,47 +25,27 @@ def _history_method(owner: object, name: str) -> object:
     return getattr(HistoryBuffer, name)
 
 
-# What mmengine's checkpoints hold beside tensors: the curves of the log. mmengine's own
-# list admits all of ``getattr``, which reaches much further.
-SAFE_GLOBALS = [
-    HistoryBuffer,
-    (_history_method, 'builtins.getattr'),
-    np.ndarray,
-    np.dtype,
-    np._core.multiarray._reconstruct,
-    np._core.multiarray.scalar,
-    np.dtypes.Float64DType,
-    np.dtypes.Int64DType,
-    np.dtypes.UInt32DType,
-]
+# mmengine's own list admits all of ``getattr``, which reaches much further.
+LOG_CURVES = [HistoryBuffer, (_history_method, 'builtins.getattr')]
 
 
 @CheckpointLoader.register_scheme(prefixes='', force=True)
 def load_weights_only(filename: str, map_location: str | torch.device | None = None) -> dict:
-    """Load a checkpoint file, tensors and plain containers only.
+    """Load a checkpoint file, tensors and plain values only.
 
     Args:
-        filename: path of a ``.pth`` that torch or mmengine wrote.
+        filename: path of a file of ``torch.save``, mmengine's or Detectron2's.
         map_location: as for ``torch.load``.
 
     Raises:
         UserError: no such file, no checkpoint, or it holds more than weights.
     """
     path = Path(filename).expanduser()
-    if not path.is_file():
-        raise UserError(f'{path}: no such checkpoint')
-    try:
-        with torch.serialization.safe_globals(SAFE_GLOBALS):
-            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError as error:
-        named = re.search(r'GLOBAL (\S+)', str(error))
-        found = f'holds {named[1]}' if named else 'no checkpoint'
-        raise UserError(f'{path}: {found}, expected weights and plain values alone') from None
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f'{path}: not readable as a checkpoint ({reason})') from None
+    checkpoint = array_pickle.load_torch(path, LOG_CURVES, map_location)
     if not isinstance(checkpoint, dict):
         raise UserError(f'{path}: {type(checkpoint).__name__}, expected a checkpoint dictionary')
+    if is_detectron2(checkpoint):
+        return load_from_detectron2(str(path))
     if isinstance(checkpoint.get('meta'), dict):
         checkpoint['meta'].pop('config', None)
     return checkpoint

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.runner.checkpoint import get_external_models
+from mmengine.runner.checkpoint import CheckpointLoader, get_external_models
 
 from nucseg_mmdet.errors import UserError
 
@@ -135,9 +135,13 @@ def set_initial_weights(cfg: Config, choice: str | None, complete: bool = False)
     elif complete:
         backbone.init_cfg = None
     elif choice not in (None, 'fetch'):
-        if not Path(choice).is_file():
-            raise UserError(f'{choice}: no such file of initial weights')
-        backbone.init_cfg = dict(type='Pretrained', checkpoint=choice)
+        checkpoint = CheckpointLoader.load_checkpoint(choice, 'cpu')
+        names = checkpoint.get('state_dict', checkpoint).keys()
+        # A whole detector's file serves too: its backbone is taken.
+        prefix = 'backbone.' if 'backbone.conv1.weight' in names else ''
+        if f'{prefix}conv1.weight' not in names:
+            raise UserError(f'{choice}: no weights of a ResNet, expected conv1.weight and others')
+        backbone.init_cfg = dict(type='Pretrained', checkpoint=choice, prefix=prefix or None)
     elif wanted and choice is None and not _is_local(wanted):
         raise UserError(
             f'initial weights {wanted} are not on this machine: --initial-weights FILE takes a '

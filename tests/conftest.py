@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 
 from nucseg_mmdet import synthetic
 from nucseg_mmdet.readers import base, vrdl
 
 ROOT = Path(__file__).parents[1]
 DEMO_CONFIG = ROOT / 'configs/demo/mask-rcnn_r18_fpn_demo_nuclei.py'
+
+Config.fromfile(DEMO_CONFIG)  # its custom_imports register the project's classes
 
 
 @pytest.fixture(scope='session')
@@ -42,11 +43,3 @@ def class_data(tmp_path_factory):
     with tarfile.open(ROOT / shared / 'data/vrdl_hw3.tar') as archive:
         archive.extractall(folder, filter='data')
     return folder / 'vrdl_hw3'
-
-
-@pytest.fixture
-def demo_config():
-    """The demo's config, its registered classes imported."""
-    cfg = Config.fromfile(DEMO_CONFIG)
-    init_default_scope('mmdet')
-    return cfg

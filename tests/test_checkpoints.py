@@ -45,7 +45,7 @@ def test_python_in_the_meta_data_is_dropped(tmp_path):
 
 def test_code_is_not_run(tmp_path):
     torch.save(dict(state_dict=Malicious(tmp_path / 'made')), tmp_path / 'a.pth')
-    with pytest.raises(UserError, match=r'a\.pth: holds .*open, expected weights'):
+    with pytest.raises(UserError, match=r'a\.pth: not read.*open is not admitted'):
         load_weights_only(str(tmp_path / 'a.pth'))
     assert not (tmp_path / 'made').exists()
 
@@ -56,13 +56,17 @@ def test_attributes_are_not_reached(tmp_path):
             return getattr, (HistoryBuffer.__init__, '__globals__')
 
     torch.save(dict(state_dict=Reach()), tmp_path / 'a.pth')
-    with pytest.raises(UserError, match=r'a\.pth: .*expected weights'):
+    with pytest.raises(UserError, match=r'a\.pth: not read'):
         load_weights_only(str(tmp_path / 'a.pth'))
 
 
 @pytest.mark.parametrize(
     ('content', 'message'),
-    [(b'', 'not readable'), (b'no checkpoint', ''), (pickle.dumps([1]), '')],
+    [
+        (b'', 'not read'),
+        (b'no checkpoint', 'not read'),
+        (pickle.dumps([1], protocol=2), 'not read'),
+    ],
 )
 def test_other_files_are_named(tmp_path, content, message):
     (tmp_path / 'a.pth').write_bytes(content)
@@ -71,5 +75,5 @@ def test_other_files_are_named(tmp_path, content, message):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(UserError, match='no such checkpoint'):
+    with pytest.raises(UserError, match='no such file'):
         load_weights_only(str(tmp_path / 'a.pth'))

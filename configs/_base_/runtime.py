@@ -24,6 +24,7 @@ custom_hooks = [
     dict(type='StopAtNonFiniteLossHook'),
     dict(type='RefuseUnfitCheckpointHook'),
     dict(type='SyncBuffersHook'),
+    dict(type='RandomStateHook'),
     dict(type='RunCardHook'),
 ]
 model_wrapper_cfg = dict(type='MMDistributedDataParallel', broadcast_buffers=True)

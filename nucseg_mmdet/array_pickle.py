@@ -1,0 +1,155 @@
+"""Files of arrays, pickled by NumPy's or torch's users, read without running them.
+
+A pickle names the functions that rebuild its objects. Here each admitted name leads to
+one of the classes below and never to NumPy's own function, so that not even a forged
+dtype or shape reaches NumPy's C code unchecked.
+"""
+
+import pickle
+import re
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nucseg_mmdet.errors import UserError
+
+CORES = ('core', '_core')  # NumPy 1 and 2
+DTYPES = ('b1', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'f2', 'f4', 'f8')
+
+
+class PickledDtype:
+    """What stands for ``numpy.dtype``: a plain number type."""
+
+    def __init__(self, code: str, align: bool = False, copy: bool = False) -> None:
+        if code not in DTYPES:
+            raise pickle.UnpicklingError(f'dtype {code!r}, expected a number type')
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: tuple) -> None:
+        order, *structure = state[1:5]
+        if order not in ('<', '>', '|', '=') or any(part is not None for part in structure):
+            raise pickle.UnpicklingError('a structured dtype, expected a number type')
+        self.dtype = self.dtype.newbyteorder(order)
+
+
+class PickledArray:
+    """What stands for ``numpy.ndarray`` and the function that rebuilds one."""
+
+    def __init__(self, *_: Any) -> None:  # an empty array; its content follows
+        self.array = np.empty(0)
+
+    def __setstate__(self, state: tuple) -> None:
+        _version, shape, dtype, is_fortran, content = state
+        self._fill(content, dtype, shape, 'F' if is_fortran else 'C')
+
+    def _fill(self, content: bytes | str, dtype: PickledDtype, shape: tuple, order: str) -> None:
+        if isinstance(content, str):  # bytes of Python 2
+            content = content.encode('latin1')
+        self.array = np.frombuffer(content, dtype.dtype).reshape(shape, order=order)
+
+    def native(self) -> np.ndarray:
+        """Copy into the machine's byte order, rows first."""
+        return np.array(self.array, self.array.dtype.newbyteorder('='), order='C')
+
+
+class PickledBuffer(PickledArray):
+    """What stands for ``_frombuffer``, which rebuilds an array in protocol 5."""
+
+    def __init__(self, content: bytes, dtype: PickledDtype, shape: tuple, order: str = 'C') -> None:
+        self._fill(content, dtype, shape, order)
+
+
+class PickledScalar(PickledArray):
+    """What stands for ``scalar``, which rebuilds a single number."""
+
+    def __init__(self, dtype: PickledDtype, content: bytes | str) -> None:
+        self._fill(content, dtype, (), 'C')
+
+
+class PickledBytes(bytes):
+    """What stands for ``_codecs.encode``, by which protocol 2 of Python 3 writes bytes."""
+
+    def __new__(cls, text: str = '', encoding: str = 'latin1') -> 'PickledBytes':
+        return super().__new__(cls, text.encode('latin1'))
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError('bytes with a state')
+
+
+ADMITTED = {
+    ('collections', 'OrderedDict'): OrderedDict,
+    ('numpy', 'ndarray'): PickledArray,
+    ('numpy', 'dtype'): PickledDtype,
+    ('_codecs', 'encode'): PickledBytes,
+    **{(f'numpy.{home}.multiarray', '_reconstruct'): PickledArray for home in CORES},
+    **{(f'numpy.{home}.multiarray', 'scalar'): PickledScalar for home in CORES},
+    **{(f'numpy.{home}.numeric', '_frombuffer'): PickledBuffer for home in CORES},
+}
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """Unpickles NumPy arrays, numbers, text and plain containers, and refuses the rest."""
+
+    def find_class(self, module: str, name: str) -> type:
+        try:
+            return ADMITTED[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f'{module}.{name} is not admitted') from None
+
+
+def load(path: Path) -> Any:
+    """Read a pickle of NumPy arrays, numbers, text and plain containers.
+
+    Returns:
+        The pickled object; each array and each NumPy number in it is a ``PickledArray``.
+
+    Raises:
+        UserError: the file is damaged or asks for anything else, by its name.
+    """
+    damaged = (
+        *(pickle.UnpicklingError, EOFError, MemoryError, OverflowError, RecursionError),
+        *(AttributeError, IndexError, KeyError, TypeError, ValueError),
+    )
+    with path.open('rb') as file:
+        try:
+            return ArrayUnpickler(file, encoding='latin1').load()  # Python 2 wrote many of them
+        except damaged as error:
+            raise UserError(
+                f'{path}: not read, expected a pickle with NumPy arrays only ({error})'
+            ) from None
+
+
+def load_torch(path: Path, also: Sequence = (), map_location: Any = 'cpu') -> Any:
+    """Load a file of ``torch.save`` with ``weights_only``.
+
+    The trainer's wrapping holds the state of optimiser and schedule, in which plain NumPy
+    numbers and arrays occur; these few constructors, under the names that NumPy 1 and 2
+    pickle them by, are all that is admitted beyond torch's own list.
+
+    Args:
+        path: of the file.
+        also: more to admit, as ``torch.serialization.add_safe_globals`` takes it.
+        map_location: as for ``torch.load``.
+
+    Raises:
+        UserError: the file is missing, damaged or asks for anything else, by its name.
+    """
+    core = np._core.multiarray
+    admitted = [*also, np.ndarray, np.dtype, *(type(np.dtype(code)) for code in DTYPES)]
+    for function in (core._reconstruct, core.scalar):
+        admitted += [(function, f'numpy.{home}.multiarray.{function.__name__}') for home in CORES]
+    if not path.is_file():
+        raise UserError(f'{path}: no such file')
+    try:
+        with torch.serialization.safe_globals(admitted):
+            return torch.load(path, map_location=map_location, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        asked = re.search(r'GLOBAL (\S+)', str(error))  # of a message of many lines
+        reason = f'{asked[1]} is not admitted' if asked else 'damaged, or of another kind'
+        raise UserError(
+            f'{path}: not read, expected a file of torch.save with tensors only ({reason})'
+        ) from None

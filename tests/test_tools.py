@@ -1,0 +1,226 @@
+"""The tools as a user calls them: train, resume, test, several processes, wrong input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+
+from tools import browse_data, test, train
+
+ROOT = Path(__file__).parents[1]
+CONFIG = str(ROOT / 'configs/demo/mask-rcnn_r18_fpn_demo_nuclei.py')
+ITERATIONS = 6
+# As little as still has every part: two crops an iteration, a checkpoint after each.
+TINY = [
+    f'train_cfg.max_iters={ITERATIONS}',
+    'train_dataloader.batch_size=2',
+    'train_dataloader.num_workers=0',
+    'train_dataloader.persistent_workers=False',
+    'test_dataloader.num_workers=0',
+    'test_dataloader.persistent_workers=False',
+    'default_hooks.checkpoint.interval=1',
+    'default_hooks.checkpoint.max_keep_ckpts=20',
+    'default_hooks.logger.interval=1',
+]
+# One thread, so that sums are made in the same order everywhere.
+ENV = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
+ENV['PATH'] = f'{Path(sys.executable).parent}:{ENV["PATH"]}'
+
+
+def tool(name, *arguments, **kwargs):
+    command = [sys.executable, str(ROOT / 'tools' / f'{name}.py'), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=ENV, **kwargs)
+
+
+def shell(name, *arguments):
+    command = ['bash', str(ROOT / 'tools' / name), *map(str, arguments)]
+    env = {**ENV, 'PORT': str(29600 + os.getpid() % 1000)}
+    return subprocess.run(command, capture_output=True, text=True, env=env)
+
+
+def options(data_root, work_dir):
+    return ['--data-root', data_root, '--work-dir', work_dir, '--cfg-options', *TINY]
+
+
+def weights(work_dir, iteration=ITERATIONS):
+    path = work_dir / f'iter_{iteration}.pth'
+    return torch.load(path, map_location='cpu', weights_only=False)['state_dict']
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.fixture(scope='module')
+def trained(data_root, tmp_path_factory):
+    """The work folder of a short training on one process."""
+    work_dir = tmp_path_factory.mktemp('work')
+    done = tool('train', CONFIG, *options(data_root, work_dir))
+    assert done.returncode == 0, done.stderr
+    return work_dir
+
+
+def test_training_leaves_card_and_checkpoints(trained):
+    card = json.loads((trained / 'run_card.json').read_text())
+    assert (card['iteration'], card['max_iterations']) == (ITERATIONS, ITERATIONS)
+    assert card['images'] == 5
+    assert card['processes'] == 1
+    assert not same(weights(trained, 1), weights(trained))
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_training_is_the_same(trained, data_root, tmp_path):
+    command = [sys.executable, str(ROOT / 'tools/train.py'), CONFIG]
+    command += map(str, options(data_root, tmp_path))
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENV
+    ) as process:
+        while not (tmp_path / 'last_checkpoint').is_file():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+    assert not (tmp_path / f'iter_{ITERATIONS}.pth').is_file()
+    done = tool('train', CONFIG, '--resume', *options(data_root, tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert same(weights(tmp_path), weights(trained))
+    assert json.loads((tmp_path / 'run_card.json').read_text())['iteration'] == ITERATIONS
+
+
+@pytest.mark.slow
+def test_two_processes_end_with_the_same_weights(data_root, tmp_path):
+    probe = tmp_path / 'probe.py'
+    probe.write_text(
+        'import torch\n'
+        'from mmengine.hooks import Hook\n'
+        'from mmengine.registry import HOOKS\n'
+        '@HOOKS.register_module()\n'
+        'class SaveEveryRank(Hook):\n'
+        '    priority = "LOWEST"\n'
+        '    def after_train(self, runner):\n'
+        '        state = runner.model.module.state_dict()\n'
+        f'        torch.save(state, f"{tmp_path}/rank{{runner.rank}}.pth")\n'
+    )
+    config = tmp_path / 'config.py'
+    config.write_text(
+        f'_base_ = {CONFIG!r}\n'
+        'custom_imports = dict(imports=[*_base_.custom_imports["imports"], "probe"])\n'
+        'custom_hooks = [*_base_.custom_hooks, dict(type="SaveEveryRank")]\n'
+    )
+    ENV['PYTHONPATH'] = f'{ROOT}:{tmp_path}'
+    done = shell('dist_train.sh', config, 2, *options(data_root, tmp_path / 'work'))
+    assert done.returncode == 0, done.stderr[-2000:]
+    ranks = [torch.load(tmp_path / f'rank{rank}.pth') for rank in (0, 1)]
+    assert same(*ranks)
+    assert not same(ranks[0], weights(tmp_path / 'work', 1))
+    assert json.loads((tmp_path / 'work/run_card.json').read_text())['processes'] == 2
+
+
+@pytest.fixture(scope='module')
+def answer(trained, data_root, tmp_path_factory):
+    """answer.json of the trained model on one process, and the overlays beside it."""
+    folder = tmp_path_factory.mktemp('answer')
+    done = tool(
+        *('test', CONFIG, trained / f'iter_{ITERATIONS}.pth', '--format-only'),
+        *('--out', folder / 'answer.json', '--show-dir', folder / 'overlays'),
+        *('--show-score-thr', '0', *answer_options(data_root, folder)),
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def answer_options(data_root, work_dir):
+    # A model after six iterations is sure of nothing: take what it has.
+    low = ['model.test_cfg.rcnn.score_thr=0.0', 'model.test_cfg.rcnn.max_per_img=20']
+    return [*options(data_root, work_dir), *low]
+
+
+def test_answer_has_every_image_in_order(answer, data_root):
+    results = json.loads((answer / 'answer.json').read_text())
+    images = json.loads((data_root / 'annotations/test.json').read_text())['images']
+    assert list(dict.fromkeys(result['image_id'] for result in results)) == [
+        image['id'] for image in images
+    ]
+    with zipfile.ZipFile(answer / 'answer.zip') as archive:
+        assert archive.namelist() == ['answer.json']
+
+
+def test_overlays_are_as_many_and_twice_as_large(answer, data_root):
+    names = sorted(path.name for path in (data_root / 'test').iterdir())
+    assert sorted(path.name for path in (answer / 'overlays').iterdir()) == names
+    assert cv2.imread(str(answer / 'overlays' / names[0])).shape == (192, 192, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('processes', [2, 4])
+def test_several_processes_write_the_same_answer(answer, trained, data_root, tmp_path, processes):
+    done = shell(
+        *('dist_test.sh', CONFIG, trained / f'iter_{ITERATIONS}.pth', processes, '--format-only'),
+        *('--out', tmp_path / 'answer.json', *answer_options(data_root, tmp_path)),
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / 'answer.json').read_text() == (answer / 'answer.json').read_text()
+
+
+def test_scores_of_a_fold(trained, data_root, tmp_path):
+    checkpoint = str(trained / f'iter_{ITERATIONS}.pth')
+    done = tool('test', CONFIG, checkpoint, '--fold', 1, *options(data_root, tmp_path))
+    assert done.returncode == 0, done.stderr
+    scores = json.loads((tmp_path / 'run_card.json').read_text())['scores']['fold1_val.json']
+    assert 0 <= scores['nuclei/AP50'] <= 1
+    assert scores['checkpoint'] == checkpoint
+
+
+def test_training_images_as_delivered(data_root, tmp_path):
+    code = browse_data.main(
+        [CONFIG, '--out', str(tmp_path), '--data-root', str(data_root), '--number', '2']
+    )
+    assert code == 0
+    assert len(list(tmp_path.glob('synthetic-train-*.png'))) == 2
+
+
+class TestWrongInput:
+    """One line that names what is wrong, exit code 2."""
+
+    def check(self, capsys, main, arguments, message):
+        assert main([str(argument) for argument in arguments]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count('\n') == 1
+
+    def test_no_config(self, capsys):
+        self.check(capsys, train.main, ['nowhere.py'], 'train.py: nowhere.py: no such config')
+
+    def test_no_data(self, capsys, tmp_path):
+        arguments = [CONFIG, '--data-root', tmp_path]
+        self.check(capsys, train.main, arguments, f'{tmp_path}/annotations/train.json: not there')
+
+    def test_no_initial_weights(self, capsys, data_root, monkeypatch, tmp_path):
+        monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+        config = next((ROOT / 'configs/vrdl').glob('*_e08-*.py'))
+        arguments = [config, '--data-root', data_root]
+        message = 'resnet101_caffe are not on this machine: --initial-weights FILE'
+        self.check(capsys, train.main, arguments, message)
+
+    def test_no_checkpoint(self, capsys, data_root):
+        arguments = [CONFIG, 'nowhere.pth', '--format-only', '--data-root', data_root]
+        self.check(capsys, test.main, arguments, 'nowhere.pth: no such checkpoint')
+
+    def test_nothing_to_score(self, capsys, trained, data_root):
+        arguments = [CONFIG, trained / 'iter_1.pth', '--data-root', data_root]
+        self.check(capsys, test.main, arguments, 'test.json: has no nuclei to score against')
+
+    def test_checkpoint_of_another_model(self, capsys, data_root, tmp_path):
+        torch.save(dict(state_dict=dict(weight=torch.ones(1))), tmp_path / 'other.pth')
+        arguments = [CONFIG, tmp_path / 'other.pth', '--format-only', '--data-root', data_root]
+        arguments += ['--work-dir', tmp_path]
+        assert test.main([str(argument) for argument in arguments]) == 2
+        assert 'other.pth: does not fit this config' in capsys.readouterr().err
+        assert not (tmp_path / 'answer.json').exists()
