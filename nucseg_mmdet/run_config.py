@@ -178,3 +178,10 @@ def set_distributed(cfg: Config, launcher: str) -> None:
         raise UserError(f'--launcher {launcher}: needs a GPU, expected pytorch on a CPU')
     torch.distributed.init_process_group('gloo')
     cfg.model_wrapper_cfg.device_ids = None
+
+
+def close_distributed() -> None:
+    """Let the processes end together: one that is gone early makes gloo abort the others."""
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()

@@ -78,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cfg.optim_wrapper = cfg.param_scheduler = None
     run_config.set_distributed(cfg, args.launcher)
     Runner.from_cfg(cfg).test()
+    run_config.close_distributed()
     if args.format_only:
         print(f'{out} and {out.with_suffix(".zip").name} written')
     return 0

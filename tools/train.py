@@ -67,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     run_config.set_initial_weights(cfg, choice, complete=bool(resumed or cfg.get('load_from')))
     run_config.set_distributed(cfg, args.launcher)
     Runner.from_cfg(cfg).train()
+    run_config.close_distributed()
     return 0
 
 
