@@ -62,7 +62,7 @@ def read_truth(path: Path) -> list[TruthImage]:
     Raises:
         UserError: the file cannot be read, or is not what was expected.
     """
-    return parse_truth(_load(path), str(path))
+    return parse_truth(load_json(path), str(path))
 
 
 def read_results(path: Path, images: Sequence[TruthImage]) -> dict[int, Detections]:
@@ -71,7 +71,7 @@ def read_results(path: Path, images: Sequence[TruthImage]) -> dict[int, Detectio
     Raises:
         UserError: the file cannot be read, or is not what was expected.
     """
-    return parse_results(_load(path), images, str(path))
+    return parse_results(load_json(path), images, str(path))
 
 
 def parse_truth(data: Any, source: str) -> list[TruthImage]:
@@ -159,8 +159,12 @@ def parse_results(data: Any, images: Sequence[TruthImage], source: str) -> dict[
     }
 
 
-def _load(path: Path) -> Any:
-    """Read JSON, plain, in gzip, or ``answer.json`` at the root of a zip file."""
+def load_json(path: Path) -> Any:
+    """Read JSON, plain, in gzip, or ``answer.json`` at the root of a zip file.
+
+    Raises:
+        UserError: the file is missing, damaged or no JSON.
+    """
     try:
         if path.suffix == '.zip':
             with zipfile.ZipFile(path) as archive:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nucseg_mmdet import rle
+from nucseg_mmdet.coco_files import load_json
 from nucseg_mmdet.errors import UserError, exit_code
 
 KEYS = {'image_id', 'bbox', 'score', 'category_id', 'segmentation'}
@@ -33,7 +34,7 @@ def read_images(path: Path) -> dict[int, tuple[int, int]]:
     Raises:
         UserError: it is neither.
     """
-    content = _read_json(path)
+    content = load_json(path)
     images = content.get('images') if isinstance(content, dict) else content
     try:
         return {image['id']: (image['height'], image['width']) for image in images}
@@ -47,31 +48,10 @@ def read_results(path: Path) -> list[dict]:
     Raises:
         UserError: the file is not readable, or it holds no list.
     """
-    if path.suffix == '.zip':
-        try:
-            with zipfile.ZipFile(path) as archive:
-                names = archive.namelist()
-                if names != ['answer.json']:
-                    raise UserError(f'{path}: holds {names}, expected answer.json alone')
-                content = json.loads(archive.read('answer.json'))
-        except (OSError, zipfile.BadZipFile, ValueError) as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f'{path}: not readable ({error}), expected a zip') from None
-    else:
-        content = _read_json(path)
+    content = load_json(path)
     if not isinstance(content, list):
         raise UserError(f'{path}: {type(content).__name__}, expected a list of results')
     return content
-
-
-def _read_json(path: Path) -> list | dict:
-    try:
-        return json.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f'{path}: {error.strerror}, expected a JSON file') from None
-    except ValueError as error:
-        raise UserError(f'{path}: not JSON ({error})') from None
 
 
 def find_problems(results: Sequence[dict], images: dict[int, tuple[int, int]]) -> list[str]:

@@ -88,8 +88,8 @@ def test_command_checks_a_file(tmp_path, capsys):
     ('name', 'content', 'message'),
     [
         ('a.json', '{}', 'dict, expected a list'),
-        ('a.json', 'x', 'not JSON'),
-        ('a.zip', 'x', 'expected a zip'),
+        ('a.json', 'x', 'no valid JSON'),
+        ('a.zip', 'x', 'damaged archive'),
     ],
 )
 def test_not_a_result_file(tmp_path, name, content, message):
