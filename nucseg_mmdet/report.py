@@ -1,0 +1,398 @@
+"""A page that shows a run: one HTML file with its scores, curves and every image.
+
+``write_report`` reads what the tools leave in a work folder (``run_card.json``, the COCO
+results of a test, mmengine's logs), computes all that the page shows, and puts it as JSON
+into ``report_page.html``, whose script draws it. The file needs nothing from outside.
+"""
+
+import base64
+import json
+import os
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from pycocotools import mask as coco_mask
+from scipy.ndimage import find_objects
+
+from nucseg_mmdet import rle
+from nucseg_mmdet.coco_files import Detections, TruthImage, read_results, read_truth
+from nucseg_mmdet.coco_scores import ALL_DETS, make_report
+from nucseg_mmdet.errors import UserError
+from nucseg_mmdet.masks import Polygon, mask_to_polygons
+from nucseg_mmdet.scores import find_overlaps
+
+FOUND = 0.5  # a pair of nuclei above this IoU is a match, as in PQ
+TOUCHED = 0.2  # from this IoU to FOUND a nucleus was seen, but badly cut
+THRESHOLDS = np.arange(5, 96) / 100  # score thresholds to try; models return none below 0.05
+RECALLS = np.linspace(0, 1, 101)  # where COCO reads the precision
+JPEG_QUALITY = 92  # no artefact to be seen at 4 screen px for one image px
+LOG_POINTS = 150  # of a training curve; more of them hide its course
+
+
+class Run(NamedTuple):
+    """A tested run, as its work folder has it.
+
+    Attributes:
+        card: what ``RunCardHook`` wrote.
+        tested: the part of the card about the scored annotation file.
+        images: the truth.
+        detections: of each image.
+        image_paths: file of each image.
+        log: as ``read_log``.
+    """
+
+    card: dict[str, Any]
+    tested: dict[str, Any]
+    images: list[TruthImage]
+    detections: dict[int, Detections]
+    image_paths: list[Path]
+    log: dict[str, list[dict[str, float]]]
+
+
+def write_report(
+    work_dir: Path, out: Path, score_thr: float = 0.5, annotations: str | None = None
+) -> None:
+    """Write the page of a run.
+
+    Args:
+        work_dir: folder of the run.
+        out: the HTML file.
+        score_thr: the page shows detections from this score on.
+        annotations: as ``read_run``.
+
+    Raises:
+        UserError: as ``read_run``, an image is missing or has another size than in the
+            truth, or the file cannot be written.
+    """
+    run = read_run(work_dir, annotations)
+    page = render(*collect(run, score_thr))
+    partial = out.with_name(f'.{out.name}.partial')
+    try:
+        partial.write_text(page, encoding='utf-8')
+        os.replace(partial, out)
+    except OSError as error:
+        raise UserError(f'{out}: {error.strerror}, expected a file to write') from None
+
+
+def read_run(work_dir: Path, annotations: str | None = None) -> Run:
+    """Read what the page needs from a work folder and the data set that it was tested on.
+
+    Args:
+        work_dir: folder of the run.
+        annotations: name of the scored annotation file, such as ``fold1_val.json``; without
+            it the one that was tested last.
+
+    Raises:
+        UserError: the folder has no run card or no results, or a file is not as expected.
+    """
+    if not work_dir.is_dir():
+        raise UserError(f'{work_dir}: no such folder, expected the work folder of a run')
+    path = work_dir / 'run_card.json'
+    if not path.is_file():
+        raise UserError(f'{path}: not there, expected one; tools/train.py CONFIG makes it')
+    try:
+        card = json.loads(path.read_text(encoding='utf-8'))
+        scores = card['scores']
+        tested = [name for name, entry in scores.items() if {'annotations', 'images'} <= set(entry)]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f'{path}: found no run card ({error!r}), expected one') from None
+    results = {name: work_dir / f'{Path(name).stem}_results.json' for name in tested}
+    made = {name: file for name, file in results.items() if file.is_file()}
+    if not made:
+        raise UserError(
+            f'{work_dir}: found no results of a test, expected some; '
+            'tools/test.py CONFIG CHECKPOINT makes them, --fold N for a fold of the training images'
+        )
+    name = annotations or max(made, key=lambda name: made[name].stat().st_mtime)
+    if name not in made:
+        raise UserError(f'{work_dir}: found no results of {name}, expected one of {sorted(made)}')
+    entry = scores[name]
+    images = read_truth(Path(entry['annotations']))
+    detections = read_results(made[name], images)
+    paths = [Path(entry['images'], image.file_name) for image in images]
+    return Run(card, entry, images, detections, paths, read_log(work_dir))
+
+
+def read_log(work_dir: Path) -> dict[str, list[dict[str, float]]]:
+    """Read mmengine's logs of a run, which may have been stopped and resumed.
+
+    A later log replaces an earlier one from its first iteration on.
+
+    Returns:
+        ``train`` and ``val``: logged values at ascending ``iteration``.
+
+    Raises:
+        UserError: a log is not as mmengine writes it.
+    """
+    log: dict[str, list[dict[str, float]]] = dict(train=[], val=[])
+    for path in sorted(work_dir.glob('*/vis_data/scalars.json')):
+        iteration = None
+        for number, line in enumerate(path.read_text(encoding='utf-8').splitlines(), 1):
+            try:
+                values = json.loads(line)
+                part = 'train' if 'loss' in values else 'val'
+                # The step of a validation is an epoch, always 0 here, unless set otherwise.
+                at = max(values['step'], iteration or 0)
+            except (ValueError, KeyError, TypeError):
+                raise UserError(f'{path}: line {number} is no log entry of mmengine') from None
+            if iteration is None:
+                for key, points in log.items():
+                    log[key] = [point for point in points if point['iteration'] < at]
+            iteration = at
+            log[part].append(dict(values, iteration=at))
+    return log
+
+
+def collect(run: Run, score_thr: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Compute all that the page shows.
+
+    Returns:
+        The page's data, and those of each image by ascending PQ, as ``report_page.html``
+        reads them. Undefined numbers are NaN.
+
+    Raises:
+        UserError: an image is missing or has another size than in the truth.
+    """
+    report = make_report(run.images, run.detections, score_thr)
+    views = []
+    for image, path, row in zip(run.images, run.image_paths, report['per_image'], strict=True):
+        nuclei = compare(image, run.detections[image.id], score_thr)
+        tally = {
+            f'{side}_{verdict}': sum(nucleus['verdict'] == verdict for nucleus in nuclei[side])
+            for side in ('truth', 'pred')
+            for verdict in ('found', 'cut', 'alone')
+        }
+        row.update(name=Path(image.file_name).name, **tally)
+        picture = embed(path, image.height, image.width)
+        size = dict(width=image.width, height=image.height)
+        views.append(dict(name=row['name'], **size, picture=picture, **nuclei))
+    # Worst first; an image without nuclei and detections has no PQ and comes last (as NaN does).
+    order = np.argsort([row['PQ'] for row in report['per_image']], kind='stable').tolist()
+    page = dict(
+        title=run.card.get('config', 'run'),
+        facts=_facts(run),
+        score_thr=score_thr,
+        limits=[TOUCHED, FOUND],
+        scores=report['scores'],
+        pooled=report['pooled'],
+        totals={key: report[key] for key in ('images', 'nuclei', 'results', 'results_kept')},
+        rows=[report['per_image'][index] for index in order],
+        recalls=RECALLS.tolist(),
+        precision={
+            name: precision_at_recalls(run.images, run.detections, iou).tolist()
+            for name, iou in (('AP50', 0.5), ('AP75', 0.75))
+        },
+        thresholds=THRESHOLDS.tolist(),
+        pq=pq_by_threshold(run.images, run.detections).tolist(),
+        train=_thin(run.log['train']),
+        val=run.log['val'],
+    )
+    return page, [views[index] for index in order]
+
+
+def compare(image: TruthImage, found: Detections, score_thr: float) -> dict[str, list[dict]]:
+    """Judge every true and every predicted nucleus of an image by its best IoU.
+
+    Both sides are label maps, as for PQ: where detections overlap, the higher score keeps
+    the pixel, and a detection left without pixels does not exist.
+
+    Returns:
+        ``truth`` and ``pred``: for each nucleus ``verdict`` ('found': the best IoU is above
+        0.5; 'cut': from 0.2 to 0.5; 'alone': below), ``iou``, ``rings`` (each ring starts
+        with a corner x, y and goes on with the steps to the next ones, px) and, if
+        predicted, ``score``.
+    """
+    truth = rle.label_map(image.rles, image.height, image.width)
+    pred = _paint(image, found)
+    kept = np.append(False, found.scores >= score_thr)
+    pred[~kept[pred]] = 0
+    overlaps = find_overlaps(truth, pred)
+    iou = overlaps.shared / overlaps.union
+    sides = {}
+    for side, labels, index in (('truth', truth, overlaps.truth), ('pred', pred, overlaps.pred)):
+        ids = np.unique(labels[labels != 0])
+        best = np.zeros(ids.size)
+        np.maximum.at(best, index, iou)
+        boxes = find_objects(labels)
+        sides[side] = [
+            dict(
+                verdict='found' if value > FOUND else 'cut' if value >= TOUCHED else 'alone',
+                iou=round(value, 3),
+                rings=_rings(labels, number, boxes[number - 1]),
+            )
+            for number, value in zip(ids.tolist(), best.tolist(), strict=True)
+        ]
+        if side == 'pred':
+            for nucleus, score in zip(sides[side], found.scores[ids - 1].tolist(), strict=True):
+                nucleus['score'] = round(score, 3)
+    return sides
+
+
+def pq_by_threshold(
+    images: Sequence[TruthImage], detections: Mapping[int, Detections]
+) -> np.ndarray:
+    """Compute the mean PQ of the images at every score threshold of ``THRESHOLDS``.
+
+    A pixel belongs to the highest score that covers it, whatever the threshold. So the
+    label map at a threshold is the whole one without the nuclei below, and the IoU of a
+    pair is the same at every threshold: one comparison serves for all.
+
+    Returns:
+        (T,); NaN where no image has a nucleus, true or predicted.
+    """
+    total, count = np.zeros(THRESHOLDS.size), np.zeros(THRESHOLDS.size)
+    for image in images:
+        found = detections[image.id]
+        pred = _paint(image, found)
+        overlaps = find_overlaps(rle.label_map(image.rles, image.height, image.width), pred)
+        values = found.scores[np.unique(pred[pred != 0]) - 1]
+        iou = overlaps.shared / overlaps.union
+        matched = iou > FOUND
+        counts = values[overlaps.pred[matched]] >= THRESHOLDS[:, None]
+        nuclei = overlaps.truth_area.size + (values >= THRESHOLDS[:, None]).sum(axis=1)
+        total += 2 * (counts * iou[matched]).sum(axis=1) / np.maximum(nuclei, 1)
+        count += nuclei > 0
+    return np.divide(total, count, out=np.full(total.size, np.nan), where=count > 0)
+
+
+def precision_at_recalls(
+    images: Sequence[TruthImage], detections: Mapping[int, Detections], iou: float
+) -> np.ndarray:
+    """Compute COCO's precision-recall curve of masks; its mean is the AP at this IoU.
+
+    From the highest score down, each detection takes the free true nucleus of its image
+    that it overlaps most; it is right if their IoU is at least ``iou``.
+
+    Args:
+        images: the truth.
+        detections: of each image; up to 3,000 of them count.
+        iou: above 0.
+
+    Returns:
+        (101,), the highest precision at each recall of ``RECALLS`` or beyond, 0 beyond the
+        last one reached; NaN without any true nucleus.
+
+    Source:
+        ``COCOeval.evaluateImg`` and ``COCOeval.accumulate`` of pycocotools.
+    """
+    total = sum(len(image.rles) for image in images)
+    if not total:
+        return np.full(RECALLS.size, np.nan)
+    values, right = [np.zeros(0)], [np.zeros(0, bool)]
+    for image in images:
+        found = detections[image.id]
+        order = np.argsort(-found.scores, kind='stable')[:ALL_DETS]
+        values.append(found.scores[order])
+        right.append(_match([found.rles[index] for index in order], image.rles, iou))
+    order = np.argsort(-np.concatenate(values), kind='stable')
+    hits = np.concatenate(right)[order].cumsum()
+    precision = hits / np.arange(1, hits.size + 1)
+    envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
+    return envelope[np.searchsorted(hits / total, RECALLS, side='left')]
+
+
+def embed(path: Path, height: int, width: int) -> str:
+    """Read an image and turn it into a data URI: JPEG at full colour resolution.
+
+    Raises:
+        UserError: the image is missing or has another size.
+    """
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise UserError(f'{path}: found no image, expected one of {width} x {height} px')
+    if image.shape[:2] != (height, width):
+        found = f'{image.shape[1]} x {image.shape[0]}'
+        raise UserError(f'{path}: is {found} px, expected {width} x {height} px as in the truth')
+    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    full_colour = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    _, data = cv2.imencode('.jpg', image, quality + full_colour)
+    return 'data:image/jpeg;base64,' + base64.b64encode(data).decode('ascii')
+
+
+def render(page: dict[str, Any], views: Sequence[dict[str, Any]]) -> str:
+    """Put the data into the page. Each image has a script of its own, read when it is shown."""
+    template = files('nucseg_mmdet').joinpath('report_page.html').read_text(encoding='utf-8')
+    scripts = [_script('page', page), *(_script('view', view) for view in views)]
+    return template.replace('<!-- data -->', '\n'.join(scripts), 1)
+
+
+def _script(kind: str, data: dict[str, Any]) -> str:
+    # JSON has no NaN: null.
+    data = json.loads(json.dumps(data), parse_constant=lambda name: None)
+    text = json.dumps(data, separators=(',', ':'))
+    # A file may be called anything; with no '<' no name can end the script.
+    text = text.replace('<', '\\u003c')
+    return f'<script type="application/json" class="{kind}">{text}</script>'
+
+
+def _paint(image: TruthImage, found: Detections) -> np.ndarray:
+    """Paint all detections, the highest score last, as ``coco_scores.count_images`` does."""
+    ascending = np.argsort(-found.scores, kind='stable')[::-1]
+    return rle.label_map(found.rles, image.height, image.width, ascending)
+
+
+def _rings(labels: np.ndarray, number: int, box: tuple[slice, slice]) -> list[list[int]]:
+    """Trace a nucleus of a label map; steps are shorter to write than coordinates."""
+    rows, columns = box
+    polygons: list[Polygon] = mask_to_polygons(labels[box] == number, (columns.start, rows.start))
+    rings = []
+    for polygon in polygons:
+        corners = np.array(polygon, int).reshape(-1, 2)
+        steps = np.diff(corners, axis=0)
+        rings.append([*corners[0].tolist(), *steps.ravel().tolist()])
+    return rings
+
+
+def _match(found: Sequence[dict], truth: Sequence[dict], iou: float) -> np.ndarray:
+    """Say which detections of an image, by descending score, are right: bool, (N,)."""
+    right = np.zeros(len(found), bool)
+    if not found or not truth:
+        return right
+    table = coco_mask.iou(list(found), list(truth), [0] * len(truth))
+    for index, row in enumerate(table):
+        best = row.size - 1 - int(np.argmax(row[::-1]))  # COCO takes the last of equal ones
+        if row[best] >= iou:
+            right[index] = True
+            table[:, best] = 0
+    return right
+
+
+def _thin(points: Sequence[dict[str, float]]) -> list[dict[str, float]]:
+    """Average neighbouring points of a long training log, each group at its last iteration."""
+    if not points:
+        return []
+    keys = [key for key in points[0] if key == 'lr' or 'loss' in key]
+    size = -(-len(points) // LOG_POINTS)
+    groups = [points[start : start + size] for start in range(0, len(points), size)]
+    return [
+        dict(iteration=group[-1]['iteration'])
+        | {key: float(np.mean([point.get(key, np.nan) for point in group])) for key in keys}
+        for group in groups
+    ]
+
+
+def _facts(run: Run) -> list[list[str]]:
+    """List what ran, as pairs of a name and a text; what the card lacks is left out."""
+    card = run.card
+    done, planned = card.get('iteration'), card.get('max_iterations')
+    seconds, gpu = card.get('train_seconds'), card.get('peak_gpu_bytes')
+    facts = {
+        'Scored on': f'{Path(run.tested["annotations"]).name}, {len(run.images)} images',
+        'Checkpoint': Path(run.tested.get('checkpoint', '')).name,
+        'Trained on': card.get('annotations')
+        and f'{card["annotations"]}, {card.get("images", "?")} images',
+        'Iterations': done if done is None or done == planned else f'{done} of {planned}',
+        'Images an iteration': card.get('batch_size'),
+        'Training time': seconds and f'{seconds / 3600:.2f} h',
+        'Device': card.get('device'),
+        'GPU memory': gpu and f'{gpu / 2**30:.1f} GiB',
+        'Initial weights': card.get('initial_weights'),
+        'Seed': card.get('seed'),
+        'Started': card.get('started'),
+        'Versions': ', '.join(f'{name} {text}' for name, text in card.get('versions', {}).items()),
+    }
+    return [[name, str(value)] for name, value in facts.items() if value not in (None, '')]

@@ -1,0 +1,543 @@
+"""The report of a run: its numbers by hand and against the scores, its page in a browser."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from urllib.parse import unquote, urlsplit
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+
+from nucseg_mmdet.coco_files import parse_results, parse_truth
+from nucseg_mmdet.coco_scores import coco_scores, count_images
+from nucseg_mmdet.errors import UserError
+from nucseg_mmdet.report import (
+    THRESHOLDS,
+    collect,
+    compare,
+    pq_by_threshold,
+    precision_at_recalls,
+    read_log,
+    read_run,
+)
+from nucseg_mmdet.scores import summarise
+from tools.report import main
+
+BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable')
+BROWSER = next((path for path in map(shutil.which, BROWSERS) if path), None)
+SIZE = 100
+GREY = 200  # of every image
+HOSTILE = '<img src=x onerror=hit()>&"\'.png'  # a good name for a file
+
+
+def rectangle(x, y, width, height):
+    return [[float(v) for v in (x, y, x + width, y, x + width, y + height, x, y + height)]]
+
+
+def make_truth(*images, names=None, size=SIZE):
+    """COCO truth; each image is a list of rectangles x, y, width, height."""
+    names = names or [f'image{number}.png' for number in range(1, len(images) + 1)]
+    return dict(
+        images=[
+            dict(id=index, file_name=name, height=size, width=size)
+            for index, name in enumerate(names, 1)
+        ],
+        categories=[dict(id=1, name='nucleus')],
+        annotations=[
+            dict(id=number, image_id=index, category_id=1, segmentation=rectangle(*box))
+            for number, (index, box) in enumerate(
+                ((index, box) for index, boxes in enumerate(images, 1) for box in boxes), 1
+            )
+        ],
+    )
+
+
+def result(image_id, score, *box):
+    return dict(image_id=image_id, category_id=1, score=score, segmentation=rectangle(*box))
+
+
+def parse(truth, results):
+    images = parse_truth(truth, 'truth')
+    return images, parse_results(results, images, 'results')
+
+
+def random_set(seed):
+    """Two images of nuclei with shifted, doubled, equally scored and invented detections."""
+    rng = np.random.default_rng(seed)
+    truth, results = [], []
+    for image_id in (1, 2):
+        corners = np.stack(np.meshgrid(np.arange(0, 90, 12), np.arange(0, 90, 12)), -1)
+        boxes = np.hstack([corners.reshape(-1, 2), rng.integers(7, 12, (64, 2))])
+        truth.append(boxes.tolist())
+        for box in boxes[rng.integers(0, 64, 90)]:
+            moved = (box + rng.integers(-2, 3, 4) * rng.integers(0, 2)).clip(1)
+            results.append(result(image_id, rng.integers(1, 20) / 20, *moved))
+    return parse(make_truth(*truth), results)
+
+
+def write_run(folder, truth, results, **card):
+    """A work folder and a data folder as the tools leave them; returns the former."""
+    data = folder / 'data'
+    data.mkdir()
+    (data / 'fold1_val.json').write_text(json.dumps(truth))
+    for image in truth['images']:
+        picture = np.full((image['height'], image['width'], 3), GREY, np.uint8)
+        # By hand: imwrite takes the file's kind from its name.
+        (data / image['file_name']).write_bytes(cv2.imencode('.png', picture)[1].tobytes())
+    work_dir = folder / 'work_dirs'
+    work_dir.mkdir()
+    tested = dict(
+        checkpoint='somewhere/iter_20.pth',
+        annotations=str(data / 'fold1_val.json'),
+        images=f'{data}/',
+    )
+    card = dict(dict(config='tiny', iteration=20, scores={'fold1_val.json': tested}), **card)
+    (work_dir / 'run_card.json').write_text(json.dumps(card))
+    (work_dir / 'fold1_val_results.json').write_text(json.dumps(results))
+    return work_dir
+
+
+def write_log(work_dir, name, lines):
+    folder = work_dir / name / 'vis_data'
+    folder.mkdir(parents=True)
+    (folder / 'scalars.json').write_text(''.join(f'{json.dumps(line)}\n' for line in lines))
+
+
+def test_pq_by_threshold_by_hand():
+    """One nucleus, found exactly at score 0.6, and a false positive of 0.3."""
+    truth = make_truth([(10, 10, 10, 10)])
+    found = [result(1, 0.6, 10, 10, 10, 10), result(1, 0.3, 50, 50, 10, 10)]
+    pq = dict(zip(THRESHOLDS.tolist(), pq_by_threshold(*parse(truth, found)), strict=True))
+    # 2 x IoU 1 over 1 true nucleus and 2, then 1, then no predicted ones.
+    expected = {0.05: 2 / 3, 0.3: 2 / 3, 0.31: 1.0, 0.6: 1.0, 0.61: 0.0, 0.95: 0.0}
+    assert {at: pq[at] for at in expected} == pytest.approx(expected, abs=1e-12)
+
+
+def test_pq_by_threshold_without_nuclei():
+    assert np.isnan(pq_by_threshold(*parse(make_truth([]), []))).all()
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_pq_by_threshold_equals_repainting(seed):
+    images, found = random_set(seed)
+    pq = pq_by_threshold(images, found)
+    for index in (0, 20, 45, 46, 70, 90):
+        counts = count_images(images, found, THRESHOLDS[index])
+        assert pq[index] == pytest.approx(summarise(counts)['mean']['PQ'], abs=1e-12)
+
+
+def test_precision_by_hand():
+    """Right, wrong, right: precision 1 up to recall 1/2, then 2/3."""
+    truth = make_truth([(10, 10, 10, 10), (40, 40, 10, 10)])
+    found = [
+        result(1, 0.7, 41, 40, 10, 10),
+        result(1, 0.9, 10, 10, 10, 10),
+        result(1, 0.8, 70, 70, 10, 10),
+    ]
+    precision = precision_at_recalls(*parse(truth, found), 0.5)
+    assert precision.tolist() == [1.0] * 51 + [2 / 3] * 50
+    # IoU of the shifted square is 90 / 110: above 0.75, below 0.9.
+    assert precision_at_recalls(*parse(truth, found), 0.75).tolist() == precision.tolist()
+    assert precision_at_recalls(*parse(truth, found), 0.9).tolist() == [1.0] * 51 + [0.0] * 50
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_precision_averages_to_the_scores(seed):
+    images, found = random_set(seed)
+    expected = coco_scores(images, found)
+    assert 0.05 < expected['AP75'] < expected['AP50'] < 0.95
+    for key, iou in (('AP50', 0.5), ('AP75', 0.75)):
+        assert precision_at_recalls(images, found, iou).mean() == pytest.approx(
+            expected[key], abs=1e-9
+        )
+
+
+def test_precision_without_detections_or_truth():
+    nothing = precision_at_recalls(*parse(make_truth([(1, 1, 5, 5)]), []), 0.5)
+    assert nothing.tolist() == [0.0] * 101
+    undefined = precision_at_recalls(*parse(make_truth([]), [result(1, 0.5, 1, 1, 5, 5)]), 0.5)
+    assert np.isnan(undefined).all()
+
+
+@pytest.mark.parametrize(
+    ('box', 'iou', 'verdict'),
+    [
+        ((10, 10, 10, 10), 1.0, 'found'),
+        ((13, 10, 10, 10), 70 / 130, 'found'),
+        ((10, 10, 10, 5), 0.5, 'cut'),  # not above 0.5
+        ((10, 10, 10, 2), 0.2, 'cut'),
+        ((17, 10, 10, 10), 30 / 170, 'alone'),
+        ((60, 60, 10, 10), 0.0, 'alone'),
+    ],
+)
+def test_verdict(box, iou, verdict):
+    images, found = parse(make_truth([(10, 10, 10, 10)]), [result(1, 0.8, *box)])
+    sides = compare(images[0], found[1], 0.5)
+    for side in ('truth', 'pred'):
+        (nucleus,) = sides[side]
+        assert nucleus['verdict'] == verdict
+        assert nucleus['iou'] == round(iou, 3)
+    assert sides['pred'][0]['score'] == 0.8
+
+
+def test_compare_shows_what_the_label_map_has():
+    """A lower score loses the pixels of a higher one, and one below the threshold is gone."""
+    found = [
+        result(1, 0.6, 10, 10, 10, 10),
+        result(1, 0.9, 15, 10, 10, 10),
+        result(1, 0.4, 50, 50, 9, 9),
+    ]
+    images, found = parse(make_truth([]), found)
+    sides = compare(images[0], found[1], 0.5)
+    assert sides['truth'] == []
+    assert [nucleus['score'] for nucleus in sides['pred']] == [0.6, 0.9]
+    assert sides['pred'][0]['rings'] == [[10, 10, 5, 0, 0, 10, -5, 0]]
+    assert sides['pred'][1]['rings'] == [[15, 10, 10, 0, 0, 10, -10, 0]]
+
+
+def test_rings_rasterise_to_the_mask():
+    mask = np.random.default_rng(0).random((30, 40)) < 0.6
+    mask = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))
+    run_lengths = coco_mask.encode(np.asfortranarray(mask))
+    truth = make_truth([(0, 0, 1, 1)])
+    truth['images'][0].update(height=30, width=40)
+    truth['annotations'][0]['segmentation'] = dict(
+        size=[30, 40], counts=run_lengths['counts'].decode()
+    )
+    images, found = parse(truth, [])
+    (nucleus,) = compare(images[0], found[1], 0.5)['truth']
+    assert len(nucleus['rings']) > 1
+    corners = [
+        np.reshape(ring, (-1, 2)).cumsum(axis=0).ravel().tolist() for ring in nucleus['rings']
+    ]
+    back = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(corners, 30, 40)))
+    assert (back == mask).all()
+
+
+def train_line(iteration, loss, **more):
+    return dict(lr=0.1, loss=loss, loss_cls=loss / 2, iter=iteration, step=iteration, **more)
+
+
+def test_log_of_a_resumed_run(tmp_path):
+    """Stopped after 60, resumed from the checkpoint of 40: the second log wins from 50 on."""
+    first = [train_line(at, 1.0) for at in (10, 30, 50, 60)]
+    first.insert(2, {'nuclei/PQ': 0.25, 'step': 0})  # mmengine counts epochs, there is one
+    first.append({'nuclei/PQ': 0.75, 'step': 0})
+    write_log(tmp_path, '20260102_000000', [train_line(at, 2.0) for at in (50, 70)])
+    write_log(tmp_path, '20260101_000000', first)
+    log = read_log(tmp_path)
+    assert [(point['iteration'], point['loss']) for point in log['train']] == [
+        (10, 1.0), (30, 1.0), (50, 2.0), (70, 2.0),
+    ]  # fmt: skip
+    assert [(point['iteration'], point['nuclei/PQ']) for point in log['val']] == [(30, 0.25)]
+
+
+def test_log_that_is_none(tmp_path):
+    assert read_log(tmp_path) == dict(train=[], val=[])
+    write_log(tmp_path, '20260101_000000', [train_line(10, 1.0), [1, 2]])
+    with pytest.raises(UserError, match=r'scalars\.json: line 2 '):
+        read_log(tmp_path)
+
+
+def test_long_log_is_averaged(tmp_path):
+    work_dir = write_run(tmp_path, make_truth([(1, 1, 5, 5)]), [])
+    write_log(work_dir, '20260101_000000', [train_line(at, at) for at in range(1, 451)])
+    page, _ = collect(read_run(work_dir), 0.5)
+    assert len(page['train']) == 150
+    assert page['train'][0] == dict(iteration=3, lr=pytest.approx(0.1), loss=2.0, loss_cls=1.0)
+    assert page['train'][-1]['iteration'] == 450
+
+
+def test_worst_image_comes_first(tmp_path):
+    """PQ 1 in the first, 0 in the second, undefined in the third image."""
+    square = (10, 10, 10, 10)
+    truth = make_truth([square], [square], [])
+    work_dir = write_run(tmp_path, truth, [result(1, 0.9, *square)])
+    page, views = collect(read_run(work_dir), 0.5)
+    names = ['image2.png', 'image1.png', 'image3.png']
+    assert [row['name'] for row in page['rows']] == names
+    assert [view['name'] for view in views] == names
+    counts = [
+        [row[f'truth_{verdict}'] for verdict in ('found', 'cut', 'alone')] for row in page['rows']
+    ]
+    assert counts == [[0, 0, 1], [1, 0, 0], [0, 0, 0]]
+    assert page['scores']['PQ'] == 0.5
+
+
+def test_the_last_test_is_shown_unless_told_otherwise(tmp_path):
+    truth = make_truth([(10, 10, 10, 10)])
+    work_dir = write_run(tmp_path, truth, [])
+    card = json.loads((work_dir / 'run_card.json').read_text())
+    older = work_dir / 'older_results.json'
+    older.write_text(json.dumps([result(1, 0.5, 1, 1, 5, 5)]))
+    os.utime(older, (0, 0))
+    card['scores']['older.json'] = card['scores']['fold1_val.json']
+    card['scores']['in_training.json'] = {'nuclei/PQ': 0.5}
+    (work_dir / 'run_card.json').write_text(json.dumps(card))
+    assert read_run(work_dir).detections[1].scores.tolist() == []
+    assert read_run(work_dir, 'older.json').detections[1].scores.tolist() == [0.5]
+    with pytest.raises(
+        UserError, match=r"no results of in_training.json, expected one of \['fold1"
+    ):
+        read_run(work_dir, 'in_training.json')
+
+
+def break_folder(work_dir):
+    shutil.rmtree(work_dir)
+
+
+def break_card(work_dir):
+    (work_dir / 'run_card.json').unlink()
+
+
+def break_card_text(work_dir):
+    (work_dir / 'run_card.json').write_text('{"scores": [')
+
+
+def break_card_kind(work_dir):
+    (work_dir / 'run_card.json').write_text('[]')
+
+
+def break_results(work_dir):
+    (work_dir / 'fold1_val_results.json').unlink()
+
+
+def break_results_text(work_dir):
+    (work_dir / 'fold1_val_results.json').write_text('{}')
+
+
+def break_truth(work_dir):
+    (work_dir.parent / 'data' / 'fold1_val.json').unlink()
+
+
+def break_image(work_dir):
+    (work_dir.parent / 'data' / 'image1.png').write_text('no picture')
+
+
+def break_image_size(work_dir):
+    cv2.imwrite(str(work_dir.parent / 'data' / 'image1.png'), np.zeros((7, 5, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ('damage', 'message'),
+    [
+        (break_folder, 'work_dirs: no such folder'),
+        (break_card, 'run_card.json: not there, expected one; tools/train.py'),
+        (break_card_text, 'run_card.json: found no run card'),
+        (break_card_kind, 'run_card.json: found no run card'),
+        (break_results, 'tools/test.py CONFIG CHECKPOINT makes them'),
+        (break_results_text, 'fold1_val_results.json: found dict, expected a list'),
+        (break_truth, 'fold1_val.json: No such file'),
+        (break_image, 'image1.png: found no image, expected one of 100 x 100 px'),
+        (break_image_size, 'image1.png: is 5 x 7 px, expected 100 x 100 px'),
+    ],
+)
+def test_odd_folder_is_one_line_and_code_2(tmp_path, capsys, damage, message):
+    work_dir = write_run(tmp_path, make_truth([(10, 10, 10, 10)]), [])
+    damage(work_dir)
+    out = tmp_path / 'report.html'
+    assert main([str(work_dir), '--out', str(out)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith('report.py: ')
+    assert message in lines[0]
+    assert not list(tmp_path.glob('*report*'))
+
+
+def test_threshold_is_checked(tmp_path, capsys):
+    assert main([str(tmp_path), '--score-thr', '50']) == 2
+    assert 'expected 0 to 1' in capsys.readouterr().err
+
+
+SQUARE = 16
+# Two images. The first has one of each: x, y of squares with a side of 16 px.
+CORNERS = dict(found=(10, 10), cut=(60, 10), missed=(10, 60), false=(60, 60))
+
+
+@pytest.fixture(scope='module')
+def page_file(tmp_path_factory):
+    """The report of a run with hostile names."""
+    folder = tmp_path_factory.mktemp('report')
+    truth = make_truth(
+        [(*CORNERS[key], SQUARE, SQUARE) for key in ('found', 'cut', 'missed')],
+        [(10, 10, SQUARE, SQUARE)],
+        names=[HOSTILE, 'second.png'],
+    )
+    x, y = CORNERS['cut']
+    results = [
+        result(1, 0.9, *CORNERS['found'], SQUARE, SQUARE),
+        result(1, 0.9, x, y, SQUARE, SQUARE // 4),  # IoU 0.25
+        result(1, 0.9, *CORNERS['false'], SQUARE, SQUARE),
+        result(2, 0.9, 10, 10, SQUARE, SQUARE),
+    ]
+    work_dir = write_run(
+        folder, truth, results, config='</script><script>hit()</script>', max_iterations=40
+    )
+    write_log(
+        work_dir,
+        '20260101_000000',
+        [train_line(10, 2.0), train_line(20, 1.0), {'nuclei/PQ': 0.5, 'step': 0}],
+    )
+    assert main([str(work_dir)]) == 0
+    return work_dir / 'report.html'
+
+
+def test_page_needs_nothing_from_outside(page_file):
+    text = page_file.read_text()
+    addresses = set(re.findall(r'(?:https?:)?//[\w.-]+\.\w+[\w/.]*', text))
+    assert addresses == {'http://www.w3.org/2000/svg'}  # the name of a kind of element
+    assert not re.search(
+        r'\b(?:fetch|import|XMLHttpRequest)\b|url\(|<link[^>]+href="(?!data:)', text
+    )
+    assert [path.name for path in page_file.parent.glob('*report*')] == ['report.html']
+
+
+def test_names_cannot_end_a_script(page_file):
+    scripts = re.findall(
+        r'<script type="application/json" class="(\w+)">(.*?)</script>', page_file.read_text(), re.S
+    )
+    assert [kind for kind, _ in scripts] == ['page', 'view', 'view']
+    assert not any('<' in text for _, text in scripts)
+    assert json.loads(scripts[0][1])['title'] == '</script><script>hit()</script>'
+    assert json.loads(scripts[1][1])['name'] == HOSTILE
+
+
+# Clicks every switch and notes which colour the canvas has at points of the outlines.
+PROBE = """
+<script>
+let hits = 0;
+function hit() { hits += 1; }
+const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+async function probe() {
+  const viewer = viewers[0], { canvas, section } = viewer;
+  section.scrollIntoView();
+  while (!viewer.image?.complete || canvas.dataset.drawn === undefined) await wait(20);
+  const context = canvas.getContext('2d');
+  const at = (x, y) => { // image px; the colour that is most unlike the grey of the image
+    const ratio = window.devicePixelRatio;
+    const px = Math.round((x - viewer.x) * viewer.scale * ratio);
+    const py = Math.round((y - viewer.y) * viewer.scale * ratio);
+    const { data } = context.getImageData(px - 12, py - 1, 24, 3); // longer than a gap of a dash
+    const near = (color) => {
+      for (let i = 0; i < data.length; i += 4) {
+        if ([0, 1, 2].every((k) => Math.abs(data[i + k] - color[k]) < 24)) return true;
+      }
+      return false;
+    };
+    const colors = { green: [0, 158, 115], sky: [86, 180, 233], red: [213, 94, 0],
+      yellow: [240, 228, 66], black: [0, 0, 0] };
+    return Object.keys(colors).filter((name) => near(colors[name])).join(' ');
+  };
+  const look = () => Object.fromEntries(Object.entries(CORNERS).map(
+    ([name, [x, y]]) => [name, at(x + 8, y + (name === 'cut' ? 4 : 0))]));
+  const click = async (layer) => {
+    section.querySelector(`input[data-layer=${layer}]`).click();
+    await wait(100);
+    return look();
+  };
+  await wait(100);
+  const seen = { start: look() };
+  for (const layer of ['tp', 'cut', 'fp', 'miss', 'truth', 'all']) seen[layer] = await click(layer);
+  seen.again = await click('all');
+  const before = viewer.scale;
+  const key = (name) => canvas.dispatchEvent(new KeyboardEvent('keydown', { key: name }));
+  key('+');
+  const zoomed = viewer.scale, x = viewer.x;
+  key('ArrowRight');
+  canvas.focus();
+  canvas.dispatchEvent(new WheelEvent('wheel', { deltaY: -100, cancelable: true }));
+  return { seen, hits, title: document.querySelector('h1').textContent,
+    headings: [...document.querySelectorAll('.view h3')].map((one) => one.textContent),
+    charts: [...document.querySelectorAll('figure h3')].map((one) => one.textContent),
+    bars: document.querySelector('.bars').textContent,
+    zoom: [zoomed > before, viewer.x > x, viewer.scale > zoomed],
+    loading: performance.getEntriesByType('resource').map((one) => one.name.slice(0, 5)) };
+}
+window.addEventListener('load', async () => {
+  const answer = await probe().catch((error) => ({ error: String(error) }));
+  location.href = 'http://127.0.0.1:PORT/?' + encodeURIComponent(JSON.stringify(answer));
+});
+</script>
+"""
+
+
+class Answer(BaseHTTPRequestHandler):
+    """Takes what the probe found: the page goes to an address that holds it."""
+
+    timeout = 5  # s; a browser may open a connection and say nothing
+
+    def do_GET(self):
+        self.server.answer = json.loads(unquote(urlsplit(self.path).query))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(scope='module')
+def probed(page_file, tmp_path_factory):
+    """What a browser makes of the page, in real time, with frames as for a reader."""
+    folder = tmp_path_factory.mktemp('browser')
+    with HTTPServer(('127.0.0.1', 0), Answer) as server:
+        probe = PROBE.replace('CORNERS', json.dumps(CORNERS))
+        probe = probe.replace('PORT', str(server.server_port))
+        page = folder / 'page.html'
+        page.write_text(page_file.read_text().replace('</body>', probe + '</body>'))
+        command = [
+            BROWSER, '--headless', '--no-sandbox', '--disable-gpu', '--no-first-run',
+            '--disable-background-networking', '--window-size=1366,768',
+            f'--user-data-dir={folder / "profile"}', page.as_uri(),
+        ]  # fmt: skip
+        browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            server.timeout, server.answer = 5, None
+            deadline = time.monotonic() + 60
+            while server.answer is None and time.monotonic() < deadline:
+                server.handle_request()
+        finally:
+            browser.terminate()
+            browser.wait(timeout=20)
+    assert server.answer, f'no answer from {BROWSER}'
+    return server.answer
+
+
+needs_browser = pytest.mark.skipif(BROWSER is None, reason=f'none of {", ".join(BROWSERS)} here')
+
+
+@needs_browser
+def test_switches_switch(probed):
+    """Each switch takes away or brings its own outlines, and no others."""
+    assert 'error' not in probed, probed
+    everything = dict(found='green', cut='sky', missed='yellow', false='red')
+    expected = dict(start=everything)
+    # The clicks add up: one layer after the other goes, then truth comes.
+    expected['tp'] = dict(everything, found='')
+    expected['cut'] = dict(expected['tp'], cut='')
+    expected['fp'] = dict(expected['cut'], false='')
+    expected['miss'] = dict(expected['fp'], missed='')
+    expected['truth'] = dict(found='black', cut='', missed='black', false='')
+    expected['all'] = dict(found='', cut='', missed='', false='')
+    expected['again'] = expected['truth']
+    assert probed['seen'] == expected
+
+
+@needs_browser
+def test_page_in_a_browser(probed):
+    assert probed['hits'] == 0  # no name was taken for a script
+    assert probed['title'] == '</script><script>hit()</script>'
+    # 2 of 3 true nuclei are not matched in the first image, PQ 1 in the second.
+    assert probed['headings'] == [f'1. {HOSTILE}', '2. second.png']
+    assert probed['charts'] == [
+        'Precision and recall', 'Score threshold and PQ', 'Training losses', 'Validation',
+        'Learning rate',
+    ]  # fmt: skip
+    assert 'PQ0.667' in probed['bars']  # mean of 2 x 1 / (3 + 3) and 1
+    assert probed['zoom'] == [True, True, True]  # by key, moved by key, by wheel
+    assert set(probed['loading']) <= {'data:'}

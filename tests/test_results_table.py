@@ -1,0 +1,196 @@
+"""The table of all runs: the published numbers, the cells, Markdown and CSV, the README."""
+
+import csv
+import json
+
+import pytest
+
+from nucseg_mmdet.errors import UserError
+from tools.results_table import (
+    BEGIN,
+    CONFIGS,
+    END,
+    main,
+    make_rows,
+    read_published,
+    replace_table,
+    to_csv,
+    to_markdown,
+)
+
+# The original project's table, experiments 1 to 15.
+PUBLISHED = [
+    '0.223274',
+    '0.219256',
+    '0.208042',
+    '0.221926',
+    '0.226062',
+    '0.211141',
+    '0.242515',
+    '0.24355',
+    '0.232426',
+    '0.233071',
+    '0.242185',
+    '0.228375',
+    '0.225095',
+    '0.243045',
+    '0.231643',
+]
+E08 = 'mask-rcnn_r101_fpn_e08-roi128-s1200-a32to512-5k_nuclei'
+SCORES = {
+    'nuclei/AP50@100': 0.2,
+    'nuclei/AP50@100_ceiling': 0.25,
+    'nuclei/AP': 0.31,
+    'nuclei/AJI': 0.55,
+    'nuclei/PQ': 0.5,
+}
+
+
+def write_card(folder, **card):
+    folder.mkdir(parents=True)
+    (folder / 'run_card.json').write_text(json.dumps(card))
+
+
+def run_e08(work_dirs, **more):
+    card = dict(
+        config=E08,
+        initial_weights='open-mmlab://detectron2/resnet101_caffe',
+        load_from=None,
+        iteration=5000,
+        train_seconds=4320.0,
+        peak_gpu_bytes=9 * 2**30,
+        scores={'fold1_val.json': SCORES},
+    )
+    write_card(work_dirs / E08, **dict(card, **more))
+
+
+def cells(markdown):
+    """The rows of a Markdown table as lists of texts, without the rule."""
+    lines = [
+        [cell.strip() for cell in line.strip('|').split(' | ')] for line in markdown.splitlines()
+    ]
+    return [lines[0], *lines[2:]]
+
+
+def test_published_numbers():
+    published = read_published(CONFIGS)
+    assert list(published.values()) == PUBLISHED
+    assert published[E08] == '0.24355'
+
+
+def test_config_without_number_is_refused(tmp_path):
+    (tmp_path / 'mask-rcnn_e01-x.py').write_text('"""No number here."""\n')
+    with pytest.raises(UserError, match=r'e01-x\.py: docstring has no published mAP'):
+        read_published(tmp_path)
+
+
+def test_every_experiment_has_a_row(tmp_path):
+    head, *rows = cells(to_markdown(make_rows(tmp_path, read_published(CONFIGS))))
+    assert head == [
+        'no.', 'run', 'published mAP', 'scored on', 'AP50@100', 'of its ceiling', 'AP', 'AJI',
+        'PQ', 'initial weights', 'iterations', 'time', 'GPU memory',
+    ]  # fmt: skip
+    assert [row[0] for row in rows] == [str(number) for number in range(1, 16)]
+    assert [row[2] for row in rows] == PUBLISHED
+    assert {cell for row in rows for cell in row[3:]} == {''}
+
+
+def test_cells_of_a_run(tmp_path):
+    run_e08(tmp_path)
+    rows = cells(to_markdown(make_rows(tmp_path, read_published(CONFIGS))))
+    assert len(rows) == 16  # heads and 15 experiments
+    assert rows[8] == [
+        '8', 'r101_fpn_e08-roi128-s1200-a32to512-5k', '0.24355', 'fold1_val', '0.2000', '80%',
+        '0.3100', '0.5500', '0.5000', 'resnet101_caffe', '5,000', '1 h 12 min', '9.0 GiB',
+    ]  # fmt: skip
+
+
+def test_other_runs_come_last(tmp_path):
+    """A run on a CPU, from scratch, unscored; a run of two folds; one in a folder of runs."""
+    write_card(
+        tmp_path / 'demo', config='demo_nuclei', initial_weights='none', iteration=200,
+        train_seconds=150.6, peak_memory_bytes=10**9,
+        scores={'test.json': {'submission/detections': 7}},
+    )  # fmt: skip
+    write_card(
+        tmp_path / 'dense', config='dense', load_from='a/b/coco.pth', initial_weights='none',
+        scores={'fold1_val.json': SCORES, 'fold2_val.json': dict(SCORES, **{'nuclei/PQ': 0.25})},
+    )  # fmt: skip
+    run_e08(tmp_path / 'folds')
+    rows = cells(to_markdown(make_rows(tmp_path, read_published(CONFIGS))))
+    assert rows[8][1] == f'folds/{E08}'.removesuffix('_nuclei')
+    dense = ['', 'dense', '', 'fold1_val', '0.2000', '80%', '0.3100', '0.5500']
+    assert rows[16] == ['', 'demo', *[''] * 7, 'none', '200', '3 min', '']
+    assert rows[17] == [*dense, '0.5000', 'coco.pth', '', '', '']
+    assert rows[18][3] == 'fold2_val'
+    assert rows[18][8] == '0.2500'
+    assert len(rows) == 19
+
+
+def test_runs_in_a_linked_folder_count(tmp_path):
+    run_e08(tmp_path / 'disk')
+    (tmp_path / 'work_dirs').mkdir()
+    (tmp_path / 'work_dirs' / E08).symlink_to(tmp_path / 'disk' / E08)
+    rows = make_rows(tmp_path / 'work_dirs', {})
+    assert [row['pq'] for row in rows] == [0.5]
+
+
+def test_csv_has_plain_numbers(tmp_path):
+    run_e08(tmp_path)
+    lines = list(csv.DictReader(to_csv(make_rows(tmp_path, read_published(CONFIGS))).splitlines()))
+    assert len(lines) == 15
+    assert lines[7] == dict(
+        number='8', run=E08, published_map='0.24355', scored_on='fold1_val', ap50_100='0.2',
+        ceiling_share='0.8', ap='0.31', aji='0.55', pq='0.5', weights='resnet101_caffe',
+        iterations='5000', seconds='4320.0', gpu_bytes=str(9 * 2**30),
+    )  # fmt: skip
+    assert lines[6]['pq'] == ''
+
+
+def test_bars_in_names_do_not_split_cells(tmp_path):
+    write_card(tmp_path / 'a|b', config='c')
+    table = to_markdown(make_rows(tmp_path, {}))
+    assert 'a\\|b' in table.splitlines()[2]
+
+
+def test_replaces_the_table_of_a_readme():
+    text = f'before\n{BEGIN}\nold\n{END}\nafter\n'
+    once = replace_table(text, '| new |\n', 'README.md')
+    assert once == f'before\n{BEGIN}\n\n| new |\n\n{END}\nafter\n'
+    assert replace_table(once, '| new |\n', 'README.md') == once
+
+
+@pytest.mark.parametrize(
+    'text', ['', f'{BEGIN}\n', f'{END}\n{BEGIN}\n', f'{BEGIN}\n{BEGIN}\n{END}\n']
+)
+def test_readme_without_the_lines_is_refused(text):
+    with pytest.raises(UserError, match=r'README\.md: expected the lines'):
+        replace_table(text, '| new |\n', 'README.md')
+
+
+def test_tool_writes_both(tmp_path, capsys):
+    run_e08(tmp_path / 'work_dirs')
+    readme, out = tmp_path / 'README.md', tmp_path / 'table.csv'
+    readme.write_text(f'{BEGIN}\n{END}\n')
+    arguments = [str(tmp_path / 'work_dirs'), '--csv', str(out)]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert main([*arguments, '--into', str(readme)]) == 0
+    assert readme.read_text() == f'{BEGIN}\n\n{printed}\n{END}\n'
+    assert len(out.read_text().splitlines()) == 16
+    assert {path.name for path in tmp_path.iterdir()} == {'work_dirs', 'README.md', 'table.csv'}
+
+
+@pytest.mark.parametrize('card', ['{"config": ', '[1]', '{"scores": {"a.json": 5}}'])
+def test_damaged_card_is_one_line_and_code_2(tmp_path, capsys, card):
+    write_card(tmp_path / 'run')
+    (tmp_path / 'run' / 'run_card.json').write_text(card)
+    assert main([str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith('results_table.py: ')
+    assert 'run_card.json: found no run card' in line
+
+
+def test_missing_folder_is_code_2(tmp_path, capsys):
+    assert main([str(tmp_path / 'nowhere')]) == 2
+    assert 'nowhere: no such folder' in capsys.readouterr().err

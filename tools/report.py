@@ -1,0 +1,49 @@
+"""Show a run on one page: python tools/report.py WORK_DIR [--out report.html].
+
+The page has the scores, precision-recall, the score threshold against PQ, the training
+curves, and every tested image with its nuclei. It is one file, for any browser, offline.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from nucseg_mmdet.errors import UserError, exit_code
+from nucseg_mmdet.report import write_report
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog='report.py',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('work_dir', type=Path, help='folder of a run that tools/test.py tested')
+    parser.add_argument('--out', type=Path, help='default: WORK_DIR/report.html')
+    parser.add_argument(
+        '--score-thr',
+        type=float,
+        default=0.5,
+        help='show detections from this score on, default: %(default)s',
+    )
+    parser.add_argument(
+        '--annotations',
+        metavar='NAME',
+        help='which scored annotation file, such as fold1_val.json; default: the last tested',
+    )
+    return parser.parse_args(argv)
+
+
+@exit_code
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    if not 0 <= args.score_thr <= 1:
+        raise UserError(f'--score-thr {args.score_thr}: expected 0 to 1')
+    out = args.out or args.work_dir / 'report.html'
+    write_report(args.work_dir, out, args.score_thr, args.annotations)
+    print(f'{out} written, {out.stat().st_size / 1e6:.1f} MB')
+    return 0
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())
