@@ -1,0 +1,44 @@
+# The environment of the project and what to do with it; all of it through tools/setup_env.py.
+# Settings: PYTHON=python3.11  WHEELHOUSE=DIR  TORCH_INDEX=URL  MAX_JOBS=N
+
+PY := .venv/bin/python
+# The set-up needs some Python to start with; it finds the one for .venv itself.
+LAUNCHER := $(shell for p in python3 python3.12 python3.11 python3.10 $(PYTHON); do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null && echo $$p && break; done)
+
+DEMO_NAME := mask-rcnn_r18_fpn_demo_nuclei
+DEMO_CONFIG := configs/demo/$(DEMO_NAME).py
+DEMO_OUT := work_dirs/$(DEMO_NAME)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+
+setup:  ## make or update .venv (does nothing where it is up to date)
+	@$(if $(LAUNCHER),$(LAUNCHER) tools/setup_env.py,\
+	echo 'setup: no Python found: install Python 3.10, 3.11 or 3.12' >&2; exit 2)
+
+demo: setup data/demo_raw  ## train a small model on made-up images, test it, score it
+	$(PY) tools/prepare_data.py vrdl data/demo_raw data/demo --overwrite
+	$(PY) tools/train.py $(DEMO_CONFIG)
+	$(PY) tools/test.py $(DEMO_CONFIG) "$$(cat $(DEMO_OUT)/last_checkpoint)" \
+		--format-only --show-dir $(DEMO_OUT)/overlays
+	$(PY) tools/score.py data/demo_raw/test_truth.json $(DEMO_OUT)/answer.json
+	@echo
+	@echo 'Answer file: $(DEMO_OUT)/answer.zip'
+	@echo 'Overlays:    $(DEMO_OUT)/overlays'
+	@echo 'Next, with the class data in data/raw:'
+	@echo '  $(PY) tools/prepare_data.py vrdl data/raw data/vrdl'
+	@echo '  $(PY) tools/train.py configs/vrdl/mask-rcnn_r101_fpn_e08-roi128-s1200-a32to512-5k_nuclei.py'
+
+data/demo_raw: | setup
+	$(PY) -m nucseg_mmdet.synthetic $@ --seed 0
+
+test: setup  ## run the tests
+	$(PY) -m pytest
+
+lint: setup  ## check the style
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
