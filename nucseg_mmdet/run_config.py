@@ -165,6 +165,15 @@ def _is_local(checkpoint: str) -> bool:
     return Path(torch.hub.get_dir(), 'checkpoints', os.path.basename(url)).is_file()
 
 
+def set_mixed_precision(cfg: Config) -> None:
+    """Train in float16 with scaled gradients on a GPU, in bfloat16 on a CPU, in place."""
+    if torch.cuda.is_available():
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.loss_scale = 'dynamic'
+    else:
+        cfg.optim_wrapper.type = 'BFloat16OptimWrapper'
+
+
 def set_distributed(cfg: Config, launcher: str) -> None:
     """Let several processes run on a machine without a GPU too, in place.
 

@@ -37,6 +37,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--show-score-thr', type=float, default=0.5, help='outline no less certain nuclei'
     )
+    parser.add_argument(
+        '--precision',
+        choices=['fp32', 'bf16', 'fp16'],
+        help='of the convolutions; norms are folded into them. default: the model as it is',
+    )
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
@@ -71,6 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         cfg.custom_hooks.append(
             dict(type='OutlineHook', out_dir=str(args.show_dir), score_thr=args.show_score_thr)
         )
+    if args.precision:
+        cfg.custom_hooks.append(dict(type='InferencePrecisionHook', precision=args.precision))
     cfg.load_from = str(args.checkpoint)
     # The training parts are not needed, and their data need not be there.
     for key in ('train_dataloader', 'val_dataloader', 'val_evaluator', 'train_cfg', 'val_cfg'):

@@ -24,7 +24,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar='FILE|none|fetch',
         help="the backbone's: a file, none (from scratch), or fetch what the config names",
     )
-    parser.add_argument('--amp', action='store_true', help='mixed precision')
+    parser.add_argument(
+        '--amp', action='store_true', help='mixed precision: float16 on a GPU, bfloat16 on a CPU'
+    )
     parser.add_argument(
         '--auto-scale-lr', action='store_true', help='scale the rate with the batch over all GPUs'
     )
@@ -51,8 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         run_config.hold_out_fold(cfg, args.fold)
     run_config.check_files(cfg, 'train_dataloader', 'val_dataloader')
     if args.amp:
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.loss_scale = 'dynamic'
+        run_config.set_mixed_precision(cfg)
     if args.auto_scale_lr:
         if 'auto_scale_lr' not in cfg:
             raise UserError(f'{args.config}: has no auto_scale_lr, expected its base_batch_size')

@@ -9,6 +9,7 @@ custom_imports = dict(
         'nucseg_mmdet.hooks',
         'nucseg_mmdet.mask_head',
         'nucseg_mmdet.metrics',
+        'nucseg_mmdet.precision',
     ],
     allow_failed_imports=False,
 )
