@@ -19,12 +19,10 @@ import numpy as np
 from scipy import ndimage
 
 from nucseg_mmdet.masks import mask_to_polygons
+from nucseg_mmdet.stain import STAIN_OD
 
-# Optical density of haematoxylin, eosin and DAB (rows) in R, G, B (columns).
-# Ruifrok and Johnston, Anal. Quant. Cytol. Histol. 23 (2001).
-STAIN_OD = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
-# The dyes of a slide as mixtures of these rows. Scanned H&E absorbs more blue light than
-# the two pure vectors do; these mixtures lie within 0.02 of the medians that Macenko's
+# The dyes of a slide as mixtures of the rows of STAIN_OD. Scanned H&E absorbs more blue light
+# than the two pure vectors do; these mixtures lie within 0.02 of the medians that Macenko's
 # method (ISBI 2009) finds in the class images, (.56, .73, .40) and (.20, .81, .54).
 DYE_MIX = np.array([[0.78, 0.04, 0.22], [0.02, 0.45, 0.62]])
 DYE_SPREAD = 0.045  # standard deviation of each share from slide to slide

@@ -16,6 +16,15 @@ DEMO_CONFIG = ROOT / 'configs/demo/mask-rcnn_r18_fpn_demo_nuclei.py'
 Config.fromfile(DEMO_CONFIG)  # its custom_imports register the project's classes
 
 
+def pytest_collection_modifyitems(items):
+    """Skip what needs the class data where there is none; CI names the folder, so none skips."""
+    if 'NUCSEG_SHARED' not in os.environ:
+        skip = pytest.mark.skip(reason='NUCSEG_SHARED names no folder with data/vrdl_hw3.tar')
+        for item in items:
+            if 'class_data' in item.fixturenames:
+                item.add_marker(skip)
+
+
 @pytest.fixture(scope='session')
 def raw_data(tmp_path_factory):
     """Synthetic data in the class layout: 5 training, 6 test images of 96 px."""
@@ -36,10 +45,7 @@ def data_root(raw_data, tmp_path_factory):
 @pytest.fixture(scope='session')
 def class_data(tmp_path_factory):
     """The class data as handed out, from the folder that NUCSEG_SHARED names."""
-    shared = os.environ.get('NUCSEG_SHARED')
-    if not shared:
-        pytest.skip('NUCSEG_SHARED does not name a folder with data/vrdl_hw3.tar')
     folder = tmp_path_factory.mktemp('class')
-    with tarfile.open(ROOT / shared / 'data/vrdl_hw3.tar') as archive:
+    with tarfile.open(ROOT / os.environ['NUCSEG_SHARED'] / 'data/vrdl_hw3.tar') as archive:
         archive.extractall(folder, filter='data')
     return folder / 'vrdl_hw3'
