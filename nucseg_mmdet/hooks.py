@@ -21,7 +21,7 @@ from pycocotools import mask as coco_mask
 
 from nucseg_mmdet.draw import draw_outlines
 from nucseg_mmdet.errors import UserError
-from nucseg_mmdet.masks import mask_to_polygons
+from nucseg_mmdet.masks import mask_to_outlines
 
 
 @HOOKS.register_module()
@@ -254,7 +254,7 @@ class OutlineHook(Hook):
                 for index in torch.nonzero(pred.scores >= self.score_thr).flatten().tolist()
             ]
             nuclei = [
-                mask_to_polygons(
+                mask_to_outlines(
                     mask if isinstance(mask, np.ndarray) else coco_mask.decode(mask) > 0
                 )
                 for mask in drawn

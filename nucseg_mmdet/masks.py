@@ -29,11 +29,7 @@ def mask_to_polygons(mask: np.ndarray, origin: tuple[int, int] = (0, 0)) -> list
         One polygon ``[x0, y0, x1, y1, ...]`` for each 4-connected part, in px, with
         vertices at the corners only; an empty list for an empty mask.
     """
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not rows.size:
-        return []
-    top, left = int(rows[0]), int(columns[0])
-    padded = np.pad(mask[top : rows[-1] + 1, left : columns[-1] + 1].astype(bool), 1)
+    padded, shift = _cut_out(mask, origin)
     outlines: list[list[tuple[int, int]]] = []
     for ring in _trace_rings(padded):
         x, y = ring[0]
@@ -41,8 +37,27 @@ def mask_to_polygons(mask: np.ndarray, origin: tuple[int, int] = (0, 0)) -> list
             outlines.append(ring)
         else:
             _bridge_hole(outlines, ring)
-    shift = (origin[0] + left - 1, origin[1] + top - 1)
-    return [(np.array(ring) + shift).ravel().astype(float).tolist() for ring in outlines]
+    return [_to_polygon(ring, shift) for ring in outlines]
+
+
+def mask_to_outlines(mask: np.ndarray, origin: tuple[int, int] = (0, 0)) -> list[Polygon]:
+    """Trace a mask for drawing: as ``mask_to_polygons``, but each hole is a ring of its own."""
+    padded, shift = _cut_out(mask, origin)
+    return [_to_polygon(ring, shift) for ring in _trace_rings(padded)]
+
+
+def _cut_out(mask: np.ndarray, origin: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
+    """Cut out the foreground with a border of one pixel; x, y of the cut's corner, px."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not rows.size:
+        return np.zeros((2, 2), dtype=bool), origin
+    top, left = int(rows[0]), int(columns[0])
+    padded = np.pad(mask[top : rows[-1] + 1, left : columns[-1] + 1].astype(bool), 1)
+    return padded, (origin[0] + left - 1, origin[1] + top - 1)
+
+
+def _to_polygon(ring: list[tuple[int, int]], shift: tuple[int, int]) -> Polygon:
+    return (np.array(ring) + shift).ravel().astype(float).tolist()
 
 
 def _trace_rings(padded: np.ndarray) -> list[list[tuple[int, int]]]:

@@ -22,7 +22,7 @@ from nucseg_mmdet import rle
 from nucseg_mmdet.coco_files import Detections, TruthImage, read_results, read_truth
 from nucseg_mmdet.coco_scores import ALL_DETS, make_report
 from nucseg_mmdet.errors import UserError
-from nucseg_mmdet.masks import Polygon, mask_to_polygons
+from nucseg_mmdet.masks import Polygon, mask_to_outlines
 from nucseg_mmdet.scores import find_overlaps
 
 FOUND = 0.5  # a pair of nuclei above this IoU is a match, as in PQ
@@ -338,7 +338,7 @@ def _paint(image: TruthImage, found: Detections) -> np.ndarray:
 def _rings(labels: np.ndarray, number: int, box: tuple[slice, slice]) -> list[list[int]]:
     """Trace a nucleus of a label map; steps are shorter to write than coordinates."""
     rows, columns = box
-    polygons: list[Polygon] = mask_to_polygons(labels[box] == number, (columns.start, rows.start))
+    polygons: list[Polygon] = mask_to_outlines(labels[box] == number, (columns.start, rows.start))
     rings = []
     for polygon in polygons:
         corners = np.array(polygon, int).reshape(-1, 2)

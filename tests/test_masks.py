@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from nucseg_mmdet.masks import mask_to_polygons, polygons_to_rle, segmentation_to_rle
+from nucseg_mmdet.masks import (
+    mask_to_outlines,
+    mask_to_polygons,
+    polygons_to_rle,
+    segmentation_to_rle,
+)
 
 
 def drawn(*rows):
@@ -56,6 +61,15 @@ def test_parts_and_holes(rows, parts):
     polygons = mask_to_polygons(mask)
     assert len(polygons) == parts
     assert (rasterised(polygons, mask.shape) == mask).all()
+
+
+def test_outlines_have_holes_as_rings_of_their_own():
+    mask = drawn('###', '#.#', '###')
+    assert mask_to_outlines(mask, origin=(5, 0)) == [
+        [5, 0, 8, 0, 8, 3, 5, 3],
+        [6, 1, 7, 1, 7, 2, 6, 2],
+    ]
+    assert mask_to_outlines(~mask & mask) == []
 
 
 def test_random_masks_come_back():

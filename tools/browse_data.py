@@ -20,7 +20,7 @@ from tqdm import tqdm
 from nucseg_mmdet import run_config
 from nucseg_mmdet.draw import draw_outlines
 from nucseg_mmdet.errors import exit_code
-from nucseg_mmdet.masks import mask_to_polygons
+from nucseg_mmdet.masks import mask_to_outlines
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(masks, PolygonMasks):
             nuclei = masks.masks
         else:
-            nuclei = [mask_to_polygons(mask) for mask in masks.masks.astype(bool)]
+            nuclei = [mask_to_outlines(mask) for mask in masks.masks.astype(bool)]
         name = Path(packed['data_samples'].img_path).stem
         picture = draw_outlines(np.ascontiguousarray(image), nuclei)
         cv2.imwrite(str(args.out / f'{name}.png'), picture)
