@@ -2,9 +2,11 @@
 # Settings: PYTHON=python3.11  WHEELHOUSE=DIR  TORCH_INDEX=URL  MAX_JOBS=N
 
 PY := .venv/bin/python
-# The set-up needs some Python to start with; it finds the one for .venv itself.
-LAUNCHER := $(shell for p in python3 python3.12 python3.11 python3.10 $(PYTHON); do \
-	$$p -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null && echo $$p && break; done)
+# .venv is made with the first of these that fits; a command that does not run is passed over.
+PYTHONS := $(or $(PYTHON),python3 python3.12 python3.11 python3.10)
+LAUNCHER := $(shell for p in $(PYTHONS); do \
+	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null \
+	&& echo $$p && break; done)
 
 DEMO_NAME := mask-rcnn_r18_fpn_demo_nuclei
 DEMO_CONFIG := configs/demo/$(DEMO_NAME).py
@@ -18,7 +20,8 @@ help:  ## list the targets
 
 setup:  ## make or update .venv (does nothing where it is up to date)
 	@$(if $(LAUNCHER),$(LAUNCHER) tools/setup_env.py,\
-	echo 'setup: no Python found: install Python 3.10, 3.11 or 3.12' >&2; exit 2)
+	echo 'setup: no Python 3.10, 3.11 or 3.12 among: $(PYTHONS). Install one, or name it: PYTHON=' \
+	>&2; exit 2)
 
 demo: setup data/demo_raw  ## train a small model on made-up images, test it, score it
 	$(PY) tools/prepare_data.py vrdl data/demo_raw data/demo --overwrite

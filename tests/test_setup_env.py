@@ -1,12 +1,15 @@
 """The parts of tools/setup_env.py that need no network."""
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from tools import setup_env
+
+ROOT = Path(setup_env.__file__).parents[1]
 
 
 def test_parses_under_python_3_8():
@@ -24,148 +27,117 @@ def test_imports_the_standard_library_only():
     assert {name.split('.')[0] for name in names} <= sys.stdlib_module_names
 
 
-def test_split_requirements():
-    text = '# pins\n\ntorch==2.13.0\nOneDL_mmcv==2.3.6  # the ops\npyyaml==6.0.3+local\n'
-    assert setup_env.split_requirements(text) == [
-        ('torch', 'torch==2.13.0'),
-        ('onedl-mmcv', 'OneDL_mmcv==2.3.6'),
-        ('pyyaml', 'pyyaml==6.0.3+local'),
-    ]
+PINS = """# pins
+
+onedl-mmengine==1  # no dependencies
+torch==2.13.0
+numpy==2.2.6
+onedl-mmdetection==2
+onedl-mmcv==2.3.6
+imaug==3
+pyyaml==6.0.3+local
+"""
+
+
+def test_group_requirements():
+    torch, libraries, bare, mmcv = setup_env.group_requirements(PINS)
+    assert torch == 'torch==2.13.0'
+    assert libraries == ['numpy==2.2.6', 'pyyaml==6.0.3+local']
+    assert bare == ['onedl-mmengine==1', 'onedl-mmdetection==2', 'imaug==3']
+    assert mmcv == 'onedl-mmcv==2.3.6'
 
 
 @pytest.mark.parametrize('line', ['numpy>=2', 'numpy', '-r other.txt', '--index-url x', 'a==1; b'])
-def test_split_requirements_refuses(line):
-    with pytest.raises(setup_env.SetupError, match='line 2'):
-        setup_env.split_requirements(f'torch==2.13.0\n{line}\n')
+def test_group_requirements_refuses(line):
+    with pytest.raises(setup_env.SetupError, match='is not name==version'):
+        setup_env.group_requirements(f'{PINS}{line}\n')
 
 
-def test_requirements_of_the_project_are_split_as_meant():
-    installer = setup_env.Installer(None, None, lock=-1)
-    names = {requirement.split('==')[0] for requirement in installer.others}
-    assert installer.torch.startswith('torch==')
-    assert installer.mmcv.startswith('onedl-mmcv==')
-    assert len(installer.bare) == 3
+def test_requirements_of_the_project_can_be_grouped():
+    text = ''.join(path.read_text() for path in setup_env.REQUIREMENTS)
+    names = {pin.split('==')[0] for pin in setup_env.group_requirements(text)[1]}
     assert {'numpy', 'packaging', 'pytest', 'ruff', 'opencv-python-headless'} <= names
-    assert not names & {'torch', 'onedl-mmcv', 'onedl-mmengine', 'onedl-mmdetection', 'imaug'}
 
 
-def test_hash_follows_names_contents_and_place():
-    base = setup_env.hash_inputs({'a': b'1', 'b': b'2'}, Path('/x'))
-    assert base == setup_env.hash_inputs({'b': b'2', 'a': b'1'}, Path('/x'))
-    changed = [
-        setup_env.hash_inputs({'a': b'1', 'b': b'3'}, Path('/x')),
-        setup_env.hash_inputs({'a': b'2', 'b': b'1'}, Path('/x')),
-        setup_env.hash_inputs({'a': b'1'}, Path('/x')),
-        setup_env.hash_inputs({'a': b'1', 'b': b'2'}, Path('/y')),
-    ]
-    assert len({base, *changed}) == 5
-
-
-def test_up_to_date():
-    index = 'somewhere/cuda'
-    state = {
-        'inputs': 'abc',
-        'python': '3.11',
-        'torch_index': setup_env.index_digest(index),
+def test_hash_follows_contents_and_place():
+    hashes = {
+        setup_env.hash_inputs(Path('/x'), b'1', b'2'),
+        setup_env.hash_inputs(Path('/x'), b'1', b'3'),
+        setup_env.hash_inputs(Path('/x'), b'12'),
+        setup_env.hash_inputs(Path('/y'), b'1', b'2'),
     }
-    assert setup_env.is_up_to_date(state, 'abc', None, None)
-    assert setup_env.is_up_to_date(state, 'abc', index, '3.11')
-    assert not setup_env.is_up_to_date(state, 'abd', None, None)
-    assert not setup_env.is_up_to_date(state, 'abc', 'somewhere/cpu', None)
-    assert not setup_env.is_up_to_date(state, 'abc', None, '3.12')
-    assert not setup_env.is_up_to_date({}, 'abc', None, None)
-    # Stopped after torch: nothing but the index is known, so it is not whole.
-    assert not setup_env.is_up_to_date({'torch_index': state['torch_index']}, 'abc', None, None)
+    assert len(hashes) == 4
+    assert setup_env.hash_inputs(Path('/x'), b'1', b'2') in hashes
 
 
-def test_state_is_read_back_and_a_broken_one_is_none(tmp_path, monkeypatch):
-    monkeypatch.setattr(setup_env, 'STATE', tmp_path / 'setup.json')
-    assert setup_env.read_state() == {}
-    setup_env.write_state({'inputs': 'abc'})
-    assert setup_env.read_state() == {'inputs': 'abc'}
-    assert [path.name for path in tmp_path.iterdir()] == ['setup.json']
-    for text in ('{"inputs": "ab', '[]', ''):
-        (tmp_path / 'setup.json').write_text(text)
-        assert setup_env.read_state() == {}
+@pytest.mark.parametrize('version', [(3, 8), (3, 9), (3, 13)])
+def test_wrong_python_is_refused_before_anything_is_touched(version, tmp_path, monkeypatch):
+    (tmp_path / 'kept').touch()
+    monkeypatch.setattr(setup_env, 'VENV', tmp_path)
+    monkeypatch.setattr(sys, 'version_info', (*version, 0))
+    with pytest.raises(
+        setup_env.SetupError, match=r'Python 3\.10, 3\.11 or 3\.12 is needed'
+    ) as error:
+        setup_env.make_venv()
+    assert f'this is {version[0]}.{version[1]}:' in str(error.value)
+    assert (tmp_path / 'kept').exists()
 
 
-@pytest.mark.parametrize('version', [(3, 10), (3, 11), (3, 12)])
-def test_supported_versions(version):
-    assert setup_env.version_problem('python3', version) is None
+def test_python_without_ensurepip_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(setup_env, 'VENV', tmp_path)
+    monkeypatch.setattr(setup_env, 'find_spec', lambda name: name != 'ensurepip' or None)
+    version = f'{sys.version_info[0]}.{sys.version_info[1]}'
+    with pytest.raises(setup_env.SetupError, match=f'install python{version}-venv'):
+        setup_env.make_venv()
 
 
-@pytest.mark.parametrize('version', [(2, 7), (3, 9), (3, 13)])
-def test_wrong_version_is_one_line(version):
-    problem = setup_env.version_problem('python3', version)
-    assert problem.startswith(f'python3 is Python {version[0]}.{version[1]}, ')
-    assert '3.10, 3.11 or 3.12' in problem
-    assert '\n' not in problem
-
-
-def fake_python(folder, name, answer):
+def fake_python(folder, name, version):
+    """Make a command that runs ``-c CODE`` as a Python of another version would."""
     path = folder / name
-    path.write_text(f'#!/bin/sh\n{answer}\n')
+    path.write_text(
+        f'#!/bin/sh\nexec {sys.executable} -c "import sys\nsys.version_info = {version}\n$2"\n'
+    )
     path.chmod(0o755)
     return str(path)
 
 
-def test_find_python_takes_the_first_that_fits(tmp_path, monkeypatch):
-    fake_python(tmp_path, 'python3', 'echo "[[3, 13], true]"')
-    fake_python(tmp_path, 'python3.12', 'echo "no such version" >&2; exit 127')  # a pyenv shim
-    fake_python(tmp_path, 'python3.11', 'echo "[[3, 11], true]"')
-    fake_python(tmp_path, 'python3.10', 'echo "[[3, 10], true]"')
-    monkeypatch.setenv('PATH', str(tmp_path))
-    assert setup_env.find_python(None) == ('python3.11', (3, 11))
-
-
 @pytest.mark.parametrize(
-    ('answer', 'message'),
-    [
-        ('echo "[[3, 9], true]"', 'is Python 3.9, but'),
-        ('echo "[[3, 11], false]"', 'apt install python3.11-venv'),
-        ('exit 127', 'does not run'),
-    ],
+    ('version', 'fits'), [((3, 9), False), ((3, 10), True), ((3, 12, 4), True), ((3, 13), False)]
 )
-def test_named_python_that_does_not_do(tmp_path, answer, message):
-    python = fake_python(tmp_path, 'some-python', answer)
-    with pytest.raises(setup_env.SetupError, match=message) as error:
-        setup_env.find_python(python)
-    assert python in str(error.value)
-    assert '\n' not in str(error.value)
+def test_make_names_a_python_that_does_not_fit(tmp_path, version, fits):
+    python = fake_python(tmp_path, 'some-python', version)
+    command = subprocess.check_output(
+        ['make', '--dry-run', '--no-print-directory', 'setup', f'PYTHON={python}'],
+        cwd=ROOT,
+        text=True,
+    )
+    if fits:
+        assert command == f'{python} tools/setup_env.py\n'
+    else:
+        assert command.startswith(f"echo 'setup: no Python 3.10, 3.11 or 3.12 among: {python}. ")
+        assert command.endswith('exit 2\n')
+
+
+def test_missing_wheelhouse_is_one_line_and_exit_code_2(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv('WHEELHOUSE', str(tmp_path / 'none'))
+    assert setup_env.main() == 2
+    assert capsys.readouterr().err == f'setup: WHEELHOUSE={tmp_path}/none is not a folder\n'
 
 
 @pytest.mark.parametrize(
-    ('line', 'count'),
+    ('line', 'text'),
     [
-        ('[3/78] c++ -MMD -MF nms.o.d -c nms.cpp', (3, 78)),
-        ('[78/78] c++ -o last.o', (78, 78)),
+        ('[10/78] c++ -MMD -MF nms.o.d -c nms.cpp', '[10/78] about 11 min left'),  # 68 x 10 s
+        ('[77/78] c++ -c last.cpp', '[77/78] about 1 min left'),
+        ('[0/78] c++ -c first.cpp', '[0/78] about 130 min left'),
+        ('  Downloading numpy-2.2.6.whl (16.8 MB)\n', 'Downloading numpy-2.2.6.whl (16.8 MB)'),
         ('running build_ext', None),
         ('  [3/78] quoted', None),
         ('nms.cpp:[3/78] note', None),
     ],
 )
-def test_parse_ninja(line, count):
-    assert setup_env.parse_ninja(line) == count
-
-
-@pytest.mark.parametrize(
-    ('done', 'total', 'seconds', 'text'),
-    [
-        (2, 78, 60, 'compiled 2 of 78 files'),  # too early to tell
-        (10, 78, 100, 'compiled 10 of 78 files, about 11 min left'),  # 68 x 10 s = 11.3 min
-        (77, 78, 770, 'compiled 77 of 78 files, about 1 min left'),
-        (78, 78, 780, 'compiled 78 of 78 files'),
-    ],
-)
-def test_describe_compile(done, total, seconds, text):
-    assert setup_env.describe_compile(done, total, seconds) == text
-
-
-@pytest.mark.parametrize(
-    ('seconds', 'text'), [(0, '0:00'), (59.9, '0:59'), (61, '1:01'), (3_725, '1:02:05')]
-)
-def test_format_time(seconds, text):
-    assert setup_env.format_time(seconds) == text
+def test_describe_line(line, text):
+    assert setup_env.describe_line(line, seconds=100) == text
 
 
 @pytest.mark.parametrize(
@@ -176,26 +148,6 @@ def test_choose_jobs(cores, memory_gb, jobs):
 
 
 @pytest.mark.parametrize(
-    ('torch_cuda', 'nvcc', 'for_gpu', 'warning'),
-    [
-        ('13.0', '13.0', True, None),
-        ('13.0', '13.1', True, None),  # the same major version is enough for torch
-        (None, '13.0', False, None),  # nvcc beside a CPU torch
-        (None, None, False, None),
-        ('13.0', None, False, 'there is no nvcc'),
-        ('13.0', '12.4', False, 'nvcc is that of CUDA 12.4'),
-    ],
-)
-def test_choose_ops(torch_cuda, nvcc, for_gpu, warning):
-    chosen, text = setup_env.choose_ops(torch_cuda, nvcc)
-    assert chosen is for_gpu
-    assert (text is None) == (warning is None)
-    if warning:
-        assert warning in text
-        assert '\n' not in text
-
-
-@pytest.mark.parametrize(
     ('output', 'reason'),
     [
         ('OSError: [Errno 28] No space left on device', 'the disk is full'),
@@ -203,20 +155,45 @@ def test_choose_ops(torch_cuda, nvcc, for_gpu, warning):
             # pip ends with the second line when it could not connect: the first one counts.
             'NewConnectionError: [Errno 111] Connection refused\n'
             'ERROR: No matching distribution found for torch==2.13.0',
-            'cannot be reached',
+            'the package index cannot be reached',
         ),
-        ('ERROR: No matching distribution found for torch==9.9', 'has torch==9.9 for'),
-        ('c++: fatal error: Killed signal terminated program cc1plus', 'MAX_JOBS=1'),
+        (
+            'ERROR: No matching distribution found for torch==9.9',
+            'there is no torch==9.9 for this Python and machine',
+        ),
+        ('c++ failed\nerror: something else\n\n', 'error: something else'),
+        ('\n', 'no output'),
     ],
 )
 def test_explain_failure(output, reason):
-    text = setup_env.explain_failure(f'some line\n{output}\nlast line')
-    assert reason in text
-    assert '\n' not in text
+    assert setup_env.explain_failure(f'some line\n{output}' if output.strip() else output) == reason
 
 
-def test_explain_failure_admits_ignorance():
-    assert setup_env.explain_failure('error: something else') is None
+@pytest.fixture
+def log(tmp_path, monkeypatch):
+    monkeypatch.setattr(setup_env, 'ROOT', tmp_path)
+    monkeypatch.setattr(setup_env, 'LOG', tmp_path / 'setup.log')
+    return tmp_path / 'setup.log'
+
+
+def test_failed_command_names_the_log(log):
+    code = 'import sys; print("on the way"); sys.exit("the reason")'
+    with pytest.raises(setup_env.SetupError) as error:
+        setup_env.must_run([sys.executable, '-c', code], cwd=log.parent)
+    assert str(error.value) == 'the reason (full output: setup.log)'
+    assert {'on the way', 'the reason'} <= set(log.read_text().splitlines())
+
+
+def test_interrupted_command_is_ended(log, monkeypatch):
+    def interrupt(line, seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(setup_env, 'describe_line', interrupt)
+    code = 'import time; print("begun", flush=True); time.sleep(5); open("ended", "w")'
+    with pytest.raises(KeyboardInterrupt):
+        setup_env.run([sys.executable, '-c', code], cwd=log.parent)
+    assert log.read_text().endswith('begun\n')
+    assert not (log.parent / 'ended').exists()  # run() has waited for its child
 
 
 def test_half_installed_packages_are_removed(tmp_path):
@@ -235,3 +212,20 @@ def test_children_see_this_environment_alone(monkeypatch):
     assert 'PYTHONPATH' not in env
     assert env['PATH'] == f'{setup_env.VENV / "bin"}:/usr/bin'
     assert env['MAX_JOBS'] == '3'
+
+
+@pytest.mark.parametrize(('torch_cuda', 'found'), [('13.0', True), ('13.2', True), ('12.8', False)])
+def test_find_cuda_wants_the_major_version_of_torch(tmp_path, monkeypatch, torch_cuda, found):
+    toolkit, script = tmp_path / 'cuda-13', tmp_path / 'local'
+    for home in (toolkit, script):
+        (home / 'bin').mkdir(parents=True)
+        nvcc = home / 'bin/nvcc'
+        nvcc.write_text('#!/bin/sh\necho Cuda compilation tools, release 13.0, V13.0.48\n')
+        nvcc.chmod(0o755)
+    (toolkit / 'include').mkdir()
+    (toolkit / 'include/cuda_runtime.h').touch()
+    monkeypatch.setenv('PATH', str(script / 'bin'))  # an nvcc without headers beside it
+    monkeypatch.setenv('CUDA_HOME', str(toolkit))
+    assert (setup_env.find_cuda(torch_cuda) == str(toolkit)) is found
+    monkeypatch.delenv('CUDA_HOME')
+    assert setup_env.find_cuda(torch_cuda) != str(script)
