@@ -1,22 +1,27 @@
 """What all readers share: the records between raw files and COCO JSON, and its writing.
 
-A reader is a module with two functions::
+A reader is a module with two functions and a constant::
 
-    find_images(raw: Path) -> list[Path]            one entry for each training image
-    read_image(entry: Path) -> AnnotatedImage       runs in a worker process
+    find_images(raw: Path, ...) -> list[Entry]      one entry for each training image
+    read_image(entry: Entry) -> AnnotatedImage      runs in a worker process
+    OPTIONS: dict[str, str]                         further text arguments of find_images: help
 
 and, where the format has them, ``find_test_images(raw) -> tuple[list[ImageFile], list[str]]``,
-the images to predict and a line for each that cannot be used. All raise ``UserError`` for what
-they cannot read.
+the images to predict and a line for each that cannot be used. What an entry is (a path, a
+pair of paths, ...) is the reader's own business; it is pickled. All raise ``UserError`` for
+what they cannot read.
 """
 
+import functools
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -26,7 +31,10 @@ from nucseg_mmdet.masks import Polygon
 
 CATEGORIES = [{'id': 1, 'name': 'nucleus'}]
 NUM_FOLDS = 4
-PNG_END = b'\x00\x00\x00\x00IEND\xaeB`\x82'  # every complete PNG ends with this chunk
+Entry = TypeVar('Entry')
+Result = TypeVar('Result')
+# Class name -> the types of nuclei that it takes in; empty: each type is a class.
+Classes = Mapping[str, Sequence[str]]
 
 
 @dataclass
@@ -37,11 +45,13 @@ class Nucleus:
         polygons: on pixel edges, px.
         area: of the mask, px.
         bbox: xywh of the mask, px.
+        type: of nucleus, where the raw data tells, e.g. 'inflammatory'.
     """
 
     polygons: list[Polygon]
     area: int
     bbox: tuple[int, int, int, int]
+    type: str | None = None
 
 
 @dataclass
@@ -54,6 +64,9 @@ class ImageFile:
         width: px.
         id: image id, where the raw data gives one.
         organ: where known; images of one organ are dealt over the folds.
+        pixels: uint8, (H, W) or (H, W, 3), BGR. Written as PNG; None where the raw file
+            is copied byte for byte.
+        name: of the written file; by default the raw file's, with ``.png`` for pixels.
     """
 
     path: Path
@@ -61,15 +74,29 @@ class ImageFile:
     width: int
     id: int | None = None
     organ: str | None = None
+    pixels: np.ndarray | None = None
+    name: str = ''
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            self.name = self.path.name if self.pixels is None else f'{self.path.stem}.png'
 
 
 @dataclass
 class AnnotatedImage:
-    """A training image with its nuclei, and what was wrong with single ones."""
+    """A training image with its nuclei.
+
+    Attributes:
+        image: the image.
+        nuclei: those that can be used.
+        problems: a line for each nucleus that cannot.
+        notes: what a user should know, though nothing is wrong.
+    """
 
     image: ImageFile
     nuclei: list[Nucleus]
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -78,48 +105,27 @@ class Summary:
 
     Attributes:
         images: training images.
-        nuclei: in the training images.
+        nuclei: in the training images, by class.
         test_images: images to predict.
         left_out: one line for each file left out (``skip_bad``).
+        notes: of the readers, and what classes leave out.
     """
 
     images: int
-    nuclei: int
+    nuclei: dict[str, int]
     test_images: int
     left_out: list[str]
-
-
-def decode_image(path: Path) -> np.ndarray:
-    """Read an image file as it is stored.
-
-    Args:
-        path: PNG or any format of OpenCV.
-
-    Returns:
-        uint8 or uint16, (H, W) or (H, W, C), BGR(A).
-
-    Raises:
-        UserError: the file is missing, truncated or no image.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f'{path}: {error.strerror}, expected an image') from None
-    if path.suffix.lower() == '.png' and not data.endswith(PNG_END):
-        raise UserError(f'{path}: PNG without its end ({len(data)} bytes), expected a whole file')
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
-    if image is None:
-        raise UserError(f'{path}: not readable, expected an image')
-    return image
+    notes: list[str]
 
 
 def prepare(
-    entries: Sequence[Path],
-    read_image: Callable[[Path], AnnotatedImage],
+    entries: Sequence[Entry],
+    read_image: Callable[[Entry], AnnotatedImage],
     test_images: Sequence[ImageFile],
     test_problems: Sequence[str],
     out: Path,
     *,
+    classes: Classes | None = None,
     skip_bad: bool = False,
     overwrite: bool = False,
     workers: int | None = None,
@@ -136,6 +142,7 @@ def prepare(
         test_images: copied and listed in ``test.json``.
         test_problems: a line for each test image that cannot be used.
         out: folder to make.
+        classes: of the JSON; by default the one class nucleus.
         skip_bad: leave out what has problems instead of refusing the whole.
         overwrite: replace ``out`` if an earlier call made it.
         workers: processes; by default one a core.
@@ -145,38 +152,51 @@ def prepare(
         Counts, and what was left out.
 
     Raises:
-        UserError: problems were found and ``skip_bad`` is not set, no image is left, or
-            ``out`` is there already.
+        UserError: problems were found and ``skip_bad`` is not set, no image is left, two
+            images have one name, ``classes`` do not fit, or ``out`` is there already.
     """
     check_target(out, overwrite)
-    annotated: list[AnnotatedImage] = []
-    problems = list(test_problems)
-    for outcome in progress(_read_all(entries, read_image, workers), len(entries)):
-        if isinstance(outcome, str):
-            problems.append(outcome)
-        else:
-            annotated.append(outcome)
-            problems += outcome.problems
-    if problems and not skip_bad:
-        raise UserError('\n'.join([*problems, 'nothing written; --skip-bad leaves these out']))
-    if not annotated:
-        raise UserError(
-            '\n'.join([*problems, f'{out}: no training image is left, nothing written'])
-        )
-    for index, item in enumerate(annotated):
-        item.image.id = index + 1
-
     partial = out.with_name(f'.{out.name}.partial')
     shutil.rmtree(partial, ignore_errors=True)
-    _write(partial, annotated, test_images)
-    if out.exists():
-        shutil.rmtree(out)
-    os.replace(partial, out)
+    try:
+        for name in ('annotations', 'train', 'test'):
+            (partial / name).mkdir(parents=True)
+        annotated: list[AnnotatedImage] = []
+        problems = list(test_problems)
+        convert = functools.partial(_convert, read_image, partial / 'train')
+        for outcome in progress(in_processes(convert, entries, workers), len(entries)):
+            if isinstance(outcome, str):
+                problems.append(outcome)
+            else:
+                annotated.append(outcome)
+                problems += outcome.problems
+        if problems and not skip_bad:
+            raise UserError('\n'.join([*problems, 'nothing written; --skip-bad leaves these out']))
+        if not annotated:
+            raise UserError(
+                '\n'.join([*problems, f'{out}: no training image is left, nothing written'])
+            )
+        _check_names([item.image for item in annotated])
+        for index, item in enumerate(annotated):
+            item.image.id = index + 1
+        truth = to_coco(annotated, classes)
+        _write(partial, truth, [item.image for item in annotated], test_images)
+        if out.exists():
+            shutil.rmtree(out)
+        os.replace(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    notes = [note for item in annotated for note in item.notes]
+    dropped = sum(len(item.nuclei) for item in annotated) - len(truth['annotations'])
+    if dropped:
+        notes.append(f'{dropped:,} nuclei are of types that no class takes in')
+    counts = Counter(annotation['category_id'] for annotation in truth['annotations'])
     return Summary(
         images=len(annotated),
-        nuclei=sum(len(item.nuclei) for item in annotated),
+        nuclei={category['name']: counts[category['id']] for category in truth['categories']},
         test_images=len(test_images),
         left_out=problems,
+        notes=notes,
     )
 
 
@@ -197,46 +217,67 @@ def check_target(out: Path, overwrite: bool) -> None:
         raise UserError(f'{out}: not a prepared data set (has {others}), will not replace it')
 
 
-def _read_all(
-    entries: Sequence[Path], read_image: Callable[[Path], AnnotatedImage], workers: int | None
-) -> Iterator[AnnotatedImage | str]:
+def _convert(
+    read_image: Callable[[Entry], AnnotatedImage], folder: Path, entry: Entry
+) -> AnnotatedImage | str:
+    """Read an image and write its file; where it cannot be read, return the reason."""
+    try:
+        item = read_image(entry)
+    except UserError as error:
+        return str(error)
+    image, target = item.image, folder / item.image.name
+    if image.pixels is None:
+        shutil.copyfile(image.path, target)
+    else:
+        target.write_bytes(cv2.imencode('.png', image.pixels)[1].tobytes())
+        image.pixels = None  # not sent to the main process, which would hold those of all
+    return item
+
+
+def in_processes(
+    function: Callable[[Entry], Result], entries: Sequence[Entry], workers: int | None
+) -> Iterator[Result]:
+    """Call a module-level function on each entry, in processes; results come in order."""
     with ProcessPoolExecutor(workers or os.cpu_count(), initializer=_one_thread) as pool:
-        for future in [pool.submit(read_image, entry) for entry in entries]:
-            try:
-                yield future.result()
-            except UserError as error:
-                yield str(error)
+        try:
+            yield from pool.map(function, entries)
+        finally:
+            pool.shutdown(cancel_futures=True)  # at an interrupt leave the rest
 
 
 def _one_thread() -> None:
     cv2.setNumThreads(1)  # the processes share the cores
 
 
+def _check_names(images: Sequence[ImageFile]) -> None:
+    """Refuse two images that would be written to one file, also where case does not count."""
+    seen: dict[str, Path] = {}
+    for image in images:
+        other = seen.setdefault(image.name.casefold(), image.path)
+        if other is not image.path:
+            raise UserError(f'{image.path}: would become {image.name} as {other} does')
+
+
 def _write(
-    folder: Path, annotated: Sequence[AnnotatedImage], test_images: Sequence[ImageFile]
+    folder: Path, truth: dict, images: Sequence[ImageFile], test_images: Sequence[ImageFile]
 ) -> None:
-    for name in ('annotations', 'train', 'test'):
-        (folder / name).mkdir(parents=True)
-    for item in annotated:
-        shutil.copyfile(item.image.path, folder / 'train' / item.image.path.name)
     for image in test_images:
-        shutil.copyfile(image.path, folder / 'test' / image.path.name)
-    truth = to_coco(annotated)
+        shutil.copyfile(image.path, folder / 'test' / image.name)
     _write_json(folder / 'annotations' / 'train.json', truth)
     test = dict(
         images=[_image_record(image) for image in test_images],
         annotations=[],
-        categories=CATEGORIES,
+        categories=truth['categories'],
     )
     _write_json(folder / 'annotations' / 'test.json', test)
-    for number, held_out in enumerate(deal_folds([item.image for item in annotated]), start=1):
-        every = {item.image.id for item in annotated}
+    for number, held_out in enumerate(deal_folds(images), start=1):
+        every = {image.id for image in images}
         for part, ids in (('train', every - held_out), ('val', held_out)):
             _write_json(folder / 'annotations' / f'fold{number}_{part}.json', subset(truth, ids))
 
 
 def _image_record(image: ImageFile) -> dict:
-    record = dict(id=image.id, file_name=image.path.name, height=image.height, width=image.width)
+    record = dict(id=image.id, file_name=image.name, height=image.height, width=image.width)
     if image.organ is not None:
         record['organ'] = image.organ
     return record
@@ -246,24 +287,60 @@ def _write_json(path: Path, content: dict) -> None:
     path.write_text(json.dumps(content))
 
 
-def to_coco(annotated: Sequence[AnnotatedImage]) -> dict:
-    """Make the COCO JSON of images whose ids are set; nuclei are numbered from 1."""
+def to_coco(annotated: Sequence[AnnotatedImage], classes: Classes | None = None) -> dict:
+    """Make the COCO JSON of images whose ids are set; nuclei are numbered from 1.
+
+    An annotation keeps the type of its nucleus under ``type``, whatever its category.
+
+    Args:
+        annotated: the images.
+        classes: by default all nuclei are of the one category nucleus.
+
+    Raises:
+        UserError: ``classes`` ask for types that the nuclei do not have.
+    """
+    categories, id_of_type = CATEGORIES, None
+    if classes is not None:
+        names, id_of_type = _number_types(annotated, classes)
+        categories = [dict(id=index, name=name) for index, name in enumerate(names, start=1)]
     annotations = []
     for item in annotated:
         for nucleus in item.nuclei:
-            annotations.append(
-                dict(
-                    id=len(annotations) + 1,
-                    image_id=item.image.id,
-                    category_id=1,
-                    segmentation=nucleus.polygons,
-                    area=nucleus.area,
-                    bbox=list(nucleus.bbox),
-                    iscrowd=0,
-                )
+            category_id = 1 if id_of_type is None else id_of_type.get(nucleus.type)
+            if category_id is None:
+                continue
+            annotation = dict(
+                id=len(annotations) + 1,
+                image_id=item.image.id,
+                category_id=category_id,
+                segmentation=nucleus.polygons,
+                area=nucleus.area,
+                bbox=list(nucleus.bbox),
+                iscrowd=0,
             )
+            if nucleus.type is not None:
+                annotation['type'] = nucleus.type
+            annotations.append(annotation)
     images = [_image_record(item.image) for item in annotated]
-    return dict(images=images, annotations=annotations, categories=CATEGORIES)
+    return dict(images=images, annotations=annotations, categories=categories)
+
+
+def _number_types(
+    annotated: Sequence[AnnotatedImage], classes: Classes
+) -> tuple[list[str], dict[str, int]]:
+    """The names of the categories, and the category id (from 1) of each type."""
+    found = {nucleus.type for item in annotated for nucleus in item.nuclei}
+    if None in found:
+        raise UserError('classes are asked for, but the data has nuclei without a type')
+    wanted = classes or {name: [name] for name in sorted(found)}
+    unknown = {name for types in wanted.values() for name in types} - found
+    if unknown:
+        raise UserError(
+            f'classes: no nucleus of type {", ".join(sorted(unknown))}, '
+            f'the data read has {", ".join(sorted(found))}'
+        )
+    numbered = enumerate(wanted.values(), start=1)
+    return list(wanted), {name: number for number, types in numbered for name in types}
 
 
 def subset(truth: dict, image_ids: set[int]) -> dict:
@@ -283,5 +360,5 @@ def deal_folds(images: Sequence[ImageFile]) -> list[set[int]]:
     """
     if len(images) < NUM_FOLDS:
         return []
-    ordered = sorted(images, key=lambda image: (image.organ or '', image.path.name))
+    ordered = sorted(images, key=lambda image: (image.organ or '', image.name))
     return [{image.id for image in ordered[fold::NUM_FOLDS]} for fold in range(NUM_FOLDS)]

@@ -12,12 +12,10 @@ import json
 import re
 from pathlib import Path
 
-import cv2
-import numpy as np
-
 from nucseg_mmdet.errors import UserError
-from nucseg_mmdet.masks import mask_to_polygons
-from nucseg_mmdet.readers.base import AnnotatedImage, ImageFile, Nucleus, decode_image
+from nucseg_mmdet.readers import mask_folder
+from nucseg_mmdet.readers.base import AnnotatedImage, ImageFile
+from nucseg_mmdet.readers.pictures import decode_image
 
 # Organs of the MoNuSeg training images, by tissue source site and patient of the
 # TCGA barcode. Kumar et al., IEEE Trans. Med. Imaging 36 (2017), and monuseg.grand-challenge.org.
@@ -31,6 +29,7 @@ ORGANS = {
     'stomach': 'KB-A93J RD-A8N9',
 }
 ORGAN_OF_CASE = {case: organ for organ, cases in ORGANS.items() for case in cases.split()}
+OPTIONS: dict[str, str] = {}
 
 
 def organ_of(name: str) -> str | None:
@@ -50,68 +49,18 @@ def find_images(raw: Path) -> list[Path]:
     train = raw / 'train'
     if not train.is_dir():
         raise UserError(f'{train}: no such folder, expected train/<id>/images and train/<id>/masks')
-    folders = sorted(path for path in train.iterdir() if path.is_dir())
-    if not folders:
-        raise UserError(f'{train}: empty, expected a folder for each image')
-    return folders
+    return mask_folder.find_folders(train)
 
 
 def read_image(folder: Path) -> AnnotatedImage:
-    """Read one training image and its masks.
-
-    Masks that cannot be used are left out, with a line each in ``problems``.
+    """Read one training image and its masks, see ``mask_folder``.
 
     Raises:
         UserError: there is not exactly one image, or it has no masks.
     """
-    pictures = sorted(folder.glob('images/*.png'))
-    if len(pictures) != 1:
-        raise UserError(f'{folder}/images: {len(pictures)} PNG files, expected one')
-    mask_paths = sorted(folder.glob('masks/*.png'))
-    if not mask_paths:
-        raise UserError(f'{folder}/masks: no PNG file, expected one for each nucleus')
-    picture = decode_image(pictures[0])
-    height, width = picture.shape[:2]
-    image = ImageFile(pictures[0], height, width, organ=organ_of(pictures[0].name))
-    # Which mask has taken a pixel, counted from 1, to name both of an overlapping pair.
-    owner = np.zeros((height, width), dtype=np.int32)
-    nuclei, problems = [], []
-    for number, path in enumerate(mask_paths, start=1):
-        try:
-            mask = _read_mask(path, (height, width))
-            x, y, w, h = cv2.boundingRect(mask)
-            inside = mask[y : y + h, x : x + w] > 0
-            owners = owner[y : y + h, x : x + w]
-            if owners[inside].any():
-                other = mask_paths[owners[inside].max() - 1].name
-                shared = np.count_nonzero(owners[inside])
-                raise UserError(f'{path}: shares {shared} px with {other}, expected disjoint masks')
-        except UserError as error:
-            problems.append(str(error))
-            continue
-        owners[inside] = number
-        polygons = mask_to_polygons(inside, origin=(x, y))
-        nuclei.append(Nucleus(polygons, int(np.count_nonzero(inside)), (x, y, w, h)))
-    if not nuclei:
-        raise UserError(f'{folder}/masks: no usable mask; first problem: {problems[0]}')
-    return AnnotatedImage(image, nuclei, problems)
-
-
-def _read_mask(path: Path, shape: tuple[int, int]) -> np.ndarray:
-    mask = decode_image(path)
-    if mask.ndim != 2 or mask.dtype != np.uint8:
-        found = f'{mask.dtype} with {1 if mask.ndim == 2 else mask.shape[2]} channels'
-        raise UserError(f'{path}: {found}, expected 8 bit grey')
-    if mask.shape != shape:
-        found, expected = (f'{w} x {h} px' for h, w in (mask.shape, shape))
-        raise UserError(f'{path}: {found}, expected {expected} as its image')
-    set_pixels = np.count_nonzero(mask)
-    if not set_pixels:
-        raise UserError(f'{path}: empty mask, expected a nucleus')
-    if np.count_nonzero(mask == 255) != set_pixels:
-        values = np.unique(mask)
-        raise UserError(f'{path}: {values.size} grey values ({values[:4]}...), expected 0 and 255')
-    return mask
+    annotated = mask_folder.read_image(folder)
+    annotated.image.organ = organ_of(annotated.image.name)
+    return annotated
 
 
 def find_test_images(raw: Path) -> tuple[list[ImageFile], list[str]]:

@@ -1,0 +1,155 @@
+"""Reader of COCO instance JSON, with polygons or run lengths.
+
+::
+
+    RAW                          the JSON file
+    its folder/<file_name>       the images; --images names another folder
+
+The pixels of a nucleus are those that pycocotools gives; nuclei may overlap. The type of a
+nucleus is its annotation's ``type``, as this project writes it, or else the name of its
+category where there are several.
+"""
+
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from pycocotools import mask as coco_mask
+
+from nucseg_mmdet.coco_files import CATEGORY_ID, load_json, parse_truth
+from nucseg_mmdet.errors import UserError
+from nucseg_mmdet.readers.base import AnnotatedImage, ImageFile
+from nucseg_mmdet.readers.nuclei import from_mask
+from nucseg_mmdet.readers.pictures import open_picture
+
+OPTIONS = {'images': 'folder of the images, default: that of the JSON file'}
+IMAGE_ID = 1  # any: an annotation is checked as the only one of its image
+
+
+class Entry(NamedTuple):
+    """An image of the JSON file and its annotations.
+
+    Attributes:
+        source: the JSON file.
+        path: of the image.
+        info: the image's object.
+        annotations: of the image.
+        types: of nuclei by category id; None where there is one category.
+    """
+
+    source: Path
+    path: Path
+    info: dict
+    annotations: list[dict]
+    types: dict[int, str] | None
+
+
+def find_images(raw: Path, images: str | None = None) -> list[Entry]:
+    """The images of a JSON file in its order, each with its annotations.
+
+    Raises:
+        UserError: the file is no COCO JSON, ids stand twice or are unknown, or an image is
+            to be looked for outside the folder.
+    """
+    data = load_json(raw)
+    infos, annotations, categories = (
+        _field(data, key, list, str(raw)) for key in ('images', 'annotations', 'categories')
+    )
+    types = {}
+    for index, category in enumerate(categories):
+        where = f'{raw}: category {index}'
+        types[_field(category, 'id', int, where)] = _field(category, 'name', str, where)
+    if len(types) != len(categories):
+        raise UserError(f'{raw}: {len(categories)} categories, {len(types)} ids, expected as many')
+    folder = Path(images) if images else raw.parent
+    if not folder.is_dir():
+        raise UserError(f'{folder}: no such folder, expected the images')
+    entries = {}
+    for index, info in enumerate(infos):
+        where = f'{raw}: image {index}'
+        number = _field(info, 'id', int, where)
+        if number in entries:
+            raise UserError(f'{where}: id {number} is taken, expected another')
+        path = folder / _inside(_field(info, 'file_name', str, where), where)
+        entries[number] = Entry(raw, path, info, [], types if len(types) > 1 else None)
+    for index, annotation in enumerate(annotations):
+        where = f'{raw}: annotation {index}'
+        number = _field(annotation, 'image_id', int, where)
+        category = _field(annotation, 'category_id', int, where)
+        if number not in entries or category not in types:
+            raise UserError(f'{where}: image_id {number}, category_id {category}: one is not there')
+        entries[number].annotations.append(annotation)
+    if not entries:
+        raise UserError(f'{raw}: no images, expected at least one')
+    return list(entries.values())
+
+
+def _field(entry: object, key: str, kind: type, where: str) -> object:
+    value = entry.get(key) if isinstance(entry, dict) else None
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise UserError(f'{where}: {key} is {value!r:.60}, expected {kind.__name__}')
+    return value
+
+
+def _inside(name: str, where: str) -> PurePosixPath:
+    """Refuse a file name that leads out of the folder."""
+    path = PurePosixPath(name)
+    if not path.name or path.is_absolute() or '..' in path.parts or '\\' in name or ':' in name:
+        raise UserError(f'{where}: file_name {name!r}, expected a file in the folder')
+    return path
+
+
+def read_image(entry: Entry) -> AnnotatedImage:
+    """Read one training image and its annotations.
+
+    Annotations that cannot be used are left out, with a line each in ``problems``.
+
+    Raises:
+        UserError: the image is missing, broken, or not of the listed size.
+    """
+    image, rles, problems = read_masks(entry)
+    image.organ = entry.info.get('organ')
+    nuclei = []
+    for index, rle in rles.items():
+        kind = type_of(entry.annotations[index], entry.types)
+        nuclei.append(from_mask(coco_mask.decode(rle), kind=kind))
+    return AnnotatedImage(image, nuclei, problems)
+
+
+def type_of(annotation: dict, types: dict[int, str] | None) -> str | None:
+    """The type of a nucleus: the annotation's own, or the name of its category."""
+    kind = annotation.get('type')
+    return types[annotation['category_id']] if kind is None and types else kind
+
+
+def read_masks(entry: Entry) -> tuple[ImageFile, dict[int, dict], list[str]]:
+    """Check an image and its annotations.
+
+    Returns:
+        The image, the compressed RLEs by index of the annotation, and a line for each
+        annotation that cannot be used.
+
+    Raises:
+        UserError: the image is missing, broken, or not of the listed size.
+    """
+    image = open_picture(entry.path)
+    listed = (entry.info.get('height'), entry.info.get('width'))
+    if (image.height, image.width) != listed:
+        raise UserError(
+            f'{entry.path}: {image.width} x {image.height} px, '
+            f'expected {listed[1]} x {listed[0]} px as in {entry.source.name}'
+        )
+    info = dict(entry.info, id=IMAGE_ID)
+    rles, problems = {}, []
+    for index, annotation in enumerate(entry.annotations):
+        where = f'{entry.source}: {entry.path.name}, annotation id {annotation.get("id")}'
+        alone = dict(annotation, image_id=IMAGE_ID, category_id=CATEGORY_ID)
+        coco = dict(images=[info], annotations=[alone], categories=[dict(id=CATEGORY_ID)])
+        try:
+            truth = parse_truth(coco, where)[0]
+            if not truth.areas[0]:
+                raise UserError(f'{where}: no pixel inside, expected a nucleus')
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        rles[index] = truth.rles[0]
+    return image, rles, problems

@@ -1,0 +1,143 @@
+"""Reader of label maps: one integer image a picture, 0 background, a number a nucleus.
+
+::
+
+    RAW/images/<name>.png        PNG, JPEG, TIFF or BMP
+    RAW/labels/<name>.tif        PNG to 16 bit, TIFF to 32 bit, or .npy; or <name>_mask.tif
+
+or, as Cellpose has it, RAW/<name>.png beside RAW/<name>_masks.png (or .tif). Other folders
+by patterns under RAW, e.g. for NuInsSeg
+``--images '*/tissue images/*' --labels '*/label masks/*'``.
+
+A file ``types.csv`` (file_name,label,type) beside the folders of the labels, as the export
+writes it, gives the nuclei their types.
+"""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from nucseg_mmdet.errors import UserError
+from nucseg_mmdet.readers.base import AnnotatedImage, Nucleus
+from nucseg_mmdet.readers.nuclei import check_labels, from_labels, refuse_foreground
+from nucseg_mmdet.readers.pictures import (
+    Pair,
+    check_pair,
+    decode_image,
+    find_pairs,
+    open_picture,
+)
+
+OPTIONS = {
+    'images': 'pattern of the images under RAW, default: images/*',
+    'labels': 'pattern of the label maps under RAW, default: labels/*',
+}
+TIFF = {'.tif', '.tiff'}
+SUFFIXES = TIFF | {'.png', '.npy'}
+TYPES_HEADER = ['file_name', 'label', 'type']
+
+
+class Entry(NamedTuple):
+    """An image, its label map, and the types of its nuclei by label, where known."""
+
+    pair: Pair
+    types: dict[int, str] | None
+
+
+def find_images(raw: Path, images: str | None = None, labels: str | None = None) -> list[Entry]:
+    """The images with their label maps.
+
+    Raises:
+        UserError: ``raw`` is missing, has no images or label maps, or names stand twice.
+    """
+    beside = not (raw / 'images').is_dir()
+    pairs = find_pairs(
+        raw,
+        images or ('*' if beside else 'images/*'),
+        labels or ('*_masks.*' if beside else 'labels/*'),
+        lambda path: path.suffix.lower() in SUFFIXES,
+    )
+    types = read_types(raw / 'types.csv') if (raw / 'types.csv').is_file() else None
+    return [
+        Entry(pair, None if types is None or not pair.image else types.get(pair.image.name, {}))
+        for pair in pairs
+    ]
+
+
+def read_types(path: Path) -> dict[str, dict[int, str]]:
+    """Read the types of nuclei by file name of the image and label.
+
+    Raises:
+        UserError: a line is not as the export writes it.
+    """
+    types: dict[str, dict[int, str]] = {}
+    with path.open(newline='', encoding='utf-8') as file:
+        rows = csv.reader(file)
+        header = next(rows, [])
+        if header != TYPES_HEADER:
+            raise UserError(f'{path}: header {header}, expected {TYPES_HEADER}')
+        for number, row in enumerate(rows, start=2):
+            if len(row) != 3 or not row[1].isdecimal() or not row[2]:
+                raise UserError(f'{path}: line {number} is {row}, expected a name, label, type')
+            types.setdefault(row[0], {})[int(row[1])] = row[2]
+    return types
+
+
+def read_image(entry: Entry) -> AnnotatedImage:
+    """Read one training image and its label map.
+
+    Raises:
+        UserError: one of the two is missing, broken, or not of the size of the other, or
+            the label map is a foreground mask.
+    """
+    pair = entry.pair
+    check_pair(pair)
+    image = open_picture(pair.image)
+    labels = check_labels(decode_labels(pair.truth), (image.height, image.width), pair.truth)
+    refuse_foreground(labels, pair.truth)
+    nuclei = from_labels(labels)
+    if entry.types is not None:
+        set_types(nuclei, entry.types, pair.truth)
+    return AnnotatedImage(image, list(nuclei.values()))
+
+
+def set_types(nuclei: Mapping[int, Nucleus], types: Mapping[int, str], path: Path) -> None:
+    """Give nuclei their types by label, in place.
+
+    Raises:
+        UserError: the labels are not the same.
+    """
+    if nuclei.keys() != types.keys():
+        other = min(nuclei.keys() ^ types.keys())
+        kind = 'a type but no pixel' if other in types else 'pixels but no type'
+        raise UserError(f'{path}: label {other} has {kind}, expected both')
+    for label, nucleus in nuclei.items():
+        nucleus.type = types[label]
+
+
+def decode_labels(path: Path) -> np.ndarray:
+    """Read a label map as it is stored.
+
+    Raises:
+        UserError: the file is broken, or of a kind that cannot be read safely.
+    """
+    if path.suffix.lower() == '.npy':
+        try:
+            return np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(f'{path}: not readable ({error}), expected an array') from None
+    if path.suffix.lower() not in TIFF:
+        return decode_image(path)
+    try:
+        with Image.open(path) as file:  # OpenCV has no unsigned 32 bit
+            if file.n_frames != 1:
+                raise UserError(f'{path}: {file.n_frames} pages, expected one label map')
+            return np.array(file)
+    except (OSError, SyntaxError, UnidentifiedImageError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f'{path}: not readable ({error}), expected a TIFF label map') from None

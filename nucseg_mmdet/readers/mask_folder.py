@@ -1,0 +1,78 @@
+"""A folder for each image: ``images/*.png``, one; ``masks/*.png``, one for each nucleus."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from nucseg_mmdet.errors import UserError
+from nucseg_mmdet.readers.base import AnnotatedImage
+from nucseg_mmdet.readers.nuclei import from_mask
+from nucseg_mmdet.readers.pictures import decode_image, open_picture
+
+
+def find_folders(parent: Path) -> list[Path]:
+    """The folders of the images, in the order of their names.
+
+    Raises:
+        UserError: there is none.
+    """
+    folders = sorted(path for path in parent.iterdir() if path.is_dir())
+    if not folders:
+        raise UserError(f'{parent}: empty, expected a folder for each image')
+    return folders
+
+
+def read_image(folder: Path) -> AnnotatedImage:
+    """Read one training image and its masks.
+
+    Masks that cannot be used are left out, with a line each in ``problems``.
+
+    Raises:
+        UserError: there is not exactly one image, or it has no masks.
+    """
+    pictures = sorted(folder.glob('images/*.png'))
+    if len(pictures) != 1:
+        raise UserError(f'{folder}/images: {len(pictures)} PNG files, expected one')
+    mask_paths = sorted(folder.glob('masks/*.png'))
+    if not mask_paths:
+        raise UserError(f'{folder}/masks: no PNG file, expected one for each nucleus')
+    image = open_picture(pictures[0])
+    # Which mask has taken a pixel, counted from 1, to name both of an overlapping pair.
+    owner = np.zeros((image.height, image.width), dtype=np.int32)
+    nuclei, problems = [], []
+    for number, path in enumerate(mask_paths, start=1):
+        try:
+            mask = _read_mask(path, owner.shape)
+            x, y, w, h = cv2.boundingRect(mask)
+            inside = mask[y : y + h, x : x + w] > 0
+            owners = owner[y : y + h, x : x + w]
+            if owners[inside].any():
+                other = mask_paths[owners[inside].max() - 1].name
+                shared = np.count_nonzero(owners[inside])
+                raise UserError(f'{path}: shares {shared} px with {other}, expected disjoint masks')
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        owners[inside] = number
+        nuclei.append(from_mask(inside, origin=(x, y)))
+    if not nuclei:
+        raise UserError(f'{folder}/masks: no usable mask; first problem: {problems[0]}')
+    return AnnotatedImage(image, nuclei, problems)
+
+
+def _read_mask(path: Path, shape: tuple[int, int]) -> np.ndarray:
+    mask = decode_image(path)
+    if mask.ndim != 2 or mask.dtype != np.uint8:
+        found = f'{mask.dtype} with {1 if mask.ndim == 2 else mask.shape[2]} channels'
+        raise UserError(f'{path}: {found}, expected 8 bit grey')
+    if mask.shape != shape:
+        found, expected = (f'{w} x {h} px' for h, w in (mask.shape, shape))
+        raise UserError(f'{path}: {found}, expected {expected} as its image')
+    set_pixels = np.count_nonzero(mask)
+    if not set_pixels:
+        raise UserError(f'{path}: empty mask, expected a nucleus')
+    if np.count_nonzero(mask == 255) != set_pixels:
+        values = np.unique(mask)
+        raise UserError(f'{path}: {values.size} grey values ({values[:4]}...), expected 0 and 255')
+    return mask

@@ -1,0 +1,85 @@
+"""Reader of MATLAB label maps: CoNSeP, Kumar and CPM17 as HoVer-Net's authors give them.
+
+::
+
+    RAW/Images/<name>.png        also TIFF, JPEG, BMP
+    RAW/Labels/<name>.mat        inst_map (H, W), 0 background, a number a nucleus;
+                                 inst_type (N, 1), in the order of the numbers, in CoNSeP
+
+The numbers of inst_type are CoNSeP's: 1 other, 2 inflammatory, 3 healthy epithelial,
+4 dysplastic/malignant epithelial, 5 fibroblast, 6 muscle, 7 endothelial. Other folders by
+patterns under RAW, e.g. ``--images 'Train/Images/*' --labels 'Train/Labels/*'``.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from scipy.io import loadmat
+
+from nucseg_mmdet.errors import UserError
+from nucseg_mmdet.readers.base import AnnotatedImage
+from nucseg_mmdet.readers.label_map import set_types
+from nucseg_mmdet.readers.nuclei import check_labels, from_labels
+from nucseg_mmdet.readers.pictures import Pair, check_pair, find_pairs, open_picture
+
+OPTIONS = {
+    'images': 'pattern of the images under RAW, default: Images/*',
+    'labels': 'pattern of the .mat files under RAW, default: Labels/*',
+}
+# Graham et al., Medical Image Analysis 58 (2019); README of the data set.
+TYPES = (
+    'other',
+    'inflammatory',
+    'healthy epithelial',
+    'dysplastic/malignant epithelial',
+    'fibroblast',
+    'muscle',
+    'endothelial',
+)
+
+
+def find_images(raw: Path, images: str = 'Images/*', labels: str = 'Labels/*') -> list[Pair]:
+    """The images with their .mat files.
+
+    Raises:
+        UserError: ``raw`` is missing, has no images or .mat files, or names stand twice.
+    """
+    return find_pairs(raw, images, labels, lambda path: path.suffix.lower() == '.mat')
+
+
+def read_image(pair: Pair) -> AnnotatedImage:
+    """Read one training image and its label map.
+
+    Raises:
+        UserError: one of the two is missing, broken, or not of the size of the other.
+    """
+    check_pair(pair)
+    image = open_picture(pair.image)
+    content = _load(pair.truth)
+    if 'inst_map' not in content:
+        raise UserError(f'{pair.truth}: no variable inst_map, expected one')
+    labels = check_labels(content['inst_map'], (image.height, image.width), pair.truth)
+    nuclei = from_labels(labels)
+    if 'inst_type' in content:
+        numbers = content['inst_type'].ravel()
+        if numbers.size != len(nuclei):
+            raise UserError(
+                f'{pair.truth}: {numbers.size} inst_type for {len(nuclei)} nuclei, '
+                'expected one for each'
+            )
+        if not np.isin(numbers, np.arange(1, len(TYPES) + 1)).all():
+            raise UserError(f"{pair.truth}: inst_type beyond 1 to {len(TYPES)}, expected CoNSeP's")
+        kinds = [TYPES[int(number) - 1] for number in numbers]
+        set_types(nuclei, dict(zip(nuclei, kinds, strict=True)), pair.truth)
+    return AnnotatedImage(image, list(nuclei.values()))
+
+
+def _load(path: Path) -> dict:
+    try:
+        return loadmat(path, variable_names=['inst_map', 'inst_type'])
+    except NotImplementedError:
+        raise UserError(
+            f"{path}: MATLAB 7.3 (HDF5), expected an older version; save it with '-v7'"
+        ) from None
+    except Exception as error:  # SciPy raises many kinds for a damaged file
+        raise UserError(f'{path}: not readable ({error}), expected a .mat file') from None

@@ -1,0 +1,97 @@
+"""Nuclei out of masks and label maps, without loss."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from scipy import ndimage
+
+from nucseg_mmdet.errors import UserError
+from nucseg_mmdet.masks import mask_to_polygons
+from nucseg_mmdet.readers.base import Nucleus
+
+
+def from_mask(
+    mask: np.ndarray, origin: tuple[int, int] = (0, 0), kind: str | None = None
+) -> Nucleus:
+    """Make the nucleus of a mask.
+
+    Args:
+        mask: bool or uint8, (H, W), not empty.
+        origin: x, y of the mask's top left corner in the image, px.
+        kind: type of the nucleus.
+    """
+    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    inside = mask[y : y + height, x : x + width] > 0
+    x, y = x + int(origin[0]), y + int(origin[1])
+    polygons = mask_to_polygons(inside, origin=(x, y))
+    return Nucleus(polygons, int(np.count_nonzero(inside)), (x, y, width, height), kind)
+
+
+def from_labels(labels: np.ndarray) -> dict[int, Nucleus]:
+    """Make the nuclei of a checked label map, by label in ascending order.
+
+    A label in several parts is one nucleus in several polygons.
+
+    Args:
+        labels: int, (H, W), 0 is background.
+    """
+    values, dense = np.unique(labels, return_inverse=True)
+    # From 0 on without gaps, background 0: find_objects makes an entry for each number.
+    dense = dense.reshape(labels.shape) + (0 if values[0] == 0 else 1)
+    present = values[values != 0].tolist()
+    nuclei = {}
+    for number, (window, value) in enumerate(
+        zip(ndimage.find_objects(dense), present, strict=True), start=1
+    ):
+        rows, columns = window
+        nuclei[value] = from_mask(dense[window] == number, (columns.start, rows.start))
+    return nuclei
+
+
+def check_labels(labels: np.ndarray, shape: tuple[int, int], path: Path) -> np.ndarray:
+    """Check that an array is a label map of an image.
+
+    Args:
+        labels: any array; whole numbers may come as floats.
+        shape: height and width of the image, px.
+        path: what messages name.
+
+    Returns:
+        int64, (H, W).
+
+    Raises:
+        UserError: another shape or kind, negative or broken numbers.
+    """
+    if labels.ndim != 2:
+        raise UserError(f'{path}: array of shape {labels.shape}, expected a label map (H, W)')
+    if labels.shape != shape:
+        found, expected = (f'{width} x {height} px' for height, width in (labels.shape, shape))
+        raise UserError(f'{path}: {found}, expected {expected} as its image')
+    if labels.dtype.kind not in 'iufb':
+        raise UserError(f'{path}: array of {labels.dtype}, expected whole numbers')
+    if labels.dtype.kind == 'f' and not (np.isfinite(labels) & (labels == np.rint(labels))).all():
+        raise UserError(f'{path}: numbers that are not whole, expected labels')
+    if labels.size and labels.min() < 0:
+        raise UserError(f'{path}: label {labels.min()}, expected labels from 0')
+    return labels.astype(np.int64)
+
+
+def refuse_foreground(labels: np.ndarray, path: Path) -> None:
+    """Refuse a foreground mask, which has one label for all nuclei.
+
+    Args:
+        labels: int, (H, W).
+        path: what messages name.
+
+    Raises:
+        UserError: the only label is in several parts.
+    """
+    present = np.unique(labels[labels != 0])
+    if present.size == 1:
+        parts = ndimage.label(labels)[1]
+        if parts > 1:
+            raise UserError(
+                f'{path}: one label, {present[0]}, in {parts} parts: a foreground mask, '
+                'expected another label for each nucleus'
+            )

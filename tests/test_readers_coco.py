@@ -1,0 +1,214 @@
+"""COCO files: every kind of segmentation, classes, and names that lead elsewhere."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+
+from nucseg_mmdet.masks import polygons_to_rle
+from tools import prepare_data
+
+SIZE = (8, 10)  # height, width, px
+
+
+def drawn(x, y, width, height):
+    mask = np.zeros(SIZE, np.uint8)
+    mask[y : y + height, x : x + width] = 1
+    return mask
+
+
+RLE = coco_mask.encode(np.asfortranarray(drawn(4, 4, 3, 2)))
+# Column-major: four columns and four pixels of 8 before the first, then 2 of each 8.
+COUNTS = [36, 2, 6, 2, 6, 2, 26]
+RING = drawn(1, 1, 5, 5) - drawn(2, 2, 3, 3)
+SEGMENTATIONS = {
+    'polygon': ([[4, 4, 7, 4, 7, 6, 4, 6]], drawn(4, 4, 3, 2)),
+    'two polygons': (
+        [[0, 0, 1, 0, 1, 1, 0, 1], [5, 5, 7, 5, 7, 6, 5, 6]],
+        drawn(0, 0, 1, 1) + drawn(5, 5, 2, 1),
+    ),
+    'compressed': (dict(size=list(SIZE), counts=RLE['counts'].decode()), drawn(4, 4, 3, 2)),
+    'counts': (dict(size=list(SIZE), counts=COUNTS), drawn(4, 4, 3, 2)),
+    'hole': (
+        dict(size=list(SIZE), counts=coco_mask.encode(np.asfortranarray(RING))['counts'].decode()),
+        RING,
+    ),
+}  # fmt: skip
+
+
+def document(*segmentations, categories=('cell',)):
+    return dict(
+        images=[dict(id=40, file_name='sub/a.png', height=SIZE[0], width=SIZE[1])],
+        annotations=[
+            dict(id=index, image_id=40, category_id=3 + index % len(categories), iscrowd=0,
+                 segmentation=segmentation)
+            for index, segmentation in enumerate(segmentations)
+        ],
+        categories=[dict(id=3 + index, name=name) for index, name in enumerate(categories)],
+    )  # fmt: skip
+
+
+@pytest.fixture
+def raw(tmp_path):
+    (tmp_path / 'raw/sub').mkdir(parents=True)
+    assert cv2.imwrite(str(tmp_path / 'raw/sub/a.png'), np.zeros((*SIZE, 3), np.uint8))
+    return tmp_path / 'raw'
+
+
+def run(raw, content, *options):
+    path = raw / 'any.json'
+    path.write_text(json.dumps(content))
+    return prepare_data.main(['coco', str(path), str(raw.parent / 'out'), '--workers=1', *options])
+
+
+def truth_of(raw):
+    return json.loads((raw.parent / 'out/annotations/train.json').read_text())
+
+
+@pytest.mark.parametrize('case', SEGMENTATIONS)
+def test_every_segmentation(raw, case):
+    segmentation, mask = SEGMENTATIONS[case]
+    assert run(raw, document(segmentation)) == 0
+    (entry,) = truth_of(raw)['annotations']
+    assert (coco_mask.decode(polygons_to_rle(entry['segmentation'], *SIZE)) == mask).all()
+    assert entry['area'] == mask.sum()
+    assert truth_of(raw)['images'][0]['file_name'] == 'a.png'
+    assert 'type' not in entry  # one category
+
+
+BOXES = [[[x, 1, x + 2, 1, x + 2, 3, x, 3]] for x in (0, 2, 4, 6)]
+THREE = ('tumour', 'immune', 'stroma')  # of the nuclei 0 and 3, 1, 2
+
+
+@pytest.mark.parametrize(
+    ('options', 'names', 'category_ids'),
+    [
+        ([], ['nucleus'], [1, 1, 1, 1]),
+        (['--classes'], ['immune', 'stroma', 'tumour'], [3, 1, 2, 3]),
+        (['--classes', 'tumour', 'immune'], ['tumour', 'immune'], [1, 2, 1]),
+        (['--classes', 'other=immune,stroma', 'tumour'], ['other', 'tumour'], [2, 1, 1, 2]),
+        (['--classes', 'nucleus=tumour'], ['nucleus'], [1, 1]),
+    ],
+)
+def test_classes(raw, capsys, options, names, category_ids):
+    assert run(raw, document(*BOXES, categories=THREE), *options) == 0
+    truth = truth_of(raw)
+    assert truth['categories'] == [dict(id=i, name=name) for i, name in enumerate(names, 1)]
+    assert [entry['category_id'] for entry in truth['annotations']] == category_ids
+    dropped = 4 - len(category_ids)
+    note = f'note: {dropped} nuclei are of types that no class'
+    assert (note in capsys.readouterr().out) == (dropped > 0)
+    assert truth['annotations'][0]['type'] == 'tumour'
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (['tumuor'], 'no nucleus of type tumuor, the data read has immune, stroma, tumour'),
+        (['a=tumour', 'b=tumour'], '--classes b=tumour: a type stands there twice'),
+        (['tumour', 'tumour'], '--classes tumour: expected another NAME'),
+        (['=tumour'], 'expected another NAME'),
+        (['a=tumour,'], 'expected another NAME, or NAME=TYPE'),
+    ],
+)
+def test_wrong_classes(raw, capsys, options, message):
+    assert run(raw, document(*BOXES, categories=THREE), '--classes', *options) == 2
+    assert message in capsys.readouterr().err
+    assert not (raw.parent / 'out').exists()
+
+
+def test_classes_without_types(raw, capsys):
+    assert run(raw, document(*BOXES), '--classes') == 2
+    assert 'nuclei without a type' in capsys.readouterr().err
+
+
+def test_overlaps_are_kept(raw):
+    assert run(raw, document(BOXES[0], BOXES[0])) == 0
+    assert [entry['area'] for entry in truth_of(raw)['annotations']] == [4, 4]
+
+
+@pytest.mark.parametrize(
+    'name', ['../a.png', '/etc/a.png', 'sub/../../a.png', '', '..', r'..\a.png', 'C:/a.png']
+)
+def test_file_name_that_leads_elsewhere(raw, capsys, name):
+    content = document(BOXES[0])
+    content['images'][0]['file_name'] = name
+    assert run(raw, content) == 2
+    assert 'expected a file in the folder' in capsys.readouterr().err
+
+
+def with_annotation(**changes):
+    content = document(BOXES[0], BOXES[1])
+    content['annotations'][1].update(changes)
+    return content
+
+
+BAD_ANNOTATIONS = {
+    'crowd': (dict(iscrowd=1), 'is a crowd'),
+    'no segmentation': (dict(segmentation=None), 'segmentation is None'),
+    'no polygon': (dict(segmentation=[]), 'found no polygons'),
+    'two points': (dict(segmentation=[[1, 1, 2, 2]]), 'expected 6 or more coordinates'),
+    'far away': (dict(segmentation=[[1, 1, 1e9, 1, 1, 5]]), 'expected 6 or more coordinates'),
+    'outside': (dict(segmentation=[[11, 1, 14, 1, 14, 4]]), 'no pixel inside'),
+    'another size': (dict(segmentation=dict(size=[9, 9], counts=[81])), 'size [9, 9]'),
+}
+
+
+@pytest.mark.parametrize('case', BAD_ANNOTATIONS)
+def test_bad_annotation_is_named(raw, capsys, case):
+    changes, message = BAD_ANNOTATIONS[case]
+    assert run(raw, with_annotation(**changes)) == 2
+    error = capsys.readouterr().err
+    assert 'any.json: a.png, annotation id 1' in error
+    assert message in error
+    assert run(raw, with_annotation(**changes), '--skip-bad') == 0
+    assert len(truth_of(raw)['annotations']) == 1
+
+
+def without(key):
+    content = document(BOXES[0])
+    del content[key]
+    return content
+
+
+def changed(part, **changes):
+    content = document(BOXES[0])
+    content[part][0].update(changes)
+    return content
+
+
+def doubled(part):
+    content = document(BOXES[0])
+    content[part] *= 2
+    return content
+
+
+BAD_FILES = {
+    'a list': ([], 'images is None, expected list'),
+    'no annotations': (without('annotations'), 'annotations is None'),
+    'no category name': (changed('categories', name=None), 'category 0: name is None'),
+    'category twice': (doubled('categories'), '2 categories, 1 ids'),
+    'image twice': (doubled('images'), 'image 1: id 40 is taken'),
+    'unknown image': (changed('annotations', image_id=41), 'image_id 41'),
+    'unknown category': (changed('annotations', category_id=9), 'category_id 9'),
+    'image of another size': (changed('images', width=11), 'expected 11 x 8 px as in any.json'),
+    'no image file': (changed('images', file_name='b.png'), 'b.png: No such file'),
+}
+
+
+@pytest.mark.parametrize('case', BAD_FILES)
+def test_bad_file_is_named(raw, capsys, case):
+    content, message = BAD_FILES[case]
+    assert run(raw, content) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_two_folders_with_one_name(raw, capsys):
+    assert cv2.imwrite(str(raw / 'a.png'), np.zeros((*SIZE, 3), np.uint8))
+    content = document(BOXES[0])
+    content['images'].append(dict(content['images'][0], id=41, file_name='a.png'))
+    assert run(raw, content) == 2
+    assert 'would become a.png as' in capsys.readouterr().err
+    assert run(raw, content, '--skip-bad') == 2

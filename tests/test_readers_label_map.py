@@ -1,0 +1,247 @@
+"""Label maps of every kind of file, what is no label map, and files of images."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from nucseg_mmdet.masks import polygons_to_rle
+from tools import prepare_data
+
+# Label 7 in two parts, 300 only beyond 8 bits; 70,000 only beyond 16.
+LABELS = np.array(
+    [
+        [0, 7, 7, 0, 0, 0],
+        [0, 7, 7, 0, 300, 300],
+        [0, 0, 0, 0, 300, 0],
+        [7, 0, 0, 0, 0, 2],
+    ]
+)
+AREAS = [1, 5, 3]  # of the labels 2, 7, 300
+
+
+def write_labels(path, labels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == '.npy':
+        np.save(path, labels)
+    elif path.suffix == '.png':
+        assert cv2.imwrite(str(path), labels)
+    else:
+        Image.fromarray(labels).save(path, compression='tiff_lzw')
+
+
+def write_image(path, shape=LABELS.shape):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), np.full((*shape, 3), 200, np.uint8))
+
+
+def run(raw, *options):
+    return prepare_data.main(
+        ['label-map', str(raw), str(raw.parent / 'out'), '--workers=1', *options]
+    )
+
+
+def annotations(raw):
+    return json.loads((raw.parent / 'out/annotations/train.json').read_text())['annotations']
+
+
+@pytest.fixture
+def raw(tmp_path):
+    write_image(tmp_path / 'raw/images/a.png')
+    write_labels(tmp_path / 'raw/labels/a.png', LABELS.astype(np.uint16))
+    return tmp_path / 'raw'
+
+
+KINDS = [
+    ('a.png', np.uint16, 0),
+    ('a.tif', np.uint16, 0),
+    ('a.tiff', np.int32, 69_700),
+    ('a.npy', np.uint16, 0),
+    ('a.npy', np.int64, 69_700),
+    ('a.npy', np.float64, 69_700),
+    ('a_masks.png', np.uint16, 0),
+    ('a_label.tif', np.int32, 69_700),
+]
+
+
+@pytest.mark.parametrize(('name', 'dtype', 'more'), KINDS)
+def test_every_kind_of_file(raw, name, dtype, more):
+    (raw / 'labels/a.png').unlink()
+    labels = np.where(LABELS == 300, LABELS + more, LABELS)
+    write_labels(raw / 'labels' / name, labels.astype(dtype))
+    assert run(raw) == 0
+    entries = annotations(raw)
+    assert [entry['area'] for entry in entries] == AREAS
+    for entry, value in zip(entries, [2, 7, 300], strict=True):
+        mask = coco_mask.decode(polygons_to_rle(entry['segmentation'], *LABELS.shape))
+        assert (mask == (value == LABELS)).all()
+    assert entries[1]['bbox'] == [0, 0, 3, 4]  # both parts of label 7
+    assert len(entries[1]['segmentation']) == 2
+
+
+def test_unsigned_32_bit_tiff(raw):
+    """Written by hand, since neither OpenCV nor Pillow writes it: little endian, one strip."""
+    (raw / 'labels/a.png').unlink()
+    data = LABELS.astype('<u4').tobytes()
+    height, width = LABELS.shape
+    tags = [
+        (256, 3, width), (257, 3, height), (258, 3, 32), (259, 3, 1), (262, 3, 1),
+        (273, 4, 8), (277, 3, 1), (278, 3, height), (279, 4, len(data)), (339, 3, 1),
+    ]  # fmt: skip
+    entries = [np.array([tag, kind], '<u2').tobytes() + np.array([1, value], '<u4').tobytes()
+               for tag, kind, value in tags]  # fmt: skip
+    head = b'II*\0' + np.array([8 + len(data)], '<u4').tobytes()
+    directory = np.array([len(tags)], '<u2').tobytes() + b''.join(entries) + b'\0' * 4
+    (raw / 'labels/a.tif').write_bytes(head + data + directory)
+    assert run(raw) == 0
+    assert [entry['area'] for entry in annotations(raw)] == AREAS
+
+
+def test_no_nucleus_is_fine(raw):
+    write_image(raw / 'images/b.png')
+    write_labels(raw / 'labels/b.png', np.zeros(LABELS.shape, np.uint8))
+    assert run(raw) == 0
+    assert len(annotations(raw)) == 3
+
+
+def test_cellpose_layout(tmp_path):
+    write_image(tmp_path / 'raw/x.png')
+    write_labels(tmp_path / 'raw/x_cp_masks.png', LABELS.astype(np.uint16))
+    assert run(tmp_path / 'raw') == 0
+    assert [path.name for path in (tmp_path / 'out/train').iterdir()] == ['x.png']
+    assert [entry['area'] for entry in annotations(tmp_path / 'raw')] == AREAS
+
+
+def test_patterns(tmp_path):
+    for organ in ('human liver', 'mouse fat'):
+        write_image(tmp_path / f'raw/{organ}/tissue images/{organ}_01.png')
+        write_labels(tmp_path / f'raw/{organ}/label masks/{organ}_01.tif', LABELS.astype(np.int32))
+    patterns = ['--images', '*/tissue images/*', '--labels', '*/label masks/*']
+    assert run(tmp_path / 'raw', *patterns) == 0
+    assert len(annotations(tmp_path / 'raw')) == 6
+
+
+def save_pickled(path):
+    np.save(path, np.array([{}], dtype=object), allow_pickle=True)
+
+
+def save_pages(path):
+    pages = [Image.fromarray(LABELS.astype(np.int32)) for _ in range(2)]
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+
+
+FOREGROUND = np.where(LABELS > 0, 255, 0).astype(np.uint8)  # 4 parts: 7, 7, 300, 2
+BAD = {
+    'foreground mask': ('a.png', FOREGROUND, 'one label, 255, in 4 parts: a foreground mask'),
+    'colours': ('a.png', np.zeros((4, 6, 3), np.uint8), 'array of shape (4, 6, 3)'),
+    'another size': ('a.png', np.zeros((6, 4), np.uint8), '4 x 6 px, expected 6 x 4 px'),
+    'negative': ('a.npy', LABELS - 1, 'label -1, expected labels from 0'),
+    'not whole': ('a.npy', LABELS / 2, 'not whole'),
+    'not finite': ('a.npy', LABELS * np.nan, 'not whole'),
+    'texts': ('a.npy', LABELS.astype(str), 'expected whole numbers'),
+    'pickled': ('a.npy', save_pickled, 'not readable'),
+    'pages': ('a.tif', save_pages, '2 pages, expected one'),
+    'no TIFF': ('a.tif', lambda path: path.write_bytes(b'II*\0 no'), 'not readable'),
+    'empty file': ('a.npy', lambda path: path.write_bytes(b''), 'not readable'),
+}
+
+
+@pytest.mark.parametrize('case', BAD)
+def test_bad_label_map_is_named(raw, capsys, case):
+    name, content, message = BAD[case]
+    (raw / 'labels/a.png').unlink()
+    path = raw / 'labels' / name
+    if callable(content):
+        content(path)
+    else:
+        write_labels(path, content)
+    assert run(raw) == 2
+    error = capsys.readouterr().err
+    assert f'{path}: ' in error
+    assert message in error
+    assert not (raw.parent / 'out').exists()
+
+
+def test_types_file(raw):
+    text = 'file_name,label,type\na.png,2,dead\na.png,7,other\na.png,300,dead\n'
+    (raw / 'types.csv').write_text(text)
+    assert run(raw, '--classes', 'dead', 'rest=other') == 0
+    entries = annotations(raw)
+    assert [entry['type'] for entry in entries] == ['dead', 'other', 'dead']
+    assert [entry['category_id'] for entry in entries] == [1, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('name,label\n', "header ['name', 'label']"),
+        ('file_name,label,type\na.png,x,dead\n', 'line 2 is'),
+        ('file_name,label,type\na.png,2,dead\n', 'label 7 has pixels but no type'),
+    ],
+)
+def test_bad_types_file(raw, capsys, text, message):
+    (raw / 'types.csv').write_text(text)
+    assert run(raw) == 2
+    assert message in capsys.readouterr().err
+
+
+def turned(path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new('RGB', LABELS.shape[::-1]).save(path, exif=exif)
+
+
+def stack(path):
+    pages = [Image.new('RGB', LABELS.shape[::-1]) for _ in range(3)]
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+
+
+@pytest.mark.parametrize(
+    ('name', 'save', 'message'),
+    [
+        ('a.jpg', turned, 'EXIF orientation 6'),
+        ('a.tif', stack, '3 pages'),
+        ('a.png', lambda path: cv2.imwrite(str(path), LABELS.astype(np.uint16)), 'uint16'),
+        ('a.bmp', lambda path: path.write_bytes(b'BM'), 'not readable'),
+    ],
+)
+def test_bad_picture_is_named(raw, capsys, name, save, message):
+    (raw / 'images/a.png').unlink()
+    save(raw / 'images' / name)
+    assert run(raw) == 2
+    assert f'{name}: {message}' in capsys.readouterr().err
+
+
+def test_pictures_are_copied_or_become_png(raw):
+    pixels = np.random.default_rng(0).integers(0, 256, (*LABELS.shape, 3), dtype=np.uint8)
+    for name in ('b.jpg', 'c.tif', 'd.bmp'):
+        assert cv2.imwrite(str(raw / 'images' / name), pixels)
+        write_labels(raw / f'labels/{name[0]}.png', LABELS.astype(np.uint16))
+    assert run(raw) == 0
+    out = raw.parent / 'out/train'
+    assert sorted(path.name for path in out.iterdir()) == ['a.png', 'b.jpg', 'c.png', 'd.png']
+    for name in ('a.png', 'b.jpg'):
+        assert (out / name).read_bytes() == (raw / 'images' / name).read_bytes()
+    for name in ('c.png', 'd.png'):
+        assert (cv2.imread(str(out / name)) == pixels).all()
+
+
+def test_two_files_of_one_name(raw, capsys):
+    write_image(raw / 'images/a.bmp')
+    assert run(raw) == 2
+    assert 'a.png: same name as' in capsys.readouterr().err
+
+
+def test_names_that_differ_in_case_only(raw, capsys):
+    write_image(raw / 'images/A.png')
+    write_labels(raw / 'labels/A.png', LABELS.astype(np.uint16))
+    assert run(raw) == 2
+    assert 'a.png: would become a.png as' in capsys.readouterr().err
+
+
+def test_pattern_outside(raw, capsys):
+    assert run(raw, '--images', '/etc/*') == 2
+    assert 'expected a pattern under' in capsys.readouterr().err
