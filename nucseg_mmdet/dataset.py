@@ -12,7 +12,7 @@ from nucseg_mmdet.errors import UserError
 
 @DATASETS.register_module()
 class NucleiDataset(CocoDataset):
-    """COCO-format data set with the single class ``nucleus``.
+    """COCO-format data set of nuclei, by default with the single class ``nucleus``.
 
     ``CocoDataset`` skips boxes thinner than 1 px without a word. A nucleus cut
     by a tile border can be that thin, so the number of skipped ones is logged.
@@ -21,8 +21,9 @@ class NucleiDataset(CocoDataset):
         num_skipped: annotations left out of the last load.
 
     Raises:
-        UserError: an image file is missing, or the truth is RLE: with ``poly2mask=False``
-            mmdet would drop its masks silently.
+        UserError: an image file is missing, a nucleus is of a class that the config does not
+            have, or the truth is RLE: with ``poly2mask=False`` mmdet would drop its masks
+            silently.
     """
 
     METAINFO: ClassVar[dict] = dict(classes=('nucleus',), palette=[(220, 20, 60)])
@@ -44,6 +45,12 @@ class NucleiDataset(CocoDataset):
         annotations, instances = raw_data_info['raw_ann_info'], data_info['instances']
         self.num_skipped += len(annotations) - len(instances)
         for annotation in annotations:
+            if annotation['category_id'] not in self.cat_ids:
+                raise UserError(
+                    f'{self.ann_file}: annotation {annotation["id"]} is of category '
+                    f'{annotation["category_id"]}, which is none of the classes of the config, '
+                    f'{", ".join(self.metainfo["classes"])}'
+                )
             if not isinstance(annotation.get('segmentation'), list):
                 raise UserError(
                     f'{self.ann_file}: annotation {annotation["id"]} has no polygons, expected '

@@ -64,7 +64,7 @@ def hold_out_fold(cfg: Config, fold: int) -> None:
     loader = cfg.test_dataloader
     loader.dataset.ann_file = held_out
     loader.dataset.data_prefix = dict(img='train/')
-    for evaluator in _as_list(cfg.test_evaluator):
+    for evaluator in as_list(cfg.test_evaluator):
         evaluator.ann_file = str(Path(cfg.data_root, held_out))
     cfg.val_dataloader = copy.deepcopy(loader)
     cfg.val_evaluator = copy.deepcopy(cfg.test_evaluator)
@@ -73,7 +73,8 @@ def hold_out_fold(cfg: Config, fold: int) -> None:
     cfg.default_hooks.checkpoint.rule = 'greater'
 
 
-def _as_list(node: dict | list | None) -> list[dict]:
+def as_list(node: dict | list | None) -> list[dict]:
+    """The evaluators of a config, which may be one, several or none."""
     return node if isinstance(node, list) else [node] if node else []
 
 

@@ -1,7 +1,8 @@
 """Training images as the network gets them, nuclei outlined: python tools/browse_data.py CONFIG.
 
 Every image goes through the config's training pipeline, so that resizing, crops, flips and
-stain changes show, and whether the truth follows them.
+stain changes show, and whether the truth follows them. --stats measures the data instead:
+sizes against the anchors, crowding, stain, and warns where the config does not fit.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
 from tqdm import tqdm
 
-from nucseg_mmdet import run_config
+from nucseg_mmdet import data_stats, run_config
 from nucseg_mmdet.draw import draw_outlines
 from nucseg_mmdet.errors import exit_code
 from nucseg_mmdet.masks import mask_to_outlines
@@ -31,6 +32,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--out', type=Path, required=True, help='folder of the PNG files')
     parser.add_argument('--data-root', type=Path, help='folder that tools/prepare_data.py made')
     parser.add_argument('--number', type=int, help='how many images, default: all')
+    parser.add_argument(
+        '--stats', action='store_true', help='report on all images; stats.png in the folder'
+    )
     parser.add_argument('--seed', type=int, default=0, help='of the random steps')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
     return parser.parse_args(argv)
@@ -47,6 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     set_random_seed(args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
+    if args.stats:
+        stats = data_stats.collect(cfg, dataset)
+        data_stats.plot(stats, args.out / 'stats.png')
+        print(data_stats.format_stats(stats))
+        return 0
     indices = range(min(args.number or len(dataset), len(dataset)))
     for index in tqdm(indices, 'images', disable=None):
         packed = dataset[index]

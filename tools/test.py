@@ -70,8 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             f'{ann_file}: has no nuclei to score against; --format-only writes answer.json, '
             '--fold N scores held-out training images'
         )
-    else:
-        cfg.test_evaluator.out = str(Path(cfg.work_dir, f'{ann_file.stem}_results.json'))
+    for evaluator in run_config.as_list(cfg.test_evaluator):
+        if evaluator.type == 'NucleiMetric':
+            evaluator.out = str(Path(cfg.work_dir, f'{ann_file.stem}_results.json'))
     if args.show_dir:
         cfg.custom_hooks.append(
             dict(type='OutlineHook', out_dir=str(args.show_dir), score_thr=args.show_score_thr)

@@ -1,0 +1,400 @@
+"""What a data set holds, and whether a config fits it: sizes, anchors, crowding, stain.
+
+Sizes count twice: in the image files, and as the network gets them, after the training
+pipeline (resized, cropped, ...), which is what anchors must match.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from matplotlib.figure import Figure
+from mmdet.registry import TASK_UTILS
+from mmdet.structures.bbox import get_box_tensor
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from scipy.spatial import cKDTree
+
+from nucseg_mmdet.errors import UserError
+from nucseg_mmdet.stain import UnfitImageError, measure_stains
+
+PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
+ANCHOR_IOU = (0.5, 0.7)
+MIN_MATCHED = 0.9  # of the nuclei with an anchor of IoU 0.5; below it, a warning
+MAX_SUPPRESSED = 0.01  # of the nuclei that non-maximum suppression would take; above, a warning
+MIN_BRIGHTNESS = 80  # median grey value; the glass of a slide is bright, fluorescence dark
+
+
+class Anchors(NamedTuple):
+    """The anchors of a config.
+
+    Attributes:
+        base: float, (A, 4) for each level; xyxy at the grid's first place, px.
+        strides: x, y for each level, px.
+        divisor: images are padded to a multiple of this, px.
+    """
+
+    base: list[np.ndarray]
+    strides: list[tuple[int, int]]
+    divisor: int
+
+
+class Field(NamedTuple):
+    """An image file and its nuclei.
+
+    Attributes:
+        name: of the file.
+        height: px.
+        width: px.
+        boxes: float, (N, 4), xyxy, px.
+        areas: float, (N,), of the masks, px.
+        stain: 99th percentile of haematoxylin and of eosin; None where it is not measurable.
+        brightness: median grey value, 0 to 255.
+    """
+
+    name: str
+    height: int
+    width: int
+    boxes: np.ndarray
+    areas: np.ndarray
+    stain: tuple[float, float] | None
+    brightness: float
+
+
+class View(NamedTuple):
+    """An image as the network gets it: boxes float, (N, 4), xyxy, px; height, width in px."""
+
+    boxes: np.ndarray
+    height: int
+    width: int
+
+
+class Stats(NamedTuple):
+    """All that a report tells.
+
+    Attributes:
+        fields: the image files.
+        views: one for each image file.
+        anchors: of the config.
+        best_iou: float, (M,), of each nucleus in the views with its best anchor.
+        suppressed: bool, (N,), by nucleus of the files: its box overlaps another's by more
+            than the config's non-maximum suppression allows.
+        spacing: float, (N,), distance to the next nucleus, centre to centre, in units of the
+            nucleus' diameter; infinite for a nucleus alone.
+        warnings: a line for each thing in the config that does not fit.
+    """
+
+    fields: list[Field]
+    views: list[View]
+    anchors: Anchors
+    best_iou: np.ndarray
+    suppressed: np.ndarray
+    spacing: np.ndarray
+    warnings: list[str]
+
+
+def collect(cfg: Config, dataset: BaseDataset) -> Stats:
+    """Measure the training data of a config.
+
+    Args:
+        cfg: of a two-stage detector with an ``AnchorGenerator``.
+        dataset: built from ``cfg.train_dataloader.dataset``.
+
+    Raises:
+        UserError: the data has no nucleus of the classes.
+    """
+    fields = [_field(dataset.get_data_info(index)) for index in range(len(dataset))]
+    classes = dataset.metainfo['classes']
+    if not sum(len(field.boxes) for field in fields):
+        names = ', '.join(_category_names(Path(dataset.ann_file)))
+        raise UserError(
+            f'{dataset.ann_file}: no nucleus of the classes {", ".join(classes)}, has {names}'
+        )
+    views = [_view(dataset[index]) for index in range(len(dataset))]
+    anchors = read_anchors(cfg)
+    best = [
+        best_anchor_iou(view.boxes, anchors, view.height, view.width)
+        for view in views
+        if len(view.boxes)
+    ]
+    threshold = cfg.model.test_cfg.rcnn.nms.iou_threshold
+    stats = Stats(
+        fields,
+        views,
+        anchors,
+        np.concatenate([np.zeros(0), *best]),
+        np.concatenate([overlapping(field.boxes, threshold) for field in fields]),
+        np.concatenate([spacing(field.boxes, field.areas) for field in fields]),
+        [],
+    )
+    stats.warnings.extend(_class_warnings(cfg, Path(dataset.ann_file), classes))
+    stats.warnings.extend(_fit_warnings(cfg, stats))
+    return stats
+
+
+def _field(info: dict) -> Field:
+    image = cv2.imread(info['img_path'])
+    if image is None:
+        raise UserError(f'{info["img_path"]}: not readable, expected an image')
+    try:
+        stain = tuple(measure_stains(image[..., ::-1]).maxima.tolist())
+    except UnfitImageError:
+        stain = None
+    return Field(
+        Path(info['img_path']).name,
+        info['height'],
+        info['width'],
+        np.array([instance['bbox'] for instance in info['instances']], float).reshape(-1, 4),
+        np.array([polygon_area(instance['mask']) for instance in info['instances']]),
+        stain,
+        float(np.median(image)),
+    )
+
+
+def polygon_area(polygons: Sequence[Sequence[float]]) -> float:
+    """The area inside disjoint polygons ``[x0, y0, x1, y1, ...]``, px."""
+    area = 0.0
+    for polygon in polygons:
+        x, y = np.reshape(polygon, (-1, 2)).T
+        area += abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2
+    return area
+
+
+def _view(packed: dict) -> View:
+    boxes = get_box_tensor(packed['data_samples'].gt_instances.bboxes)
+    height, width = packed['inputs'].shape[-2:]
+    return View(boxes.numpy().astype(float).reshape(-1, 4), height, width)
+
+
+def read_anchors(cfg: Config) -> Anchors:
+    """The anchors that a config's RPN puts on every place of its grids."""
+    generator = TASK_UTILS.build(cfg.model.rpn_head.anchor_generator)
+    return Anchors(
+        [base.numpy().astype(float) for base in generator.base_anchors],
+        generator.strides,
+        cfg.model.data_preprocessor.get('pad_size_divisor', 1),
+    )
+
+
+def best_anchor_iou(boxes: np.ndarray, anchors: Anchors, height: int, width: int) -> np.ndarray:
+    """The IoU of each box with the anchor that fits it best.
+
+    An anchor of a given size overlaps a box most at the place of its grid that is nearest to
+    the box, in x and in y apart, so one place a size is enough.
+
+    Args:
+        boxes: float, (N, 4), xyxy, px.
+        anchors: of the config.
+        height: of the image before padding, px.
+        width: of the image before padding, px.
+
+    Returns:
+        float, (N,), 0 to 1.
+    """
+    low, high = boxes[:, :2], boxes[:, 2:]
+    area = (high - low).prod(axis=1)
+    padded = -(-np.array([width, height]) // anchors.divisor) * anchors.divisor
+    best = np.zeros(len(boxes))
+    for base, stride in zip(anchors.base, anchors.strides, strict=True):
+        last = -(-padded // stride) - 1  # of the grid's places, counted from 0
+        for anchor in base:
+            offset = (low + high - anchor[:2] - anchor[2:]) / 2
+            shift = np.clip(np.rint(offset / stride), 0, last) * stride
+            sides = np.minimum(high, anchor[2:] + shift) - np.maximum(low, anchor[:2] + shift)
+            shared = np.clip(sides, 0, None).prod(axis=1)
+            union = area + (anchor[2:] - anchor[:2]).prod() - shared
+            best = np.maximum(best, shared / union)
+    return best
+
+
+def overlapping(boxes: np.ndarray, threshold: float) -> np.ndarray:
+    """Which boxes overlap another one with an IoU above the threshold: bool, (N,).
+
+    Args:
+        boxes: float, (N, 4), xyxy, px.
+        threshold: IoU.
+    """
+    found = np.zeros(len(boxes), bool)
+    if len(boxes) < 2:
+        return found
+    # Boxes overlap only where their centres are no further apart than the longest side.
+    reach = (boxes[:, 2:] - boxes[:, :2]).max()
+    tree = cKDTree((boxes[:, :2] + boxes[:, 2:]) / 2)
+    pairs = tree.query_pairs(reach, p=np.inf, output_type='ndarray')
+    one, other = boxes[pairs[:, 0]], boxes[pairs[:, 1]]
+    sides = np.minimum(one[:, 2:], other[:, 2:]) - np.maximum(one[:, :2], other[:, :2])
+    shared = np.clip(sides, 0, None).prod(axis=1)
+    areas = [(part[:, 2:] - part[:, :2]).prod(axis=1) for part in (one, other)]
+    found[pairs[shared > threshold * (sum(areas) - shared)]] = True
+    return found
+
+
+def spacing(boxes: np.ndarray, areas: np.ndarray) -> np.ndarray:
+    """Distance from each nucleus to the next one, in units of its diameter.
+
+    Args:
+        boxes: float, (N, 4), xyxy, px.
+        areas: float, (N,), px.
+
+    Returns:
+        float, (N,), between the centres of the boxes; infinite for a nucleus alone.
+    """
+    if len(boxes) < 2:
+        return np.full(len(boxes), np.inf)
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    return cKDTree(centres).query(centres, k=2)[0][:, 1] / diameters(areas)
+
+
+def diameters(areas: np.ndarray) -> np.ndarray:
+    """Diameters of circles of these areas, px."""
+    return np.sqrt(4 * areas / np.pi)
+
+
+def _class_warnings(cfg: Config, ann_file: Path, classes: Sequence[str]) -> list[str]:
+    names = _category_names(ann_file)
+    head = cfg.model.roi_head
+    counts = {
+        'roi_head.bbox_head.num_classes': head.bbox_head.num_classes,
+        'roi_head.mask_head.num_classes': head.mask_head.num_classes,
+    }
+    warnings = [
+        f'{key} is {count}, the data set has {len(classes)} classes: {", ".join(classes)}'
+        for key, count in counts.items()
+        if count != len(classes)
+    ]
+    for name in sorted(set(names) - set(classes)):
+        warnings.append(f'category {name} of {ann_file.name} is no class of the config: left out')
+    for name in sorted(set(classes) - set(names)):
+        warnings.append(f'class {name} is no category of {ann_file.name}')
+    return warnings
+
+
+def _category_names(ann_file: Path) -> list[str]:
+    return [category['name'] for category in json.loads(ann_file.read_text())['categories']]
+
+
+def _fit_warnings(cfg: Config, stats: Stats) -> list[str]:
+    warnings = []
+    missed = np.mean(stats.best_iou < ANCHOR_IOU[0]) if stats.best_iou.size else 0.0
+    if missed > 1 - MIN_MATCHED:
+        sides, sizes = box_sides(stats.views), anchor_sizes(stats.anchors)
+        warnings.append(
+            f'{missed:.0%} of the nuclei have no anchor with IoU {ANCHOR_IOU[0]}: anchors are '
+            f'{sizes[0]:.0f} to {sizes[-1]:.0f} px, nuclei {np.percentile(sides, 5):.0f} to '
+            f'{np.percentile(sides, 95):.0f} px as the network gets them; change '
+            'rpn_head.anchor_generator.scales, or enlarge the images'
+        )
+    fullest = max(stats.fields, key=lambda field: len(field.boxes))
+    test_cfg = cfg.model.test_cfg
+    for part in ('rpn', 'rcnn'):
+        limit = test_cfg[part].max_per_img
+        if len(fullest.boxes) > limit:
+            over = sum(len(field.boxes) > limit for field in stats.fields)
+            warnings.append(
+                f'test_cfg.{part}.max_per_img is {limit}: {over} of {len(stats.fields)} images '
+                f'have more nuclei, {fullest.name} {len(fullest.boxes):,}'
+            )
+    if stats.suppressed.mean() > MAX_SUPPRESSED:
+        warnings.append(
+            f'{stats.suppressed.mean():.1%} of the nuclei have a neighbour whose box overlaps '
+            f'theirs by more than test_cfg.rcnn.nms.iou_threshold '
+            f'({test_cfg.rcnn.nms.iou_threshold}): one of the two is lost at test'
+        )
+    dark = [field.name for field in stats.fields if field.brightness < MIN_BRIGHTNESS]
+    if dark:
+        warnings.append(f'{len(dark)} images are dark, as fluorescence is, first {dark[0]}')
+    unfit = [field.name for field in stats.fields if field.stain is None]
+    if unfit:
+        warnings.append(f'{len(unfit)} images show no two stains, first {unfit[0]}')
+    return warnings
+
+
+def box_sides(views: Sequence[View]) -> np.ndarray:
+    """Square roots of the areas of the boxes in the views, px: what anchor sizes compare to."""
+    boxes = np.concatenate([view.boxes for view in views])
+    return np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
+
+
+def anchor_sizes(anchors: Anchors) -> list[float]:
+    """Square roots of the areas of the anchors, each size once, ascending, px."""
+    base = np.concatenate(anchors.base)
+    sizes = np.sqrt((base[:, 2:] - base[:, :2]).prod(axis=1))
+    return np.unique(sizes.round(3)).tolist()
+
+
+def format_stats(stats: Stats) -> str:
+    """Lay the report out as text."""
+    fields = stats.fields
+    counts = np.array([len(field.boxes) for field in fields])
+    pixels = np.array([field.height * field.width for field in fields])
+    areas = np.concatenate([field.areas for field in fields])
+    sizes = sorted({(field.width, field.height) for field in fields})
+    covered = areas.sum() / pixels.sum()
+    shares = [np.mean(stats.best_iou >= iou) if stats.best_iou.size else 0 for iou in ANCHOR_IOU]
+    stains = np.array([field.stain for field in fields if field.stain]).reshape(-1, 2)
+    rows = [
+        ('images', f'{len(fields)}, {_span([w for w, _ in sizes])} x '
+                   f'{_span([h for _, h in sizes])} px'),
+        ('nuclei', f'{counts.sum():,}; {_span(counts.tolist())} an image, '
+                   f'median {np.median(counts):.0f}'),
+        ('percentiles', '  '.join(f'{p:>5}' for p in PERCENTILES)),
+        ('diameter, px of the file', _percentiles(diameters(areas))),
+        ('box side, px in the network', _percentiles(box_sides(stats.views))),
+        ('anchor sizes, px', ' '.join(f'{size:.0f}' for size in anchor_sizes(stats.anchors))),
+        *((f'with an anchor of IoU {iou}', f'{share:.1%} of the nuclei')
+          for iou, share in zip(ANCHOR_IOU, shares, strict=True)),
+        ('nuclei on a million px', _span(np.rint(1e6 * counts / pixels).astype(int).tolist())),
+        ('covered by nuclei', f'{covered:.1%}'),
+        ('to the next nucleus', f'{np.median(stats.spacing):.2f} diameters (median)'),
+        ('boxes that suppress one another', f'{stats.suppressed.mean():.2%} of the nuclei'),
+        *((f'{name}, 99th percentile', _percentiles(stains[:, column], '5.2f'))
+          for column, name in enumerate(('haematoxylin', 'eosin')) if len(stains)),
+    ]  # fmt: skip
+    width = max(len(name) for name, _ in rows)
+    lines = [f'{name.ljust(width)}  {value}' for name, value in rows]
+    return '\n'.join([*lines, *(f'warning: {line}' for line in stats.warnings)])
+
+
+def _span(values: Sequence[int]) -> str:
+    low, high = min(values), max(values)
+    return f'{low:,}' if low == high else f'{low:,} to {high:,}'
+
+
+def _percentiles(values: np.ndarray, style: str = '5.1f') -> str:
+    if not values.size:
+        return '-'
+    return '  '.join(f'{value:{style}}' for value in np.percentile(values, PERCENTILES))
+
+
+def plot(stats: Stats, path: Path) -> None:
+    """Draw the report: sizes and anchors, best IoU, nuclei an image, stain."""
+    figure = Figure(figsize=(11, 8), layout='constrained')
+    size_axes, iou_axes, count_axes, stain_axes = figure.subplots(2, 2).flat
+    sides, sizes = box_sides(stats.views), anchor_sizes(stats.anchors)
+    edges = np.geomspace(max(1, min(sides.min(), sizes[0])), max(sides.max(), sizes[-1]) * 1.1, 60)
+    size_axes.hist(sides, edges, color='tab:blue')
+    for size in sizes:
+        size_axes.axvline(size, color='tab:red', linewidth=1)
+    size_axes.set(
+        xscale='log',
+        xlabel='box side in the network, px',
+        ylabel='nuclei',
+        title='sizes; anchors red',
+    )
+    iou_axes.hist(stats.best_iou, np.linspace(0, 1, 51), cumulative=-1, density=True)
+    for iou in ANCHOR_IOU:
+        iou_axes.axvline(iou, color='tab:red', linewidth=1)
+    iou_axes.set(
+        xlabel='IoU with the best anchor', ylabel='share of nuclei', title='at least this IoU'
+    )
+    count_axes.hist([len(field.boxes) for field in stats.fields], 30, color='tab:blue')
+    count_axes.set(xlabel='nuclei in the image', ylabel='images', title='crowding')
+    stains = np.array([field.stain for field in stats.fields if field.stain]).reshape(-1, 2)
+    stain_axes.scatter(stains[:, 0], stains[:, 1], s=12)
+    stain_axes.set(
+        xlabel='haematoxylin', ylabel='eosin', title='stain of the images, 99th percentile'
+    )
+    figure.savefig(path, dpi=110)
