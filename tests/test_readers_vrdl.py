@@ -72,6 +72,15 @@ def test_written_records(raw):
     assert (raw.parent / 'out/test/t.png').read_bytes() == (raw / 'test/t.png').read_bytes()
 
 
+def test_several_processes_write_the_same(raw, tmp_path):
+    assert run(raw) == 0
+    assert prepare_data.main(['vrdl', str(raw), str(tmp_path / 'two'), '--workers=2']) == 0
+    one, two = (
+        folder / 'annotations/train.json' for folder in (raw.parent / 'out', tmp_path / 'two')
+    )
+    assert one.read_text() == two.read_text()
+
+
 def test_truth_is_lossless(raw_data, data_root):
     truth = read(data_root / 'annotations/train.json')
     names = {image['id']: image['file_name'].removesuffix('.png') for image in truth['images']}

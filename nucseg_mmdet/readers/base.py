@@ -14,6 +14,7 @@ what they cannot read.
 
 import functools
 import json
+import multiprocessing
 import os
 import shutil
 from collections import Counter
@@ -238,7 +239,12 @@ def in_processes(
     function: Callable[[Entry], Result], entries: Sequence[Entry], workers: int | None
 ) -> Iterator[Result]:
     """Call a module-level function on each entry, in processes; results come in order."""
-    with ProcessPoolExecutor(workers or os.cpu_count(), initializer=_one_thread) as pool:
+    if workers == 1:
+        yield from map(function, entries)
+        return
+    # spawn: a forked process would inherit the locks of OpenMP's threads, and hang.
+    context = multiprocessing.get_context('spawn')
+    with ProcessPoolExecutor(workers or os.cpu_count(), context, _one_thread) as pool:
         try:
             yield from pool.map(function, entries)
         finally:
