@@ -205,7 +205,7 @@ class RunCardHook(Hook):
         else:
             peak = dict(peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
         seconds = self.seconds_before + time.monotonic() - self.started
-        return dict(iteration=iteration, train_seconds=round(seconds, 1), **peak)
+        return dict(iteration=iteration, train_seconds=round(seconds, 3), **peak)
 
     @staticmethod
     def _read(runner: Runner) -> dict:
