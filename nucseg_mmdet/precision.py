@@ -18,11 +18,14 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.runner import Runner
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from nucseg_mmdet.errors import UserError
 
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 PREDICTORS = ('rpn_cls', 'rpn_reg', 'fc_cls', 'fc_reg', 'conv_logits')  # their output: float32
+CAST_LEVELS = WeakTensorKeyDictionary()  # FPN level -> as RoIAlign takes it
+RASTER = 8  # px; height of the rows in which RoIs are visited
 EXACT = ('fc_cls', 'fc_reg')  # their arithmetic too, when testing; it costs next to nothing
 
 
@@ -53,6 +56,9 @@ def prepare_for_inference(model: nn.Module, precision: str) -> nn.Module:
             exact = name.rpartition('.')[2] in EXACT
             module.to(torch.float32 if exact else DTYPES[precision])
             module.register_forward_pre_hook(_cast_to_weight)
+        elif isinstance(module, BaseRoIExtractor) and device == 'cpu':
+            module.register_forward_pre_hook(_sort_rois)
+            module.register_forward_hook(_restore_order)
     return keep_results_float32(model).to(memory_format=torch.channels_last)
 
 
@@ -77,10 +83,33 @@ def _cast_output(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
     return output.float()
 
 
+def _sort_rois(module: nn.Module, args: tuple) -> tuple:
+    # Neighbours in the image one after the other: RoIAlign finds their features in the cache.
+    features, rois, *rest = args
+    image, x, y = rois[:, :3].double().unbind(1)
+    module.order = (image * 1e12 + (y / RASTER).floor() * 1e6 + x).argsort()
+    return (features, rois[module.order], *rest)
+
+
+def _restore_order(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+    restored = torch.empty_like(output)
+    restored[module.order] = output
+    return restored
+
+
 def _cast_features(module: nn.Module, args: tuple) -> tuple:
-    # mmcv's RoIAlign reads the memory as it lies, and expects channels first.
     features, *rest = args
-    return (tuple(level.float().contiguous() for level in features), *rest)
+    return (tuple(_cast_level(level) for level in features), *rest)
+
+
+def _cast_level(level: Tensor) -> Tensor:
+    # mmcv's RoIAlign reads the memory as it lies, and expects channels first. Boxes and masks
+    # are read from the same levels, so that each is cast once and kept while it lives.
+    if level.dtype == torch.float32 and level.is_contiguous():
+        return level
+    if level not in CAST_LEVELS:
+        CAST_LEVELS[level] = level.float().contiguous()
+    return CAST_LEVELS[level]
 
 
 @HOOKS.register_module()
