@@ -147,7 +147,7 @@ def load_torch(path: Path, also: Sequence = (), map_location: Any = 'cpu') -> An
     try:
         with torch.serialization.safe_globals(admitted):
             return torch.load(path, map_location=map_location, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
         asked = re.search(r'GLOBAL (\S+)', str(error))  # of a message of many lines
         reason = f'{asked[1]} is not admitted' if asked else 'damaged, or of another kind'
         raise UserError(

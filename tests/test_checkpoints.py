@@ -74,6 +74,15 @@ def test_other_files_are_named(tmp_path, content, message):
         load_weights_only(str(tmp_path / 'a.pth'))
 
 
+@pytest.mark.parametrize('length', [100, 5_000, 300_000])
+def test_truncated_checkpoint_is_named(tmp_path, length):
+    path = tmp_path / 'a.pth'
+    torch.save(dict(state_dict=dict(weight=torch.ones(100_000))), path)  # some 400,000 bytes
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(UserError, match=r'a\.pth: not read'):
+        load_weights_only(str(path))
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(UserError, match='no such file'):
         load_weights_only(str(tmp_path / 'a.pth'))
