@@ -9,9 +9,11 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.runner.checkpoint import CheckpointLoader, get_external_models
 
+from nucseg_mmdet.coco_files import load_json
 from nucseg_mmdet.errors import UserError
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+COCO_KEYS = {'images', 'annotations', 'categories'}
 EVALUATORS = ('val_evaluator', 'test_evaluator')
 
 
@@ -79,14 +81,14 @@ def as_list(node: dict | list | None) -> list[dict]:
 
 
 def check_files(cfg: Config, *keys: str) -> None:
-    """Check that the data of some dataloaders is there.
+    """Check that the data of some dataloaders is there, and its annotations whole.
 
     Args:
         cfg: the config.
         keys: such as ``train_dataloader``.
 
     Raises:
-        UserError: an annotation file or an image folder is missing.
+        UserError: an annotation file or an image folder is missing, or the file is no COCO JSON.
     """
     for key in keys:
         for dataset in _datasets(cfg.get(key)):
@@ -97,6 +99,12 @@ def check_files(cfg: Config, *keys: str) -> None:
                         f'{path}: not there; tools/prepare_data.py makes the data, '
                         '--data-root names another folder'
                     )
+            content = load_json(root / dataset.ann_file)
+            if not isinstance(content, dict) or not content.keys() >= COCO_KEYS:
+                raise UserError(
+                    f'{root / dataset.ann_file}: no COCO JSON, expected images, annotations '
+                    'and categories'
+                )
 
 
 def _datasets(node: object) -> list[ConfigDict]:

@@ -202,6 +202,19 @@ class TestWrongInput:
         arguments = [CONFIG, '--data-root', tmp_path]
         self.check(capsys, train.main, arguments, f'{tmp_path}/annotations/train.json: not there')
 
+    @pytest.mark.parametrize(
+        ('content', 'message'),
+        [
+            ('{"images": [{"id"', 'train.json: found no valid JSON'),
+            ('[]', 'train.json: no COCO JSON'),
+        ],
+    )
+    def test_broken_annotations(self, capsys, tmp_path, content, message):
+        (tmp_path / 'annotations').mkdir()
+        (tmp_path / 'train').mkdir()
+        (tmp_path / 'annotations/train.json').write_text(content)
+        self.check(capsys, train.main, [CONFIG, '--data-root', tmp_path], message)
+
     def test_no_initial_weights(self, capsys, data_root, monkeypatch, tmp_path):
         monkeypatch.setenv('TORCH_HOME', str(tmp_path))
         config = next((ROOT / 'configs/vrdl').glob('*_e08-*.py'))
