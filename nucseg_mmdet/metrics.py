@@ -1,6 +1,7 @@
 """Evaluators: unpack mmdet's samples, leave the arithmetic to others."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -110,6 +111,8 @@ class NucleiMetric(ResultsMetric):
         truth = read_truth(Path(self.ann_file))
         flat = [result for _, of_image in results for result in of_image]
         if self.out:
-            Path(self.out).write_text(json.dumps(flat))
+            partial = Path(f'{self.out}.partial')
+            partial.write_text(json.dumps(flat))
+            os.replace(partial, self.out)
         detections = parse_results(flat, truth, 'predictions')
         return make_report(truth, detections, self.score_thr)['scores']
