@@ -38,7 +38,9 @@ class Nuclei(NamedTuple):
     centroids: np.ndarray
     measurements: np.ndarray
 
-    def __len__(self) -> int:
+    @property
+    def num(self) -> int:
+        """How many nuclei, N; ``len`` is that of the tuple."""
         return len(self.sizes)
 
     def take(self, index: np.ndarray) -> 'Nuclei':
