@@ -1,10 +1,34 @@
-"""Nuclei of an image that is seen tile by tile, each once and whole."""
+"""An image tile by tile: each nucleus once and whole, whichever tiles saw it.
 
-from collections.abc import Sequence
+Tiles overlap. The middle of each overlap is a *seam*; the seams around a tile bound its *core*,
+and the cores cover the image without overlap. Of a tile only nuclei that reach into its core
+count (``own``): the others are a neighbour's, which sees them further from its border, and
+whole if the overlap is twice as wide as they are. Two tiles can then give the same nucleus
+only if it crosses their seam, and there it is matched by its shape (``join``)::
+
+    row = concatenate(join((own(nuclei, grid, row, column) for ...), grid.seams_x, axis=0))
+    image = join((read_row(path) for path in rows), grid.seams_y, axis=1)
+
+Rows of tiles wait on disk as files, *shards*. ``join`` streams: it holds two of its parts.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
+import shapely
+from numpy.lib.npyio import NpzFile
 
+from nucseg_mmdet.errors import UserError
+
+SAME = 0.5  # of the smaller one's area, shared by two views of one nucleus
+PIECES = 0.1  # likewise, if both views are cut
+EDGE = 1  # px; a mask that comes so close to its tile's border is cut by it
 MEASUREMENTS = (
     'area_um2',
     'perimeter_um',
@@ -65,13 +89,22 @@ class Nuclei(NamedTuple):
     def moved(self, x: int, y: int) -> 'Nuclei':
         """Shift all by whole pixels."""
         return self._replace(
-            points=self.points + np.array([x, y], np.int32), centroids=self.centroids + [x, y]
+            points=self.points + np.array([x, y], np.int32),
+            centroids=self.centroids + np.array([x, y], float),
         )
 
+    def boxes(self) -> np.ndarray:
+        """The tight boxes: int32, (N, 4), xyxy, px."""
+        if not self.num:
+            return np.zeros((0, 4), np.int32)
+        first = np.cumsum(self.sizes, dtype=np.int64) - self.sizes
+        sides = [side.reduceat(self.points, first) for side in (np.minimum, np.maximum)]
+        return np.hstack(sides)
 
-def concatenate(parts: Sequence[Nuclei]) -> Nuclei:
-    """Put nuclei one after the other; without parts there are none."""
-    return Nuclei(*(np.concatenate(columns) for columns in zip(*[EMPTY, *parts], strict=True)))
+    def polygons(self) -> np.ndarray:
+        """Shapely polygons: object, (N,)."""
+        rings = np.repeat(np.arange(self.num), self.sizes)
+        return shapely.polygons(shapely.linearrings(self.points.astype(float), indices=rings))
 
 
 EMPTY = Nuclei(
@@ -81,3 +114,227 @@ EMPTY = Nuclei(
     np.zeros((0, 2)),
     np.zeros((0, len(MEASUREMENTS)), np.float32),
 )
+
+
+class Views(NamedTuple):
+    """Nuclei as some tiles saw them, px of the whole working image.
+
+    Attributes:
+        nuclei: N nuclei.
+        cut: bool, (N,); whether the border of a tile, not of the image, cuts the nucleus.
+    """
+
+    nuclei: Nuclei
+    cut: np.ndarray
+
+    def take(self, index: np.ndarray) -> 'Views':
+        return Views(self.nuclei.take(index), self.cut[index])
+
+
+def concatenate(parts: Sequence[Nuclei]) -> Nuclei:
+    """Put nuclei one after the other; without parts there are none."""
+    return Nuclei(*(np.concatenate(columns) for columns in zip(EMPTY, *parts, strict=True)))
+
+
+def concatenate_views(parts: Sequence[Views]) -> Views:
+    """Likewise with what the tiles cut."""
+    return Views(
+        concatenate([part.nuclei for part in parts]),
+        np.concatenate([np.zeros(0, bool), *(part.cut for part in parts)]),
+    )
+
+
+class Grid(NamedTuple):
+    """Tiles of one size that cover an image.
+
+    Attributes:
+        width: of every tile, px.
+        height: of every tile, px.
+        lefts: where the columns of tiles start, px.
+        tops: where the rows of tiles start, px.
+    """
+
+    width: int
+    height: int
+    lefts: list[int]
+    tops: list[int]
+
+    @property
+    def seams_x(self) -> list[int]:
+        """Seams between the columns, px."""
+        return _seams(self.lefts, self.width)
+
+    @property
+    def seams_y(self) -> list[int]:
+        """Seams between the rows, px."""
+        return _seams(self.tops, self.height)
+
+
+def make_grid(width: int, height: int, tile: int, overlap: int) -> Grid:
+    """Cover an image with as few tiles as it takes, all as small as that allows.
+
+    Args:
+        width: of the image, px.
+        height: of the image, px.
+        tile: largest side of a tile, px.
+        overlap: of neighbours at least, px; twice the largest nucleus.
+
+    Raises:
+        UserError: the overlap is negative or more than half a tile.
+    """
+    if not 0 <= 2 * overlap <= tile or tile < 1:
+        raise UserError(
+            f'tiles of {tile} px overlap by {overlap} px, expected 0 to {max(tile, 0) // 2} px'
+        )
+    (tile_width, lefts), (tile_height, tops) = (
+        _cover(length, tile, overlap) for length in (width, height)
+    )
+    return Grid(tile_width, tile_height, lefts, tops)
+
+
+def _cover(length: int, tile: int, overlap: int) -> tuple[int, list[int]]:
+    """Length of the tiles along an axis, and where they start."""
+    count = max(1, -(-(length - overlap) // (tile - overlap)))
+    size = -(-(length + (count - 1) * overlap) // count)
+    return size, [index * (length - size) // max(1, count - 1) for index in range(count)]
+
+
+def _seams(starts: list[int], size: int) -> list[int]:
+    return [(start + size + after) // 2 for start, after in pairwise(starts)]
+
+
+def own(nuclei: Nuclei, grid: Grid, row: int, column: int) -> Views:
+    """Keep of a tile's nuclei those that reach into its core.
+
+    Args:
+        nuclei: what was found in the tile, px of the tile.
+        grid: all tiles.
+        row: of the tile.
+        column: of the tile.
+    """
+    corner = np.array([grid.lefts[column], grid.tops[row]])
+    low, high = np.split(nuclei.boxes(), 2, axis=1)
+    reaches, cut = np.ones(nuclei.num, bool), np.zeros(nuclei.num, bool)
+    for axis, (index, seams, side) in enumerate(
+        [(column, grid.seams_x, grid.width), (row, grid.seams_y, grid.height)]
+    ):
+        if index > 0:
+            reaches &= high[:, axis] > seams[index - 1] - corner[axis]
+            cut |= low[:, axis] <= EDGE
+        if index < len(seams):
+            reaches &= low[:, axis] < seams[index] - corner[axis]
+            cut |= high[:, axis] >= side - EDGE
+    return Views(nuclei.moved(*corner), cut).take(np.flatnonzero(reaches))
+
+
+def join(parts: Iterable[Views], seams: Sequence[int], axis: int) -> Iterator[Views]:
+    """Join neighbouring parts over the seams between them; a nucleus that both have counts once.
+
+    Two views are of one nucleus if they share more than half the area of the smaller one. That
+    is so for every IoU above 1/3, and for a piece inside a whole. Of the two stays the whole
+    one rather than the cut one, then that whose centre is on its own side of the seam, then the
+    one with the higher score, then the first.
+
+    Args:
+        parts: one more than there are seams, in order, made by ``own`` or joined along the
+            other axis. A part is asked for when the one before has been joined.
+        seams: px.
+        axis: that the parts follow one another along, 0 for x, 1 for y.
+
+    Yields:
+        The parts without what their neighbours have.
+    """
+    parts = iter(parts)
+    first = next(parts)
+    for seam, second in zip(seams, parts, strict=True):
+        dropped = _find_repeated(first, second, seam, axis)
+        stays = np.ones(first.nuclei.num + second.nuclei.num, bool)
+        stays[dropped] = False
+        stays_first, stays_second = np.split(stays, [first.nuclei.num])
+        yield first.take(np.flatnonzero(stays_first))
+        first = second.take(np.flatnonzero(stays_second))
+    yield first
+
+
+def _find_repeated(first: Views, second: Views, seam: int, axis: int) -> list[int]:
+    """Of nuclei that two parts have, which to drop: indices into both, the second's after."""
+    reach = first.nuclei.boxes()[:, axis + 2]
+    start = second.nuclei.boxes()[:, axis]
+    # Only what crosses the seam meets nuclei of the other part.
+    near_first = np.flatnonzero(reach > start.min(initial=seam))
+    near_second = np.flatnonzero(start < reach.max(initial=seam))
+    if not near_first.size or not near_second.size:
+        return []
+    near = concatenate_views([first.take(near_first), second.take(near_second)])
+    index = np.append(near_first, near_second + first.nuclei.num)
+    is_second = np.arange(index.size) >= near_first.size
+
+    polygons = near.nuclei.polygons()
+    one, other = shapely.STRtree(polygons[is_second]).query(
+        polygons[~is_second], predicate='intersects'
+    )
+    other = other + near_first.size
+    areas = shapely.area(polygons)
+    shared = shapely.area(shapely.intersection(polygons[one], polygons[other]))
+    limit = np.where(near.cut[one] & near.cut[other], PIECES, SAME)
+    same = shared > limit * np.minimum(areas[one], areas[other])
+
+    at_home = (near.nuclei.centroids[:, axis] >= seam) == is_second
+    order = np.lexsort((index, -near.nuclei.scores, ~at_home, near.cut))
+    rank = np.empty_like(order)
+    rank[order] = np.arange(order.size)
+    pairs = np.sort(rank[np.stack([one[same], other[same]], axis=1)], axis=1)
+    dropped: set[int] = set()
+    for better, worse in pairs[np.lexsort(pairs.T[::-1])].tolist():
+        if better not in dropped:
+            dropped.add(worse)
+    return index[order[sorted(dropped)]].tolist()
+
+
+def write_row(path: Path, row: Views, broken: Sequence[tuple[int, str]] = ()) -> None:
+    """Keep a joined row of tiles as a shard, whole or not at all.
+
+    Args:
+        path: of the ``.npz`` file.
+        row: its nuclei.
+        broken: columns of tiles that could not be read, and why.
+    """
+    partial = path.with_name(f'.{path.name}.partial')
+    with partial.open('wb') as file:
+        np.savez(
+            file,
+            **row.nuclei._asdict(),
+            cut=row.cut,
+            broken=np.array([column for column, _ in broken], np.int32),
+            reasons=np.array([reason for _, reason in broken], np.str_),
+        )
+    os.replace(partial, path)
+
+
+def read_row(path: Path) -> Views:
+    """Read the nuclei of a shard.
+
+    Raises:
+        UserError: the file is missing or broken.
+    """
+    with _opened(path) as shard:
+        return Views(Nuclei(*(shard[name] for name in Nuclei._fields)), shard['cut'])
+
+
+def read_broken(path: Path) -> list[tuple[int, str]]:
+    """Read which tiles of a shard could not be read, and why.
+
+    Raises:
+        UserError: as ``read_row``.
+    """
+    with _opened(path) as shard:
+        return list(zip(shard['broken'].tolist(), shard['reasons'].tolist(), strict=True))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[NpzFile]:
+    try:
+        with np.load(path, allow_pickle=False) as shard:
+            yield shard
+    except (OSError, KeyError, ValueError, BadZipFile) as error:
+        raise UserError(f'{path}: no readable row of tiles ({error}); remove it') from None
