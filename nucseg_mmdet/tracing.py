@@ -1,0 +1,108 @@
+"""Masks that a network found in a tile become nuclei: disjoint, whole, traced and measured."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from nucseg_mmdet import rle
+from nucseg_mmdet.masks import mask_to_outlines
+from nucseg_mmdet.measure import measure
+from nucseg_mmdet.tiles import EMPTY, Nuclei
+
+LEFT = 0.5  # of a mask's pixels, that more certain ones must leave it
+
+
+def to_nuclei(rles: Sequence[dict], scores: np.ndarray, image: np.ndarray, mpp: float) -> Nuclei:
+    """Turn the masks of a tile into nuclei.
+
+    The network removes duplicates by their boxes only, so its masks overlap. Here, as in the
+    label maps that the scores are made of, a contested pixel belongs to the most certain mask:
+    areas add up, no stain is measured twice, and polygons, tables and label image show the same
+    nuclei. A mask that more certain ones leave less than half of its pixels is their duplicate
+    and is dropped; a label map would keep a sliver of it.
+
+    Args:
+        rles: N masks of the tile's size, COCO run lengths.
+        scores: float, (N,), 0 to 1.
+        image: uint8, (H, W, 3), RGB; the tile.
+        mpp: microns per pixel of the tile.
+    """
+    labels = rle.label_map(rles, *image.shape[:2], order=np.argsort(scores, kind='stable'))
+    left = np.bincount(labels.ravel(), minlength=len(rles) + 1)[1:]
+    kept = np.flatnonzero((left >= LEFT * rle.areas(rles)) & (left > 0))
+    if not kept.size:
+        return EMPTY
+    boxes = rle.boxes([rles[index] for index in kept])
+    strip, starts = _lay_out(labels, kept + 1, boxes)
+    _keep_whole_parts(strip, starts)
+
+    height = boxes[:, 3]
+    masks = [
+        strip[1 : 1 + rows, start : start + columns].astype(bool)
+        for start, columns, rows in zip(starts, boxes[:, 2], height, strict=True)
+    ]
+    centroids, measurements = measure(masks, boxes[:, :2], image, mpp)
+    points, sizes = _trace(strip, starts)
+    points += np.repeat(boxes[:, :2] - np.stack([starts, np.ones_like(starts)], 1), sizes, axis=0)
+    return Nuclei(
+        points.astype(np.int32),
+        sizes.astype(np.int32),
+        np.asarray(scores, np.float32)[kept],
+        centroids,
+        measurements,
+    )
+
+
+def _lay_out(
+    labels: np.ndarray, values: np.ndarray, boxes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Put nuclei of a label map side by side, one empty pixel around each.
+
+    Args:
+        labels: int, (H, W).
+        values: int, (N,), of the nuclei in the map.
+        boxes: int, (N, 4), xywh, px, around them.
+
+    Returns:
+        strip: uint8, (tallest + 2, all widths + N + 1), 0 or 1.
+        starts: int64, (N,), ascending; each nucleus' first column in the strip.
+    """
+    widths = boxes[:, 2] + 1
+    starts = np.cumsum(widths) - widths + 1
+    strip = np.zeros((boxes[:, 3].max() + 2, widths.sum() + 1), np.uint8)
+    for value, start, (x, y, width, height) in zip(
+        values.tolist(), starts.tolist(), boxes.tolist(), strict=True
+    ):
+        window = labels[y : y + height, x : x + width]
+        strip[1 : 1 + height, start : start + width] = window == value
+    return strip, starts
+
+
+def _keep_whole_parts(strip: np.ndarray, starts: np.ndarray) -> None:
+    """Leave of each nucleus its largest 4-connected part, and fill that part's holes, in place."""
+    count, parts, stats, _ = cv2.connectedComponentsWithStats(strip, connectivity=4)
+    area, owner = stats[1:, cv2.CC_STAT_AREA], stats[1:, cv2.CC_STAT_LEFT]
+    owner = np.searchsorted(starts, owner, 'right')
+    order = np.lexsort((np.arange(count - 1), -area, owner))  # of equal ones the first
+    _, first = np.unique(owner[order], return_index=True)
+    keeps = np.zeros(count, np.uint8)
+    keeps[order[first] + 1] = 1
+    np.take(keeps, parts, out=strip)
+    # Background that does not reach the empty border is a hole.
+    _, parts = cv2.connectedComponents(1 - strip, connectivity=4)
+    strip[parts != parts[0, 0]] = 1
+
+
+def _trace(strip: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Trace each nucleus of a strip, which has one part without holes.
+
+    Returns:
+        points: int64, (P, 2); x, y in the strip, one nucleus after the other.
+        sizes: int64, (N,); vertices of each.
+    """
+    rings = mask_to_outlines(strip)
+    order = np.argsort(np.searchsorted(starts, [ring[0] for ring in rings], 'right'))
+    rings = [rings[index] for index in order]
+    points = np.concatenate([np.array(ring, np.int64) for ring in rings]).reshape(-1, 2)
+    return points, np.array([len(ring) // 2 for ring in rings])

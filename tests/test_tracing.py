@@ -1,0 +1,97 @@
+"""Masks of a tile become nuclei: who keeps contested pixels, which part, and exact outlines."""
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+
+from nucseg_mmdet.masks import polygons_to_rle
+from nucseg_mmdet.tiles import MEASUREMENTS
+from nucseg_mmdet.tracing import to_nuclei
+
+SIZE = 40
+AREA = MEASUREMENTS.index('area_um2')
+
+
+def rectangle(left, top, right, bottom):
+    mask = np.zeros((SIZE, SIZE), bool)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+def traced(masks, scores, mpp=1.0):
+    rles = [coco_mask.encode(np.asfortranarray(mask, np.uint8)) for mask in masks]
+    image = np.full((SIZE, SIZE, 3), 200, np.uint8)
+    return to_nuclei(rles, np.array(scores), image, mpp)
+
+
+def rasterised(nuclei):
+    """The pixels inside each ring: what went in, if it had one part without holes."""
+    rings = np.split(nuclei.points, np.cumsum(nuclei.sizes)[:-1])
+    rles = [polygons_to_rle([ring.ravel().tolist()], SIZE, SIZE) for ring in rings]
+    return [coco_mask.decode(rle).astype(bool) for rle in rles]
+
+
+def test_the_more_certain_keeps_contested_pixels():
+    # 3 of 10 columns are contested.
+    one, other = rectangle(2, 5, 12, 15), rectangle(9, 5, 19, 15)
+    for scores, expected in [((0.6, 0.9), (70, 100)), ((0.9, 0.6), (100, 70))]:
+        found = traced([one, other], scores)
+        assert found.measurements[:, AREA].tolist() == list(expected)
+        assert sum(rasterised(found)).max() == 1
+        assert found.scores.tolist() == np.float32(scores).tolist()
+
+
+@pytest.mark.parametrize(('left', 'kept'), [(7, 2), (6, 1)])
+def test_what_is_covered_by_more_than_half_is_a_duplicate(left, kept):
+    # Of 10 columns 5 or 6 are covered.
+    found = traced([rectangle(2, 5, 12, 15), rectangle(left, 5, left + 10, 15)], [0.9, 0.6])
+    assert found.sizes.size == kept
+
+
+def test_the_largest_part_stays_and_holes_are_filled():
+    mask = rectangle(5, 5, 15, 15)
+    mask[8:10, 8:10] = False
+    mask |= rectangle(17, 5, 19, 8)  # a part of 6 px
+    mask[15, 15] = True  # touches at a corner only
+    found = traced([mask], [0.9], mpp=0.5)
+    assert found.points.tolist() == [[5, 5], [15, 5], [15, 15], [5, 15]]
+    assert found.measurements[:, AREA].tolist() == [25]  # 100 px of 0.25 square microns
+    assert found.centroids.tolist() == [[10, 10]]
+
+
+def test_a_hole_that_touches_the_outside_at_a_corner_is_filled():
+    mask = rectangle(5, 5, 9, 9)
+    mask[6, 6] = mask[5, 5] = False
+    found = traced([mask], [0.9])
+    mask[6, 6] = True
+    assert (rasterised(found)[0] == mask).all()
+
+
+def test_masks_at_the_border_of_the_tile():
+    masks = [rectangle(0, 0, 4, 4), rectangle(SIZE - 3, SIZE - 5, SIZE, SIZE)]
+    found = traced(masks, [0.9, 0.8])
+    assert (np.array(rasterised(found)) == masks).all()
+
+
+def test_random_masks_come_back():
+    rng = np.random.default_rng(0)
+    masks = []
+    for _ in range(60):
+        mask = rectangle(*(corner := rng.integers(0, 30, 2)), *(corner + rng.integers(2, 10, 2)))
+        masks.append(mask & (rng.random((SIZE, SIZE)) < 0.9))
+    masks = [mask for mask in masks if mask.any()]
+    for mask in masks:
+        found = traced([mask], [0.5])
+        (ring,) = rasterised(found)
+        assert found.sizes.size == 1
+        assert ring.sum() == found.measurements[0, AREA]
+        assert (ring & mask).sum() >= 0.5 * ring.sum()
+        y, x = np.nonzero(ring)
+        assert found.centroids[0] == pytest.approx([x.mean() + 0.5, y.mean() + 0.5], abs=1e-9)
+    together = rasterised(traced(masks, rng.random(len(masks))))
+    assert len(together) < len(masks)  # they lie on top of each other
+
+
+@pytest.mark.parametrize('masks', [[], [np.zeros((SIZE, SIZE), bool)]])
+def test_nothing_found(masks):
+    assert traced(masks, [0.9] * len(masks)).num == 0
