@@ -1,0 +1,173 @@
+"""What all writers share: the frame of the slide, and files written beside and renamed."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from nucseg_mmdet.errors import UserError
+from nucseg_mmdet.tiles import Nuclei
+
+CHUNK = 20_000  # nuclei written together; bounds the memory for their text
+
+
+class Target(NamedTuple):
+    """What nuclei belong to, and where their pixels lie in it.
+
+    Attributes:
+        name: of the slide or image, without suffix; names the files.
+        width: of the whole slide at full resolution, px.
+        height: likewise.
+        scale: full-resolution px per px of the nuclei.
+        mpp: microns per px of the nuclei.
+        region: x, y, width, height of the part that the nuclei's frame covers,
+            full-resolution px; all of the slide if None.
+        image_id: in COCO results.
+    """
+
+    name: str
+    width: int
+    height: int
+    scale: float
+    mpp: float
+    region: tuple[int, int, int, int] | None = None
+    image_id: int = 1
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """The region, or all of the slide: x, y, width, height, full-resolution px."""
+        return self.region or (0, 0, self.width, self.height)
+
+    @property
+    def slide_mpp(self) -> float:
+        """Microns per full-resolution px."""
+        return self.mpp / self.scale
+
+    def to_slide(self, points: np.ndarray) -> np.ndarray:
+        """Coordinates of the nuclei, (P, 2), in full-resolution px of the slide, float64."""
+        return points * self.scale + self.box[:2]
+
+    def to_pixels(self, points: np.ndarray) -> np.ndarray:
+        """Pixel edges, int64, (P, 2), between which lie the pixels whose centres a ring encloses.
+
+        The sides of a ring are upright or level at every scale, so moving its vertices to the
+        edges of full-resolution pixels is the same as asking for each pixel's centre.
+        """
+        edges = np.ceil(self.to_slide(points) - 0.5).astype(np.int64)
+        x, y, width, height = self.box
+        return np.clip(edges, (x, y), (x + width, y + height))
+
+
+class Options(NamedTuple):
+    """How to write.
+
+    Attributes:
+        compress: write GeoJSON as ``.geojson.gz``.
+        simplify: how far GeoJSON outlines may move to save vertices (Douglas-Peucker),
+            full-resolution px. 0 keeps every pixel edge.
+        image: reads the region for the overlay, uint8, (height, width, 3), RGB.
+    """
+
+    compress: bool = False
+    simplify: float = 0.0
+    image: Callable[[], np.ndarray] | None = None
+
+
+class Writer:
+    """One file of nuclei.
+
+    Attributes:
+        path: the file that ``finish`` and ``publish`` leave.
+    """
+
+    suffix: str
+
+    def __init__(self, out_dir: Path, target: Target, options: Options) -> None:
+        self.target, self.options = target, options
+        self.path = Path(out_dir, target.name + self.suffix)
+        self._partial = self.path.with_name(f'.{self.path.name}.partial')
+        self._count = 0
+        self._held = contextlib.ExitStack()  # what has to be closed beside the file
+        with self._told():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._partial.open('wb')
+        try:
+            with self._told():
+                self._start()
+        except BaseException:
+            self.abort()
+            raise
+
+    @classmethod
+    def obstacle(cls, target: Target) -> str | None:
+        """Why there can be no such file for this target, if so."""
+        return None
+
+    def write(self, nuclei: Nuclei) -> None:
+        """Add nuclei; they are numbered from 1 in the order of all calls."""
+        with self._told():
+            for start in range(0, nuclei.num, CHUNK):
+                part = nuclei.take(np.arange(start, min(start + CHUNK, nuclei.num)))
+                self._write(part, np.arange(part.num) + self._count + 1)
+                self._count += part.num
+
+    def finish(self) -> None:
+        """Complete the file, still beside its place."""
+        with self._told():
+            self._finish()
+            self._held.close()
+            self._file.close()
+
+    def publish(self) -> None:
+        """Move the finished file into place."""
+        with self._told():
+            os.replace(self._partial, self.path)
+
+    def close(self) -> None:
+        """Complete the file and move it into place."""
+        self.finish()
+        self.publish()
+
+    def abort(self) -> None:
+        """Leave nothing, unless the file is in place already."""
+        # What is still in the buffers may find no space.
+        with contextlib.suppress(OSError, ValueError):
+            self._held.close()
+        with contextlib.suppress(OSError):
+            self._file.close()
+        self._partial.unlink(missing_ok=True)
+
+    def _start(self) -> None:
+        """Write what comes before the first nucleus."""
+
+    def _write(self, nuclei: Nuclei, ids: np.ndarray) -> None:
+        """Write nuclei, at least one and at most ``CHUNK``, and their numbers."""
+        raise NotImplementedError
+
+    def _finish(self) -> None:
+        """Write what comes after the last nucleus."""
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f'{self.path}: not written, {error.strerror or error}') from None
+
+
+def closing(sizes: np.ndarray) -> np.ndarray:
+    """Index the vertices of rings so that each ring ends with its first vertex again.
+
+    Args:
+        sizes: int, (N,); vertices of each ring, P in total.
+
+    Returns:
+        int64, (P + N,).
+    """
+    first = np.cumsum(sizes, dtype=np.int64) - sizes
+    index = np.arange(sizes.sum() + len(sizes)) - np.repeat(np.arange(len(sizes)), sizes + 1)
+    index[np.cumsum(sizes + 1, dtype=np.int64) - 1] = first
+    return index
