@@ -1,0 +1,179 @@
+"""What all slides have in common: regions of them are read at any scale."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from nucseg_mmdet.errors import UserError
+from nucseg_mmdet.pixel_size import PixelSize, chosen
+from nucseg_mmdet.resample import apply_weights, axis_weights
+
+BAND = 4_000_000  # px that are read and resampled at once: 48 MB as floats
+FINER = 1.01  # a level that is coarser than the scale by less serves, it is off by rounding
+
+
+class RegionError(RuntimeError):
+    """A region of a slide could not be read; others may be."""
+
+
+class Level(NamedTuple):
+    """A level of a pyramid.
+
+    Attributes:
+        width: px.
+        height: px.
+        factors: level-0 px per px of this level, in x and y.
+    """
+
+    width: int
+    height: int
+    factors: tuple[float, float]
+
+
+class Slide:
+    """An image that is read region by region. Use it in a ``with`` statement or close it.
+
+    Args:
+        name: for messages and output files.
+        sizes: width and height of each level, px, the full one first.
+        pixel_size: of level 0.
+
+    Attributes:
+        name: as given.
+        width: of level 0, px.
+        height: of level 0, px.
+        mpp: microns per level-0 px; None if unknown.
+        mpp_source: where that comes from, or why it is unknown.
+        levels: the full one first.
+        notes: what the user should know of how the file is read, a line each.
+        bounds: x, y, width, height of the scanned part, level-0 px, if the file tells of one.
+            QuPath crops the slide to it and counts from its corner.
+    """
+
+    def __init__(self, name: str, sizes: list[tuple[int, int]], pixel_size: PixelSize) -> None:
+        self.name = name
+        self.width, self.height = sizes[0]
+        self.mpp, self.mpp_source = pixel_size
+        self.levels = [
+            Level(width, height, (_factor(self.width, width), _factor(self.height, height)))
+            for width, height in sizes
+        ]
+        self.notes: list[str] = []
+        self.bounds: tuple[int, int, int, int] | None = None
+
+    def __enter__(self) -> 'Slide':
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
+
+    def read(
+        self, x: float, y: float, width: float, height: float, scale: float = 1.0
+    ) -> np.ndarray:
+        """Read a region from the coarsest level that is fine enough.
+
+        The output's pixels lie on the grid of ``scale`` from the slide's corner, so x and y are
+        rounded to it: regions that share pixels of this grid agree on them exactly.
+
+        Args:
+            x: left edge, level-0 px.
+            y: upper edge, level-0 px.
+            width: level-0 px.
+            height: level-0 px.
+            scale: level-0 px per output px; below 1 enlarges.
+
+        Returns:
+            uint8, (round(height / scale), round(width / scale), 3), RGB. Pixels whose centre
+            lies beyond the slide are white.
+
+        Raises:
+            ValueError: scale is not positive, or the size is negative.
+            RegionError: the file is damaged there.
+        """
+        if not scale > 0 or width < 0 or height < 0:
+            raise ValueError(f'size {width} x {height} at scale {scale}, expected positive ones')
+        columns, rows = round(width / scale), round(height / scale)
+        image = np.full((rows, columns, 3), 255, np.uint8)
+        first_x, first_y = round(x / scale), round(y / scale)
+        left, right = _on_slide(first_x, columns, scale, self.width)
+        top, bottom = _on_slide(first_y, rows, scale, self.height)
+        if left >= right or top >= bottom:
+            return image
+        index = self.level_for(scale)
+        level = self.levels[index]
+        steps = [scale / factor for factor in level.factors]
+        source_x, across = axis_weights(left, right - left, steps[0], level.width)
+        rows_at_once = max(1, int(BAND / across.shape[1] / steps[1]))
+        for start in range(top, bottom, rows_at_once):
+            stop = min(start + rows_at_once, bottom)
+            source_y, down = axis_weights(start, stop - start, steps[1], level.height)
+            pixels = self._read_level(index, source_x, source_y, across.shape[1], down.shape[1])
+            if steps != [1, 1] or pixels.shape[:2] != (stop - start, right - left):
+                pixels = apply_weights(pixels, down, across)
+            image[start - first_y : stop - first_y, left - first_x : right - first_x] = pixels
+        return image
+
+    def level_for(self, scale: float) -> int:
+        """Index of the coarsest level that is at least as fine as ``scale``."""
+        fits = [i for i, lvl in enumerate(self.levels) if max(lvl.factors) <= scale * FINER]
+        return max(fits, key=lambda i: max(self.levels[i].factors), default=0)
+
+    def _read_level(self, index: int, x: int, y: int, width: int, height: int) -> np.ndarray:
+        """Read px of one level, within its borders: uint8, (height, width, 3), RGB."""
+        raise NotImplementedError
+
+
+def _factor(full: int, size: int) -> float:
+    """Level-0 px per px of a level; whole where the level's size is a rounded fraction."""
+    nearest = max(1, round(full / size))
+    return float(nearest) if abs(full - nearest * size) < nearest else full / size
+
+
+def _on_slide(first: int, count: int, scale: float, size: int) -> tuple[int, int]:
+    """The range of output pixels that have their centre on the slide."""
+    last = int(np.ceil(size / scale - 0.5))  # centres at (index + 0.5) * scale
+    return max(first, 0), min(first + count, max(last, 1))
+
+
+class ArraySlide(Slide):
+    """An image in memory.
+
+    Args:
+        image: uint8, (H, W, 3), RGB.
+        pixel_size: of its pixels, or microns per pixel, or None.
+        name: for messages and output files.
+
+    Raises:
+        UserError: the array is something else, or the microns per pixel are implausible.
+    """
+
+    def __init__(
+        self, image: np.ndarray, pixel_size: PixelSize | float | None = None, name: str = 'image'
+    ) -> None:
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            raise UserError(
+                f'{name}: {image.dtype} array of shape {image.shape}, expected uint8 (H, W, 3)'
+            )
+        if not isinstance(pixel_size, PixelSize):
+            pixel_size = chosen(pixel_size, PixelSize(None, 'nothing says'))
+        super().__init__(name, [(image.shape[1], image.shape[0])], pixel_size)
+        self._image = image
+
+    def _read_level(self, index: int, x: int, y: int, width: int, height: int) -> np.ndarray:
+        return self._image[y : y + height, x : x + width]
+
+
+def paste(image: np.ndarray, part: np.ndarray, x: int, y: int) -> None:
+    """Copy a part to its place, which may reach beyond the image, in place."""
+    top, left = max(y, 0), max(x, 0)
+    bottom, right = min(y + part.shape[0], image.shape[0]), min(x + part.shape[1], image.shape[1])
+    image[top:bottom, left:right] = part[top - y : bottom - y, left - x : right - x]
+
+
+def name_of(path: Path) -> str:
+    """Name of a slide, for the files that are made of it."""
+    return path.stem.removesuffix('.ome')

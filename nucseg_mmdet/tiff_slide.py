@@ -1,0 +1,258 @@
+"""TIFF images, read tile by tile: plain, BigTIFF, OME-TIFF, pyramids."""
+
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tifffile
+
+from nucseg_mmdet import pixel_size
+from nucseg_mmdet.errors import UserError
+from nucseg_mmdet.slide_base import RegionError, Slide, name_of, paste
+
+MAX_WHOLE = 400_000_000  # px that may have to be decoded as a whole: 1.2 GB
+CACHE = 128_000_000  # bytes of decoded tiles and strips that are kept for the next region
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR = 0, 1, 2, 6  # the tag PhotometricInterpretation
+JPEG_CODES = (6, 7)  # the tag Compression; the decoder turns their YCbCr into RGB
+CONTIGUOUS = 1  # the tag PlanarConfiguration
+PREMULTIPLIED, TRANSPARENCY = 1, 2  # the tag ExtraSamples
+FAULTS = (RuntimeError, ValueError, TypeError, IndexError, KeyError, OSError)  # of the decoders
+
+
+class Plane(NamedTuple):
+    """One or all channels of a level, as a page of the file stores them.
+
+    Attributes:
+        page: of the file.
+        number: of the plane in the page, where the page stores its channels apart.
+    """
+
+    page: tifffile.TiffPage | tifffile.TiffFrame
+    number: int
+
+
+class TiffSlide(Slide):
+    """A TIFF image: 8 bits a channel, RGB, RGBA or grey.
+
+    Uncompressed strips are read row by row, others are decoded as they are stored, and the
+    last ones kept: the next region mostly needs them again.
+
+    Args:
+        path: of the image.
+        mpp: microns per level-0 px, if the user gives it.
+
+    Raises:
+        UserError: the file is damaged, or holds something else.
+    """
+
+    def __init__(self, path: Path, mpp: float | None) -> None:
+        self._path = path
+        self._file_lock, self._cache_lock = threading.Lock(), threading.Lock()
+        self._cache: OrderedDict[tuple[int, int, int], np.ndarray] = OrderedDict()
+        self._cached = 0  # bytes
+        try:
+            self._tiff = tifffile.TiffFile(path, _multifile=False)
+        except (tifffile.TiffFileError, *FAULTS) as error:
+            raise UserError(f'{path}: damaged TIFF ({error})') from None
+        try:
+            self._open(mpp)
+        except (tifffile.TiffFileError, *FAULTS) as error:
+            self.close()
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f'{path}: damaged TIFF ({error})') from None
+
+    def _open(self, mpp: float | None) -> None:
+        if not self._tiff.pages:
+            raise UserError(f'{self._path}: damaged TIFF (no image)')
+        description = self._tiff.pages[0].description
+        if '<!ENTITY' in description:
+            raise UserError(f'{self._path}: its XML defines entities, expected plain OME-XML')
+        # The main image is the largest; labels and overviews may come along.
+        series = max(self._tiff.series, key=lambda item: item.keyframe.size)
+        page = series.keyframe
+        self._check_values(series)
+        sizes, self._planes = [], []
+        for level in series.levels:
+            size = level.keyframe.imagewidth, level.keyframe.imagelength
+            if not sizes or (level.axes == series.axes and max(size) < max(sizes[-1])):
+                sizes.append(size)
+                self._planes.append(self._find_planes(level))
+        found = pixel_size.from_tiff(
+            (_resolution(page, 'XResolution'), _resolution(page, 'YResolution')),
+            int(page.tags.valueof('ResolutionUnit', default=2)),
+            (self._tiff.imagej_metadata or {}).get('unit', ''),
+            description if self._tiff.is_ome else None,
+        )
+        super().__init__(name_of(self._path), sizes, pixel_size.chosen(mpp, found))
+        self._inverted = page.photometric == WHITE_IS_ZERO
+        self._alpha = page.extrasamples[0] if page.extrasamples else None
+        if series.axes == 'YX':
+            self.notes.append('one channel, taken as RGB')
+        elif self._alpha in (PREMULTIPLIED, TRANSPARENCY):
+            self.notes.append('transparent parts are laid over white')
+        elif self._alpha is not None:
+            self.notes.append('the fourth channel is left out')
+
+    def close(self) -> None:
+        self._tiff.close()
+        with self._cache_lock:
+            self._cache.clear()
+            self._cached = 0
+
+    def _check_values(self, series: tifffile.TiffPageSeries) -> None:
+        """Refuse what is no RGB or grey image of 8 bits."""
+        page = series.keyframe
+        if series.dtype != np.uint8 or page.bitspersample != 8:
+            raise UserError(
+                f'{self._path}: {series.dtype} values of {page.bitspersample} bits, expected '
+                'uint8 of 8 bits a channel'
+            )
+        shape = ' x '.join(map(str, series.shape))
+        channels = dict(zip(series.axes, series.shape, strict=True))
+        allowed = dict(YX=(1,), YXS=(3, 4), SYX=(3, 4), CYX=(3,)).get(series.axes, ())
+        if channels.get('S', channels.get('C', 1)) not in allowed:
+            raise UserError(
+                f'{self._path}: {shape} values on the axes {series.axes}, expected one RGB, RGBA '
+                'or grey image'
+            )
+        colours = page.photometric
+        if not (
+            colours in (RGB, BLACK_IS_ZERO)
+            or (colours == WHITE_IS_ZERO and series.axes == 'YX')
+            or (colours == YCBCR and page.compression in JPEG_CODES)
+        ):
+            raise UserError(f'{self._path}: {colours.name} colours, expected RGB or grey')
+
+    def _find_planes(self, series: tifffile.TiffPageSeries) -> list[Plane]:
+        """Where the channels of a level are; refuse what is cut off or too large to decode."""
+        pages = list(series.pages)
+        if series.axes == 'SYX':
+            planes = [Plane(pages[0], number) for number in range(series.shape[0])]
+        elif series.axes == 'CYX':
+            planes = [Plane(page, 0) for page in pages]
+        else:
+            planes = [Plane(pages[0], 0)]
+        if len(planes) not in (1, 3, 4) or None in pages:
+            raise UserError(f'{self._path}: damaged TIFF (a channel is missing)')
+        end = self._tiff.filehandle.size
+        for page in pages:
+            needed = max(map(sum, zip(page.dataoffsets, page.databytecounts, strict=True)))
+            if needed > end:
+                raise UserError(f'{self._path}: cut off, {end} bytes, expected {needed} or more')
+        keyframe = series.keyframe
+        width, height = _segment_size(keyframe)
+        if width * height > MAX_WHOLE and not _is_plain(pages[0]):
+            raise UserError(
+                f'{self._path}: {width} x {height} px in one piece, expected at most '
+                f'{MAX_WHOLE // 1_000_000} million px in each tile or strip'
+            )
+        return planes
+
+    def _read_level(self, index: int, x: int, y: int, width: int, height: int) -> np.ndarray:
+        planes = self._planes[index]
+        try:
+            read = [
+                (self._read_rows if _is_plain(plane.page) else self._read_segments)(
+                    (index, number), plane, x, y, width, height
+                )
+                for number, plane in enumerate(planes)
+            ]
+        except FAULTS as error:
+            raise RegionError(
+                f'{self._path}: x {x}, y {y}, {width} x {height} px of level {index} '
+                f'cannot be read ({error})'
+            ) from None
+        return self._to_rgb(read[0] if len(read) == 1 else np.concatenate(read, axis=2))
+
+    def _to_rgb(self, values: np.ndarray) -> np.ndarray:
+        channels = values.shape[2]
+        if channels == 1:
+            return np.repeat(255 - values if self._inverted else values, 3, axis=2)
+        if channels == 3 or self._alpha not in (PREMULTIPLIED, TRANSPARENCY):
+            return values[..., :3]
+        colour, alpha = values[..., :3].astype(np.uint16), values[..., 3:].astype(np.uint16)
+        if self._alpha == TRANSPARENCY:
+            colour = (colour * alpha + 127) // 255
+        return np.minimum(colour + 255 - alpha, 255).astype(np.uint8)
+
+    def _read_rows(
+        self, key: tuple[int, int], plane: Plane, x: int, y: int, width: int, height: int
+    ) -> np.ndarray:
+        """Read uncompressed pixels where they lie in the file."""
+        page = plane.page.keyframe
+        samples = _samples(page)
+        row = page.imagewidth * samples
+        start = plane.page.dataoffsets[0] + plane.number * row * page.imagelength + x * samples
+        values = np.empty((height, width * samples), np.uint8)
+        file = self._tiff.filehandle
+        with self._file_lock:
+            for line in range(height):
+                file.seek(start + (y + line) * row)
+                values[line] = np.frombuffer(file.read(width * samples), np.uint8)
+        return values.reshape(height, width, samples)
+
+    def _read_segments(
+        self, key: tuple[int, int], plane: Plane, x: int, y: int, width: int, height: int
+    ) -> np.ndarray:
+        """Decode the tiles or strips that a region touches."""
+        page = plane.page.keyframe
+        across, down = _segment_size(page)
+        columns, rows = -(-page.imagewidth // across), -(-page.imagelength // down)
+        values = np.empty((height, width, _samples(page)), np.uint8)
+        for row in range(y // down, -(-(y + height) // down)):
+            for column in range(x // across, -(-(x + width) // across)):
+                number = (plane.number * rows + row) * columns + column
+                part = self._segment((*key, number), plane.page, number)
+                paste(values, part, column * across - x, row * down - y)
+        return values
+
+    def _segment(self, key: tuple[int, int, int], page: tifffile.TiffPage, number: int):
+        """Decode a tile or a strip, or take it from the cache."""
+        with self._cache_lock:
+            if key in self._cache:
+                self._cache.move_to_end(key)
+                return self._cache[key]
+        decode, tables = page.keyframe.decode, page.jpegtables
+        offset, count = page.dataoffsets[number], page.databytecounts[number]
+        with self._file_lock:
+            self._tiff.filehandle.seek(offset)
+            data = self._tiff.filehandle.read(count)
+        decoded, _, shape = decode(
+            data if count else None, number, jpegtables=tables, jpegheader=page.keyframe.jpegheader
+        )
+        if decoded is None:  # left out by the writer: nothing was scanned there
+            decoded = np.full(shape, 0 if self._inverted else 255, np.uint8)
+        decoded = decoded.reshape(decoded.shape[-3:])
+        with self._cache_lock:
+            self._cached += decoded.nbytes if key not in self._cache else 0
+            self._cache[key] = decoded
+            while self._cached > CACHE and len(self._cache) > 1:
+                self._cached -= self._cache.popitem(last=False)[1].nbytes
+        return decoded
+
+
+def _resolution(page: tifffile.TiffPage, tag: str) -> float:
+    """Pixels per unit, 0 if the file does not say."""
+    above, below = page.tags.valueof(tag, default=(0, 1))
+    return above / below if below else 0.0
+
+
+def _segment_size(page: tifffile.TiffPage) -> tuple[int, int]:
+    """Width and height of the tiles or strips, px."""
+    if page.is_tiled:
+        return page.tilewidth, page.tilelength
+    return page.imagewidth, min(page.rowsperstrip, page.imagelength)
+
+
+def _samples(page: tifffile.TiffPage) -> int:
+    """Values that are stored together for a pixel."""
+    return page.samplesperpixel if page.planarconfig == CONTIGUOUS else 1
+
+
+def _is_plain(page: tifffile.TiffPage | tifffile.TiffFrame) -> bool:
+    """Whether all values lie in the file as they are, row after row."""
+    keyframe = page.keyframe
+    return bool(page.is_contiguous and keyframe.compression == 1 and not keyframe.is_tiled)
