@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
+from torch import nn
 
 from nucseg_mmdet import array_pickle
 from nucseg_mmdet.detectron2_weights import is_detectron2, load_from_detectron2
@@ -49,3 +50,37 @@ def load_weights_only(filename: str, map_location: str | torch.device | None = N
     if isinstance(checkpoint.get('meta'), dict):
         checkpoint['meta'].pop('config', None)
     return checkpoint
+
+
+def refuse_unfit(model: nn.Module, checkpoint: dict, name: str) -> None:
+    """Refuse a checkpoint whose keys or shapes differ from the model's.
+
+    Class layers that the loader of a Detectron2 file dropped may be missing.
+
+    Args:
+        model: that the weights are meant for.
+        checkpoint: as loaded.
+        name: of the file, for the message.
+
+    Raises:
+        UserError: the first keys that differ.
+    """
+    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    weights = checkpoint.get('state_dict', checkpoint)
+    for key in checkpoint.get('meta', {}).get('dropped', ()):
+        expected.pop(key, None)
+    found = {
+        key.removeprefix('module.'): tuple(value.shape)
+        for key, value in weights.items()
+        if hasattr(value, 'shape')
+    }
+    differences = [
+        f'{key} is {found.get(key, "missing")}, expected {expected.get(key, "no such key")}'
+        for key in [*expected, *(key for key in found if key not in expected)]
+        if found.get(key) != expected.get(key)
+    ]
+    if differences:
+        raise UserError(
+            f'{name}: does not fit this config, {len(differences)} keys differ: '
+            + '; '.join(differences[:3])
+        )

@@ -19,6 +19,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from pycocotools import mask as coco_mask
 
+from nucseg_mmdet.checkpoints import refuse_unfit
 from nucseg_mmdet.draw import draw_outlines
 from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.masks import mask_to_outlines
@@ -61,25 +62,7 @@ class RefuseUnfitCheckpointHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         model = runner.model.module if hasattr(runner.model, 'module') else runner.model
-        expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-        weights = checkpoint.get('state_dict', checkpoint)
-        for key in checkpoint.get('meta', {}).get('dropped', ()):
-            expected.pop(key, None)
-        found = {
-            key.removeprefix('module.'): tuple(value.shape)
-            for key, value in weights.items()
-            if hasattr(value, 'shape')
-        }
-        differences = [
-            f'{key} is {found.get(key, "missing")}, expected {expected.get(key, "no such key")}'
-            for key in [*expected, *(key for key in found if key not in expected)]
-            if found.get(key) != expected.get(key)
-        ]
-        if differences:
-            raise UserError(
-                f'{runner._load_from}: does not fit this config, {len(differences)} keys differ: '
-                + '; '.join(differences[:3])
-            )
+        refuse_unfit(model, checkpoint, runner._load_from)
 
 
 @HOOKS.register_module()
