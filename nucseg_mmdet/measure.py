@@ -161,7 +161,8 @@ def _hull_areas(y: np.ndarray, x: np.ndarray, area: np.ndarray) -> np.ndarray:
     at = np.repeat(first - 2 * top, area) + 2 * y + 1
 
     is_left = np.ones(y.size, bool)  # the first pixel of its row
-    is_left[1:] = (y[1:] != y[:-1]) | (x[1:] < x[:-1])
+    is_left[1:] = y[1:] != y[:-1]
+    is_left[ends[:-1]] = True
     is_right = np.append(is_left[1:], True)
     sides = []
     for chosen, sign in ((is_left, 1), (is_right, -1)):
