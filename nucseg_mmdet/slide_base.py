@@ -168,10 +168,11 @@ class ArraySlide(Slide):
 
 
 def paste(image: np.ndarray, part: np.ndarray, x: int, y: int) -> None:
-    """Copy a part to its place, which may reach beyond the image, in place."""
+    """Copy a part to its place, which may lie or reach beyond the image, in place."""
     top, left = max(y, 0), max(x, 0)
     bottom, right = min(y + part.shape[0], image.shape[0]), min(x + part.shape[1], image.shape[1])
-    image[top:bottom, left:right] = part[top - y : bottom - y, left - x : right - x]
+    if top < bottom and left < right:
+        image[top:bottom, left:right] = part[top - y : bottom - y, left - x : right - x]
 
 
 def name_of(path: Path) -> str:
