@@ -126,11 +126,6 @@ class Writer:
         with self._told():
             os.replace(self._partial, self.path)
 
-    def close(self) -> None:
-        """Complete the file and move it into place."""
-        self.finish()
-        self.publish()
-
     def abort(self) -> None:
         """Leave nothing, unless the file is in place already."""
         # What is still in the buffers may find no space.

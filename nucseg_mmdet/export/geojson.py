@@ -28,14 +28,16 @@ UNDEFINED = re.compile(r'"\w+":nan,')  # JSON has no NaN; the score comes last a
 class GeoJson(Writer):
     """A ``FeatureCollection`` of detections, one feature a line.
 
-    Coordinates are full-resolution pixels of the slide. ``id`` is a UUID made from the slide's
-    name and the nucleus' number, the same in every run. Measurements that are undefined are
-    left out. QuPath from 0.4 on reads all of it.
+    Coordinates are full-resolution pixels of the slide, to 0.01 px as QuPath's own. ``id`` is a
+    UUID made from the slide's name and the nucleus' number, the same in every run. Measurements
+    that are undefined are left out. QuPath reads it from version 0.4 on, compressed or not.
 
     Source:
-        https://qupath.readthedocs.io/en/stable/docs/advanced/exporting_annotations.html and
-        ``QuPathTypeAdapters``, ``PathIO`` and ``GsonTools`` of QuPath 0.4 to 0.5: measurements
-        as an object (an array of name and value before), ``objectType``, colour as an array.
+        QuPath's documentation, "Exporting annotations": full-resolution pixels, origin at the
+        top left, ``FeatureCollection``. Its classes that read and write the rest:
+        ``QuPathTypeAdapters`` (``id``, ``objectType``, measurements as an object, before 0.4 an
+        array), ``GsonTools`` (classification with a colour [r, g, b], before 0.4 an integer),
+        ``ROITypeAdapters`` (rings, decimals), ``PathIO`` (``.geojson.gz``).
     """
 
     suffix = '.geojson'

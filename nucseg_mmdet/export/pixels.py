@@ -15,8 +15,11 @@ from nucseg_mmdet.export.base import Target, Writer
 from nucseg_mmdet.tiles import Nuclei
 
 TILE = 256  # px; a row of tiles, all that is painted at once, is 100 MB at 100,000 px
-PAINT = 1 << 22  # pixels painted together; bounds the memory
+PAINT = 1 << 20  # pixels painted together; bounds the memory
 OVERLAY_LIMIT = 4096 * 4096  # px; the drawing is twice as wide and high, 200 MB
+
+# A nucleus of a label image: vertices, score, first row and the one after the last, px.
+KNOWN = np.dtype([('size', 'i4'), ('score', 'f4'), ('top', 'i4'), ('bottom', 'i4')])
 
 
 def ring_runs(points: np.ndarray, sizes: np.ndarray, axis: int) -> tuple[np.ndarray, ...]:
@@ -25,9 +28,9 @@ def ring_runs(points: np.ndarray, sizes: np.ndarray, axis: int) -> tuple[np.ndar
     A line of pixels is inside between its 1st and 2nd crossing of the ring, its 3rd and 4th, ...
 
     Args:
-        points: int, (P, 2); x, y of vertices on pixel edges, sides upright or level, each ring
-            within 1,048,576 px.
-        sizes: int, (N,); vertices of each ring, P in total.
+        points: int, (P, 2); x, y of vertices on pixel edges, sides upright or level, all within
+            1,048,575 px of one another.
+        sizes: int, (N,); vertices of each ring, P in total; N is below 8 million.
         axis: 0 for runs along x in rows, 1 for runs along y in columns.
 
     Returns:
@@ -47,7 +50,7 @@ def ring_runs(points: np.ndarray, sizes: np.ndarray, axis: int) -> tuple[np.ndar
     crossing.sort()
     start, end = crossing[0::2], crossing[1::2]
     start, end = start[end > start], end[end > start]
-    part = (1 << 20) - 1
+    part = (1 << 20) - 1  # number, line and crossing were packed into one integer
     return (
         start >> 40,
         ((start >> 20) & part) + corner[1 - axis],
@@ -68,6 +71,8 @@ class CocoResults(Writer):
         height, width = self.target.height, self.target.width
         points = self.target.to_pixels(nuclei.points)
         owner, x, top, bottom = ring_runs(points, nuclei.sizes, axis=1)
+        if not len(owner):
+            return
         masks = rle.from_runs(x * height + top, bottom - top, owner, nuclei.num, height, width)
         kept = np.unique(owner)  # at low resolution a nucleus may have no pixel
         first = np.flatnonzero(np.diff(owner, prepend=-1))
@@ -82,9 +87,9 @@ class CocoResults(Writer):
                 kept.tolist(), boxes, nuclei.scores[kept].tolist(), strict=True
             )
         ]
-        text = ',\n'.join(lines)
-        self._file.write((('[\n' if self._empty else ',\n') + text).encode() if lines else b'')
-        self._empty = self._empty and not lines
+        text = ('[\n' if self._empty else ',\n') + ',\n'.join(lines)
+        self._file.write(text.encode())
+        self._empty = False
 
     def _finish(self) -> None:
         self._file.write(b'[]\n' if self._empty else b'\n]\n')
@@ -97,8 +102,8 @@ class LabelImage(Writer):
     the resolution tags say how large a pixel is. A contested pixel goes to the higher score,
     then to the lower number.
 
-    The rings wait in a temporary file, so that nothing is assumed about the order in
-    which nuclei come, and are painted row of tiles by row of tiles at the end.
+    The rings wait in a temporary file, so that nothing is assumed about the order in which
+    nuclei come, and are painted at the end, one row of tiles after the other.
     """
 
     suffix = '.labels.tif'
@@ -111,7 +116,7 @@ class LabelImage(Writer):
 
     def _write(self, nuclei: Nuclei, ids: np.ndarray) -> None:
         points = self.target.to_pixels(nuclei.points) - self.target.box[:2]
-        points.astype(np.int32).tofile(self._rings)
+        self._rings.write(points.astype(np.int32).tobytes())
         first = np.cumsum(nuclei.sizes) - nuclei.sizes
         y = points[:, 1]
         known = np.zeros(nuclei.num, KNOWN)
@@ -164,11 +169,7 @@ class LabelImage(Writer):
                 _paint(strip, points, sizes, painted + 1)
             for left in range(0, width, TILE):
                 tile = strip[:, left : left + TILE]
-                yield zlib.compress(tile.tobytes(), 4) if tile.any() else blank
-
-
-# A nucleus of a label image: vertices, score, first row and the one after the last, px.
-KNOWN = np.dtype([('size', 'i4'), ('score', 'f4'), ('top', 'i4'), ('bottom', 'i4')])
+                yield zlib.compress(tile.tobytes()) if tile.any() else blank
 
 
 def _paint(canvas: np.ndarray, points: np.ndarray, sizes: np.ndarray, labels: np.ndarray) -> None:

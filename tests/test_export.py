@@ -1,0 +1,426 @@
+"""Written nuclei, read back by other programs' readers."""
+
+import csv
+import gzip
+import json
+import resource
+import subprocess
+import sys
+import uuid
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import shapely
+import tifffile
+from pycocotools import mask as coco_mask
+
+from nucseg_mmdet.coco_files import parse_truth, read_results
+from nucseg_mmdet.errors import UserError
+from nucseg_mmdet.export import FORMATS, Options, Target, open_writers
+from nucseg_mmdet.export.pixels import ring_runs
+from nucseg_mmdet.masks import mask_to_polygons
+from nucseg_mmdet.tiles import EMPTY, MEASUREMENTS, Nuclei
+
+BAY = np.array([[1, 1, 1, 1], [1, 0, 0, 1], [1, 1, 0, 1], [1, 1, 1, 0]], bool)
+
+
+def nuclei_of(masks, seed=0):
+    """Nuclei of the first ring of each mask of one image; everything else is made up."""
+    rng = np.random.default_rng(seed)
+    rings = [np.array(mask_to_polygons(mask)[0], np.int32).reshape(-1, 2) for mask in masks]
+    num = len(rings)
+    return Nuclei(
+        np.concatenate(rings),
+        np.array([len(ring) for ring in rings], np.int32),
+        rng.random(num).astype(np.float32),
+        np.array([np.argwhere(mask).mean(0)[::-1] + 0.5 for mask in masks]),
+        rng.random((num, len(MEASUREMENTS))).astype(np.float32),
+    )
+
+
+def ovals(num, height, width, seed=0, radii=(4, 14)):
+    rng = np.random.default_rng(seed)
+    masks = []
+    for _ in range(num):
+        canvas = np.zeros((height, width), np.uint8)
+        centre = int(rng.integers(width)), int(rng.integers(height))
+        axes = tuple(rng.integers(*radii, 2).tolist())
+        masks.append(cv2.ellipse(canvas, centre, axes, rng.uniform(0, 180), 0, 360, 1, -1) > 0)
+    return masks
+
+
+def write(out_dir, formats, target, *batches, **options):
+    with open_writers(formats, out_dir, target, Options(**options)) as writers:
+        for batch in batches:
+            writers.write(batch)
+    return writers.paths
+
+
+def halves(nuclei):
+    middle = nuclei.num // 2
+    return nuclei.take(np.arange(middle)), nuclei.take(np.arange(middle, nuclei.num))
+
+
+def strict_json(text):
+    def refuse(constant):
+        raise AssertionError(f'{constant} is not JSON')
+
+    return json.loads(text, parse_constant=refuse)
+
+
+ONE = Nuclei(
+    np.array([[2, 1], [5, 1], [5, 3], [2, 3]], np.int32),
+    np.array([4], np.int32),
+    np.array([0.75], np.float32),
+    np.array([[3.5, 2.0]]),
+    np.array([[6, 10, np.nan, 3, 2, 0.5, 1, 0.25, -0.125]], np.float32),
+)
+# A slide of 0.5 microns per px, brought to 0.25; the region begins at 100, 40.
+REGION = Target('slide 1', 400, 300, scale=0.5, mpp=0.25, region=(100, 40, 30, 20))
+PLAIN = Target('image', 90, 70, scale=1.0, mpp=0.25)
+
+
+def test_geojson_feature_by_hand(tmp_path):
+    (path,) = write(tmp_path, ['geojson'], REGION, ONE)
+    assert path == tmp_path / 'slide 1.geojson'
+    collection = strict_json(path.read_text())
+    # QuPath makes ids with java.util.UUID.fromString.
+    name = str(uuid.uuid5(uuid.NAMESPACE_URL, 'nucseg-mmdet:slide 1/1'))
+    x0, y0, x1, y1 = 100 + 2 / 2, 40 + 1 / 2, 100 + 5 / 2, 40 + 3 / 2
+    assert collection == {
+        'type': 'FeatureCollection',
+        'features': [
+            {
+                'type': 'Feature',
+                'id': name,
+                'geometry': {
+                    'type': 'Polygon',
+                    'coordinates': [[[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]]],
+                },
+                'properties': {
+                    'objectType': 'detection',
+                    'classification': {'name': 'Nucleus', 'color': [220, 20, 60]},
+                    'measurements': {  # the circularity is undefined
+                        'area_um2': 6,
+                        'perimeter_um': 10,
+                        'major_axis_um': 3,
+                        'minor_axis_um': 2,
+                        'eccentricity': 0.5,
+                        'solidity': 1,
+                        'hematoxylin_od_mean': 0.25,
+                        'eosin_od_mean': -0.125,
+                        'score': 0.75,
+                    },
+                },
+            }
+        ],
+    }
+
+
+@pytest.mark.parametrize('simplify', [0, 1.5])
+@pytest.mark.parametrize('scale', [1, 1.37, 0.5])
+def test_geojson_polygons_are_valid_and_lie_on_the_nuclei(tmp_path, scale, simplify):
+    masks = ovals(60, 70, 90)
+    nuclei = nuclei_of(masks)
+    target = PLAIN._replace(scale=scale)
+    (path,) = write(tmp_path, ['geojson'], target, *halves(nuclei), simplify=simplify)
+    features = strict_json(path.read_text())['features']
+    assert len({feature['id'] for feature in features}) == len(masks)
+    vertices = 0
+    for feature, mask in zip(features, masks, strict=True):
+        polygon = shapely.geometry.shape(feature['geometry'])
+        assert polygon.is_valid
+        assert polygon.geom_type == 'Polygon'
+        assert polygon.exterior.is_ccw  # RFC 7946, section 3.1.6
+        for ring in feature['geometry']['coordinates']:
+            assert ring[0] == ring[-1]
+            vertices += len(ring) - 1
+        pixels = [shapely.box(x, y, x + 1, y + 1) for y, x in np.argwhere(mask)]
+        truth = shapely.affinity.scale(shapely.union_all(pixels), scale, scale, origin=(0, 0))
+        # Coordinates are written to 0.01 px.
+        assert shapely.hausdorff_distance(polygon, truth) <= simplify + 0.01
+    if simplify:
+        assert vertices < 0.7 * len(nuclei.points)
+    else:
+        assert vertices == len(nuclei.points)
+
+
+@pytest.mark.parametrize('simplify', [0, 0.5])
+def test_geojson_of_a_ring_that_meets_itself_is_valid(tmp_path, simplify):
+    square = np.ones((3, 3), bool)
+    nuclei = nuclei_of([square, BAY, square])
+    (path,) = write(tmp_path, ['geojson'], PLAIN, nuclei, simplify=simplify)
+    polygons = [
+        shapely.geometry.shape(feature['geometry'])
+        for feature in strict_json(path.read_text())['features']
+    ]
+    assert [polygon.area for polygon in polygons] == [9, BAY.sum(), 9]
+    assert [len(polygon.interiors) for polygon in polygons] == [0, 1, 0]
+    assert all(polygon.is_valid for polygon in polygons)
+
+
+def test_geojson_without_nuclei(tmp_path):
+    (path,) = write(tmp_path, ['geojson'], PLAIN, EMPTY)
+    assert strict_json(path.read_text()) == {'type': 'FeatureCollection', 'features': []}
+
+
+def test_compressed_geojson_has_the_same_bytes_in_every_run(tmp_path):
+    nuclei = nuclei_of(ovals(20, 70, 90))
+    (plain,) = write(tmp_path / 'a', ['geojson'], PLAIN, nuclei)
+    (packed,) = write(tmp_path / 'b', ['geojson'], PLAIN, *halves(nuclei), compress=True)
+    (again,) = write(tmp_path / 'c', ['geojson'], PLAIN, nuclei, compress=True)
+    assert packed.name == 'image.geojson.gz'
+    assert gzip.decompress(packed.read_bytes()) == plain.read_bytes()
+    assert gzip.decompress(again.read_bytes()) == plain.read_bytes()
+    (other,) = write(tmp_path / 'd', ['geojson'], PLAIN, nuclei, compress=True)
+    assert other.read_bytes() == again.read_bytes()
+
+
+def test_tables_by_hand(tmp_path):
+    csv_path, parquet_path = write(tmp_path, ['csv', 'parquet'], REGION, ONE, ONE)
+    rows = list(csv.reader(csv_path.open()))
+    x, y = 100 + 3.5 / 2, 40 + 2 / 2  # and 0.5 microns per full-resolution px
+    assert rows[0] == [
+        'id', 'centroid_x_px', 'centroid_y_px', 'centroid_x_um', 'centroid_y_um',
+        *MEASUREMENTS, 'score',
+    ]  # fmt: skip
+    values = [x, y, x / 2, y / 2, 6, 10, None, 3, 2, 0.5, 1, 0.25, -0.125, 0.75]
+    for number, row in enumerate(rows[1:], start=1):
+        assert [float(cell) if cell else None for cell in row] == [number, *values]
+    table = pq.read_table(parquet_path)
+    assert table.column_names == rows[0]
+    assert [list(row.values()) for row in table.to_pylist()] == [[1, *values], [2, *values]]
+
+
+def test_tables_agree(tmp_path):
+    nuclei = nuclei_of(ovals(50, 70, 90))
+    csv_path, parquet_path = write(tmp_path, ['csv', 'parquet'], PLAIN, *halves(nuclei))
+    rows = np.array(list(csv.reader(csv_path.open()))[1:], float)
+    table = np.stack([column.to_numpy() for column in pq.read_table(parquet_path).columns], 1)
+    np.testing.assert_allclose(rows[:, :5], table[:, :5], rtol=0, atol=0.0051)  # 2 decimals
+    np.testing.assert_allclose(rows[:, 5:], table[:, 5:], rtol=1e-5)  # 6 digits
+    assert rows[:, 0].tolist() == list(range(1, 51))
+
+
+def test_parquet_says_how_to_get_pyarrow(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'pyarrow', None)
+    with pytest.raises(UserError, match='pip install pyarrow'):
+        open_writers(['csv', 'parquet'], tmp_path, PLAIN)
+    assert not list(tmp_path.iterdir())
+
+
+def painted(masks, scores, height, width):
+    """Label map in which the higher score keeps a pixel, then the lower number."""
+    labels = np.zeros((height, width), np.int32)
+    for index in sorted(range(len(masks)), key=lambda i: (scores[i], -i)):
+        labels[masks[index]] = index + 1
+    return labels
+
+
+@pytest.mark.parametrize('size', [(70, 90), (256, 512), (600, 300)])
+def test_label_image(tmp_path, size):
+    height, width = size
+    masks = ovals(80, height, width, seed=1, radii=(4, 60))
+    nuclei = nuclei_of(masks)
+    nuclei.scores[:] = nuclei.scores.round(1)  # with ties
+    target = Target('image', width, height, scale=1.0, mpp=0.25)
+    (path,) = write(tmp_path, ['label'], target, *halves(nuclei))
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages[0]
+        assert tiff.is_bigtiff
+        assert page.is_tiled
+        assert page.compression == tifffile.COMPRESSION.ADOBE_DEFLATE
+        assert page.tags['ResolutionUnit'].value == tifffile.RESUNIT.CENTIMETER
+        numerator, denominator = page.tags['XResolution'].value
+        assert 1e4 / (numerator / denominator) == pytest.approx(0.25)
+        labels = page.asarray()
+    assert labels.dtype == np.int32
+    np.testing.assert_array_equal(labels, painted(masks, nuclei.scores, height, width))
+
+
+@pytest.mark.parametrize('scale', [0.3701, 0.8303, 1.3707, 2])
+def test_label_image_has_full_resolution(tmp_path, scale):
+    """A pixel belongs to a nucleus if its centre is inside; none lies on an edge here."""
+    masks = ovals(12, 100, 100, seed=2)
+    nuclei = nuclei_of(masks)
+    side = round(100 * scale)
+    (path,) = write(tmp_path, ['label'], Target('image', side, side, scale, mpp=0.25), nuclei)
+    y, x = (np.indices((side, side)) + 0.5) / scale  # in px of the nuclei
+    rings = np.split(nuclei.points, np.cumsum(nuclei.sizes)[:-1])
+    inside = [shapely.contains_xy(shapely.Polygon(ring), x, y) for ring in rings]
+    labels = tifffile.imread(path)
+    np.testing.assert_array_equal(labels, painted(inside, nuclei.scores, side, side))
+    assert labels.any()
+
+
+def test_label_image_of_a_region_has_its_size_and_place(tmp_path):
+    (path,) = write(tmp_path, ['label'], REGION, ONE)
+    # x from 1 to 2.5 and y from 0.5 to 1.5, full-resolution px of the region. Pixel 2 has its
+    # centre at 2.5 and that of row 0 is at 0.5: an edge belongs to the pixels after it.
+    expected = np.zeros((20, 30), np.int32)
+    expected[0, 1] = 1
+    with tifffile.TiffFile(path) as tiff:
+        np.testing.assert_array_equal(tiff.asarray(), expected)
+        assert tiff.shaped_metadata[0] == dict(shape=[20, 30], mpp=0.5, origin=[100, 40])
+
+
+def test_label_image_takes_nuclei_in_any_order(tmp_path):
+    masks = ovals(40, 700, 90, seed=3, radii=(4, 90))
+    nuclei = nuclei_of(masks)
+    order = np.random.default_rng(4).permutation(40)
+    target = Target('image', 90, 700, scale=1.0, mpp=0.25)
+    (path,) = write(tmp_path, ['label'], target, *halves(nuclei.take(order)))
+    shuffled = [masks[index] for index in order]
+    expected = painted(shuffled, nuclei.scores[order], 700, 90)
+    np.testing.assert_array_equal(tifffile.imread(path), expected)
+
+
+@pytest.mark.parametrize('axis', [0, 1])
+def test_ring_runs_are_the_runs_of_the_mask(axis):
+    masks = [*ovals(30, 50, 60, seed=5), np.pad(BAY, 2)]
+    nuclei = nuclei_of(masks)
+    owner, line, start, end = ring_runs(nuclei.points, nuclei.sizes, axis)
+    found = [np.zeros(mask.shape, int) for mask in masks]
+    for index, row, low, high in zip(owner, line, start, end, strict=True):
+        lines = found[index] if axis == 0 else found[index].T
+        lines[row, low:high] += 1
+    for got, mask in zip(found, masks, strict=True):
+        np.testing.assert_array_equal(got, mask)
+
+
+def test_coco_results_are_those_of_pycocotools(tmp_path):
+    masks = ovals(40, 70, 90, seed=6)
+    nuclei = nuclei_of(masks)
+    target = PLAIN._replace(image_id=7)
+    (path,) = write(tmp_path, ['coco'], target, *halves(nuclei))
+    results = strict_json(path.read_text())
+    for result, mask, score in zip(results, masks, nuclei.scores, strict=True):
+        encoded = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+        assert result['segmentation'] == dict(size=[70, 90], counts=encoded['counts'].decode())
+        assert result['bbox'] == coco_mask.toBbox(encoded).tolist()
+        assert result['score'] == pytest.approx(score, rel=1e-5)
+        assert (result['image_id'], result['category_id']) == (7, 1)
+
+    image = dict(id=7, height=70, width=90, file_name='image.png')
+    truth = parse_truth(dict(images=[image], annotations=[], categories=[dict(id=1)]), 'truth')
+    detections = read_results(path, truth)[7]  # as tools/score.py does
+    assert detections.areas.tolist() == [mask.sum() for mask in masks]
+
+
+def test_coco_results_lie_in_the_whole_slide(tmp_path):
+    small = ONE._replace(points=np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.int32))
+    (path,) = write(tmp_path, ['coco'], REGION, small, ONE)
+    (result,) = strict_json(path.read_text())  # the other one has no pixel at this resolution
+    mask = coco_mask.decode(result['segmentation'])
+    assert mask.shape == (300, 400)
+    assert np.argwhere(mask).tolist() == [[40, 101]]
+    assert result['bbox'] == [101, 40, 1, 1]
+
+
+def test_coco_results_without_nuclei(tmp_path):
+    (path,) = write(tmp_path, ['coco'], PLAIN, EMPTY)
+    assert strict_json(path.read_text()) == []
+
+
+def test_overlay_has_outlines_on_the_image(tmp_path):
+    mask = np.zeros((20, 30), bool)
+    mask[5:15, 10:20] = True
+    grey = np.full((20, 30, 3), (90, 100, 110), np.uint8)
+    target = Target('image', 30, 20, scale=1.0, mpp=0.25)
+    (path,) = write(tmp_path, ['overlay'], target, nuclei_of([mask]), image=lambda: grey)
+    drawn = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+    assert drawn.shape == (40, 60, 3)  # twice the image
+    changed = (drawn != (90, 100, 110)).any(2)
+    # The square is at 20 to 40 and 10 to 30 there; the line is blurred by 1 px to both sides.
+    assert changed[20, 19:21].all()
+    assert not changed[12:28, 22:38].any()
+    changed[8:32, 18:42] = False
+    assert not changed.any()
+
+
+def test_overlay_of_a_large_image_is_skipped_with_a_note(tmp_path):
+    target = Target('slide', 5000, 4000, scale=1.0, mpp=0.25)
+    with open_writers(['csv', 'overlay'], tmp_path, target) as writers:
+        assert writers.notes == ['slide: no overlay, 5000 x 4000 px are more than 17 million']
+    assert [path.name for path in tmp_path.iterdir()] == ['slide.csv']
+
+
+def grey_image():
+    return np.full((70, 90, 3), 128, np.uint8)
+
+
+@pytest.mark.parametrize('compress', [False, True])
+def test_files_appear_when_all_are_complete(tmp_path, compress):
+    nuclei = nuclei_of(ovals(10, 70, 90))
+    options = Options(compress=compress, image=grey_image)
+    writers = open_writers(list(FORMATS), tmp_path, PLAIN, options)
+    writers.write(nuclei)
+    assert not [path for path in tmp_path.iterdir() if not path.name.startswith('.')]
+    writers.close()
+    assert sorted(tmp_path.iterdir()) == sorted(writers.paths)
+
+
+@pytest.mark.parametrize('compress', [False, True])
+def test_an_exception_leaves_nothing(tmp_path, compress):
+    nuclei = nuclei_of(ovals(10, 70, 90))
+    options = Options(compress=compress, image=grey_image)
+
+    def stop():
+        with open_writers(list(FORMATS), tmp_path, PLAIN, options) as writers:
+            writers.write(nuclei)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stop()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_cannot_be_completed_leaves_no_other(tmp_path):
+    def image():
+        raise OSError('gone')
+
+    writers = open_writers(['csv', 'overlay', 'geojson'], tmp_path, PLAIN, Options(image=image))
+    writers.write(ONE)
+    with pytest.raises(UserError, match=r'image\.overlay\.png: not written, gone'):
+        writers.close()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def full_disk():
+    """No file may grow beyond 20,000 bytes."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize('name', ['geojson', 'csv', 'parquet', 'label', 'coco'])
+@pytest.mark.usefixtures('full_disk')
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, name):
+    nuclei = nuclei_of(ovals(200, 70, 90))
+    with pytest.raises(UserError, match='not written, File too large'):
+        write(tmp_path, [name], PLAIN, *[nuclei] * 5)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(UserError, match=r'image\.csv: not written'):
+        open_writers(['csv'], tmp_path / 'file', PLAIN)
+
+
+def test_unknown_formats_are_refused(tmp_path):
+    with pytest.raises(UserError, match='format xml: unknown, expected one of geojson, csv'):
+        open_writers(['csv', 'xml'], tmp_path, PLAIN)
+    assert not list(tmp_path.iterdir())
+
+
+def test_imports_neither_torch_nor_the_mm_stack():
+    code = 'import nucseg_mmdet.export, nucseg_mmdet.measure, sys; print(*sys.modules)'
+    result = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, text=True, check=True
+    )
+    assert not {'torch', 'mmengine', 'mmcv', 'mmdet'} & set(result.stdout.split())
