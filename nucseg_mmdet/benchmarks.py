@@ -32,7 +32,11 @@ from nucseg_mmdet.masks import mask_to_polygons
 from nucseg_mmdet.precision import prepare_for_inference
 from nucseg_mmdet.synthetic import synthesize
 
-STOCK_TYPES = {'SparseMaxIoUAssigner': 'MaxIoUAssigner', 'RLEMaskHead': 'FCNMaskHead'}
+STOCK_TYPES = {
+    'SparseMaxIoUAssigner': 'MaxIoUAssigner',
+    'RLEMaskHead': 'FCNMaskHead',
+    'SeparableRoIExtractor': 'SingleRoIExtractor',
+}
 
 
 class Spec(NamedTuple):

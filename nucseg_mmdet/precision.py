@@ -1,8 +1,8 @@
 """Half precision where it is fast, float32 where results are decided.
 
-The convolutions run in bfloat16 or float16. RoIAlign, the final scores and boxes of each
-nucleus, box decoding, NMS and the pasting of masks stay in float32: mmcv's operators for
-a CPU take nothing else, and in 8 bits the scores of many nuclei of an image would tie.
+The convolutions run in bfloat16 or float16. RoIAlign (``roi_align.py``), the final scores and
+boxes of each nucleus, box decoding, NMS and the pasting of masks stay in float32: in 8 bits
+the scores of many nuclei of an image would tie.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,6 @@ from contextlib import contextmanager
 
 import torch
 from mmcv.cnn.utils import fuse_conv_bn
-from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -18,14 +17,11 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.runner import Runner
 from torch import Tensor, nn
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from nucseg_mmdet.errors import UserError
 
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 PREDICTORS = ('rpn_cls', 'rpn_reg', 'fc_cls', 'fc_reg', 'conv_logits')  # their output: float32
-CAST_LEVELS = WeakTensorKeyDictionary()  # FPN level -> as RoIAlign takes it
-RASTER = 8  # px; height of the rows in which RoIs are visited
 EXACT = ('fc_cls', 'fc_reg')  # their arithmetic too, when testing; it costs next to nothing
 
 
@@ -56,22 +52,17 @@ def prepare_for_inference(model: nn.Module, precision: str) -> nn.Module:
             exact = name.rpartition('.')[2] in EXACT
             module.to(torch.float32 if exact else DTYPES[precision])
             module.register_forward_pre_hook(_cast_to_weight)
-        elif isinstance(module, BaseRoIExtractor) and device == 'cpu':
-            module.register_forward_pre_hook(_sort_rois)
-            module.register_forward_hook(_restore_order)
     return keep_results_float32(model).to(memory_format=torch.channels_last)
 
 
 def keep_results_float32(model: nn.Module) -> nn.Module:
-    """Give RoIAlign and all that follows from a model's predictions float32, in place.
+    """Give all that follows from a model's predictions float32, in place.
 
-    Between these layers the model may run in another precision, or under autocast.
+    Before these layers the model may run in another precision, or under autocast.
     """
     for name, module in model.named_modules():
         if name.rpartition('.')[2] in PREDICTORS:
             module.register_forward_hook(_cast_output)
-        elif isinstance(module, BaseRoIExtractor):
-            module.register_forward_pre_hook(_cast_features)
     return model
 
 
@@ -81,35 +72,6 @@ def _cast_to_weight(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
 
 def _cast_output(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
     return output.float()
-
-
-def _sort_rois(module: nn.Module, args: tuple) -> tuple:
-    # Neighbours in the image one after the other: RoIAlign finds their features in the cache.
-    features, rois, *rest = args
-    image, x, y = rois[:, :3].double().unbind(1)
-    module.order = (image * 1e12 + (y / RASTER).floor() * 1e6 + x).argsort()
-    return (features, rois[module.order], *rest)
-
-
-def _restore_order(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
-    restored = torch.empty_like(output)
-    restored[module.order] = output
-    return restored
-
-
-def _cast_features(module: nn.Module, args: tuple) -> tuple:
-    features, *rest = args
-    return (tuple(_cast_level(level) for level in features), *rest)
-
-
-def _cast_level(level: Tensor) -> Tensor:
-    # mmcv's RoIAlign reads the memory as it lies, and expects channels first. Boxes and masks
-    # are read from the same levels, so that each is cast once and kept while it lives.
-    if level.dtype == torch.float32 and level.is_contiguous():
-        return level
-    if level not in CAST_LEVELS:
-        CAST_LEVELS[level] = level.float().contiguous()
-    return CAST_LEVELS[level]
 
 
 @HOOKS.register_module()

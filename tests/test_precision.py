@@ -94,12 +94,12 @@ def test_bfloat16_inside_float32_at_the_borders(model, image):
     seen = []
     for module in model.modules():
         if isinstance(module, RoIAlign):
-            module.register_forward_pre_hook(
-                lambda _, args: seen.append((args[0].dtype, args[0].is_contiguous()))
+            module.register_forward_hook(
+                lambda _, args, output: seen.append((args[0].dtype, args[1].dtype, output.dtype))
             )
     prepare_for_inference(model, 'bf16')
     result = predict(model, image)
-    assert set(seen) == {(torch.float32, True)}
+    assert set(seen) == {(torch.bfloat16, torch.float32, torch.float32)}
     assert (result.bboxes.dtype, result.scores.dtype) == (torch.float32, torch.float32)
     assert len(result.masks) == 20
     assert model.backbone.conv1.weight.dtype == torch.bfloat16

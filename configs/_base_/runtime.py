@@ -10,6 +10,7 @@ custom_imports = dict(
         'nucseg_mmdet.mask_head',
         'nucseg_mmdet.metrics',
         'nucseg_mmdet.precision',
+        'nucseg_mmdet.roi_align',
         'nucseg_mmdet.transforms',
     ],
     allow_failed_imports=False,
