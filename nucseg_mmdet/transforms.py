@@ -1,4 +1,4 @@
-"""Transforms of H&E images: unpack mmdet's results, leave the arithmetic to ``stain``.
+"""Transforms of H&E images: unpack mmdet's results, leave arithmetic on stains to ``stain``.
 
 They are steps of a pipeline after loading. A config whose model shall see normalised images has
 the same step in training and wherever the model runs::
@@ -12,14 +12,18 @@ the same step in training and wherever the model runs::
 ``tools/test.py`` and inference both take the test pipeline.
 """
 
+import functools
 import warnings
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import cv2
 import numpy as np
-from mmcv.transforms import BaseTransform
+import torch
+from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmdet.registry import TRANSFORMS
+from mmdet.structures.bbox import HorizontalBoxes
+from mmdet.structures.mask import PolygonMasks
 
 from nucseg_mmdet import stain
 from nucseg_mmdet.errors import UserError
@@ -27,6 +31,87 @@ from nucseg_mmdet.errors import UserError
 
 def _warn(results: dict, problem: str) -> None:
     warnings.warn(f'{results.get("img_path") or "image"}: left as it is, {problem}', stacklevel=3)
+
+
+@TRANSFORMS.register_module()
+class LoadImageOnce(LoadImageFromFile):
+    """``LoadImageFromFile`` that keeps decoded images, for training on crops of a few images.
+
+    Decoding a field of view takes longer than all that is done to a crop of it. Each worker
+    of a data loader keeps images of its own.
+
+    Required key:
+        img_path
+
+    Added keys:
+        img: uint8, (H, W, 3), BGR, a copy that may be changed.
+        img_shape, ori_shape: height and width, px.
+
+    Args:
+        keep: number of images, the least recently used ones go; 3 MB each at 1000 px.
+        kwargs: as of ``LoadImageFromFile``.
+    """
+
+    def __init__(self, keep: int = 64, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.keep = keep
+        self._load = functools.lru_cache(keep)(self._decode)
+
+    def _decode(self, path: str) -> np.ndarray:
+        return super().transform(dict(img_path=path))['img']
+
+    def transform(self, results: dict) -> dict:
+        img = self._load(results['img_path']).copy()
+        results['img'] = img
+        results['img_shape'] = results['ori_shape'] = img.shape[:2]
+        return results
+
+    def __getstate__(self) -> dict:
+        return {key: value for key, value in self.__dict__.items() if key != '_load'}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self._load = functools.lru_cache(self.keep)(self._decode)
+
+
+@TRANSFORMS.register_module()
+class RandomQuarterTurn(BaseTransform):
+    """Turn an image by 0, 90, 180 or 270 degrees; tissue has no upright.
+
+    With ``RandomFlip`` in one direction all eight orientations come about.
+
+    Required and modified keys:
+        img: (H, W, 3).
+        img_shape: height and width, px.
+        gt_bboxes: ``HorizontalBoxes``, if there.
+        gt_masks: ``PolygonMasks``, if there.
+    """
+
+    def transform(self, results: dict) -> dict:
+        for _ in range(np.random.randint(4)):
+            self._turn_once(results)
+        results['img'] = np.ascontiguousarray(results['img'])
+        return results
+
+    @staticmethod
+    def _turn_once(results: dict) -> None:
+        """Turn to the left: (x, y) goes to (y, width - x)."""
+        width = results['img'].shape[1]
+        results['img'] = np.rot90(results['img'])
+        results['img_shape'] = height, new_width = results['img'].shape[:2]
+        if 'gt_bboxes' in results:
+            x1, y1, x2, y2 = results['gt_bboxes'].tensor.unbind(-1)
+            turned = (y1, width - x2, y2, width - x1)
+            results['gt_bboxes'] = HorizontalBoxes(torch.stack(turned, dim=-1), clone=False)
+        if 'gt_masks' in results:
+            polygons = [
+                [np.stack([ring[1::2], width - ring[0::2]], axis=1).ravel() for ring in nucleus]
+                for nucleus in results['gt_masks'].masks
+            ]
+            results['gt_masks'] = PolygonMasks(polygons, height, new_width)
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}()'
 
 
 @TRANSFORMS.register_module()

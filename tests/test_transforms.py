@@ -1,5 +1,6 @@
 """The registered transforms: what they draw, what they read, what they leave alone."""
 
+import pickle
 import time
 import warnings
 from pathlib import Path
@@ -7,13 +8,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmcv.transforms import Compose
 from mmdet.registry import TRANSFORMS
+from mmdet.structures.bbox import HorizontalBoxes
+from mmdet.structures.mask import PolygonMasks
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from nucseg_mmdet import stain, transforms
 from nucseg_mmdet.errors import UserError
+from nucseg_mmdet.masks import mask_to_polygons
 from nucseg_mmdet.synthetic import synthesize
 
 DENSE = Path(__file__).parents[1] / 'configs/dense'
@@ -202,3 +207,61 @@ def test_jitter_speed():
             jitter(dict(img=img))
         seconds.append((time.process_time() - start) / 5)
     assert 1 / min(seconds) >= 30
+
+
+def test_kept_images_are_what_is_on_disk(files):
+    paths, images = files
+    load = build('LoadImageOnce', keep=1)
+    plain = build('LoadImageFromFile')
+    for path, target in zip([*paths, *paths], [*images, *images], strict=True):
+        results = load(dict(img_path=path))
+        assert np.array_equal(results['img'], target[..., ::-1])
+        expected = plain(dict(img_path=path))
+        assert (results['img_shape'], results['ori_shape']) == (
+            expected['img_shape'],
+            expected['ori_shape'],
+        )
+        results['img'][:] = 0  # the next one gets pixels of its own
+
+
+def test_a_kept_image_is_not_read_again(files):
+    paths, images = files
+    load = build('LoadImageOnce')
+    load(dict(img_path=paths[0]))
+    Path(paths[0]).unlink()
+    assert np.array_equal(load(dict(img_path=paths[0]))['img'], images[0][..., ::-1])
+    copied = pickle.loads(pickle.dumps(load))  # for a worker, which reads for itself
+    with pytest.raises(FileNotFoundError):
+        copied(dict(img_path=paths[0]))
+
+
+@pytest.mark.parametrize('turns', range(4))
+def test_quarter_turns_take_the_truth_along(turns, img, monkeypatch):
+    height, width = img.shape[:2]
+    mask = np.zeros((height, width), bool)
+    mask[10:30, 50:70], mask[30:35, 50:55] = True, True  # an L, near no centre
+    box = torch.tensor([[50.0, 10, 70, 35]])
+    results = dict(
+        img=img,
+        img_shape=(height, width),
+        gt_bboxes=HorizontalBoxes(box),
+        gt_masks=PolygonMasks([[np.array(ring) for ring in mask_to_polygons(mask)]], height, width),
+    )
+    monkeypatch.setattr(np.random, 'randint', lambda count: turns)
+    results = build('RandomQuarterTurn')(results)
+    turned = np.rot90(mask, turns)
+    assert np.array_equal(results['img'], np.rot90(img, turns))
+    assert results['img_shape'] == turned.shape
+    masks = results['gt_masks']
+    assert (masks.height, masks.width) == turned.shape
+    assert np.array_equal(masks.to_ndarray()[0].astype(bool), turned)
+    rows, columns = np.flatnonzero(turned.any(1)), np.flatnonzero(turned.any(0))
+    assert results['gt_bboxes'].tensor.tolist() == [
+        [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+    ]
+
+
+def test_all_quarter_turns_come_about_and_images_without_truth_turn_too(img):
+    turn = build('RandomQuarterTurn')
+    found = {turn(dict(img=img))['img'].tobytes() for _ in range(40)}
+    assert found == {np.rot90(img, turns).tobytes() for turns in range(4)}
