@@ -26,11 +26,10 @@ from mmcv.transforms import Compose
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmengine.runner.checkpoint import CheckpointLoader
 from pycocotools import mask as coco_mask
 
 from nucseg_mmdet import run_config, tiles
-from nucseg_mmdet.checkpoints import refuse_unfit
+from nucseg_mmdet.checkpoints import load_weights_only, refuse_unfit
 from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.precision import prepare_for_inference
 from nucseg_mmdet.slide_base import ArraySlide, RegionError, Slide
@@ -142,8 +141,6 @@ class Segmenter:
         cfg = run_config.load_config(config, {}, None)
         init_default_scope(cfg.get('default_scope', 'mmdet'))
         cfg.model.backbone.init_cfg = None
-        # Not after the network: what is left out there gets no mask.
-        cfg.model.test_cfg.rcnn.score_thr = score_thr
         pipeline = tile_pipeline(cfg)
         self.identity = dict(
             model=_digest(str(cfg.model.to_dict()).encode()),
@@ -156,6 +153,8 @@ class Segmenter:
             precision=self.precision,
         )
         self._pipeline = Compose(pipeline)
+        # In the network, so that what is less certain gets no mask.
+        cfg.model.test_cfg.rcnn.score_thr = score_thr
         model = MODELS.build(cfg.model)
         _load_weights(model, checkpoint)
         self._model = prepare_for_inference(model.to(self.device), self.precision)
@@ -320,7 +319,7 @@ def tile_pipeline(cfg: Config) -> list[dict]:
 
 
 def _load_weights(model: torch.nn.Module, path: Path) -> None:
-    checkpoint = CheckpointLoader.load_checkpoint(str(path), 'cpu')
+    checkpoint = load_weights_only(str(path), 'cpu')
     refuse_unfit(model, checkpoint, str(path))
     if dropped := checkpoint.get('meta', {}).get('dropped'):
         raise UserError(f'{path}: has no class layers for this config, missing {dropped[0]}')

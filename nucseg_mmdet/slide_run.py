@@ -1,0 +1,392 @@
+"""Segment many slides: shared by processes, stopped and resumed, each slide into its files.
+
+A row of tiles is the unit of work. Whoever has segmented one leaves it as a shard in
+``<out>/<name>.partial``; of N processes number r takes every N-th row over all slides. When all
+rows of a slide are there, process 0 joins them straight into the output files and removes the
+folder. To go on, or to share the work, nothing but these files is needed.
+"""
+
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from itertools import count, groupby
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from nucseg_mmdet import export, tiles
+from nucseg_mmdet.errors import UserError
+from nucseg_mmdet.segmenter import Job, Segmenter
+from nucseg_mmdet.slide_base import RegionError, Slide
+from nucseg_mmdet.slide_plan import Plan, Settings, tile_rectangles
+from nucseg_mmdet.slides import open_slide
+from nucseg_mmdet.tiles import EMPTY, Views
+
+PATIENCE = 300  # s without a sign of life after which the other processes count as ended
+CLAIM = 60  # s that process 0 may take to get the folders ready
+PULSE = 10  # s between signs of life
+POLL = 0.2  # s between looks at what the other processes have done
+UNSEEN = Views(EMPTY, np.zeros(0, bool))
+
+
+class Share(NamedTuple):
+    """Which of how many processes this is."""
+
+    rank: int = 0
+    world: int = 1
+
+
+class SlideRun:
+    """The work on planned slides.
+
+    Args:
+        plans: of all slides, the same in every process.
+        settings: for all slides.
+        segmenter: that looks at the tiles.
+        share: of this process.
+
+    Attributes:
+        problems: what could not be read or written, a line each.
+        summaries: of slides that are finished.
+
+    Raises:
+        UserError: there are results, or rows of tiles, of other settings.
+    """
+
+    def __init__(
+        self, plans: Sequence[Plan], settings: Settings, segmenter: Segmenter, share: Share
+    ) -> None:
+        self.settings, self.segmenter, self.share = settings, segmenter, share
+        self.problems: list[str] = []
+        self.summaries: list[dict] = []
+        self._todo: list[tuple[Plan, list[int]]] = []
+        self._slides: dict[int, Slide] = {}
+        self._lost: set[Path] = set()  # folders of slides that cannot be finished
+        self._begun: dict[Path, float] = {}  # when a slide's first tile was asked for
+        number = count()  # of a row among those of all slides, done or not
+        for plan in plans:
+            mine = [next(number) % share.world == share.rank for _ in plan.wanted]
+            if summary := claim(plan, settings, share):
+                self._add(plan, summary)
+                continue
+            rows = [row for row in np.flatnonzero(mine).tolist() if not plan.shard(row).is_file()]
+            self._todo.append((plan, rows))
+
+    @property
+    def num_tiles(self) -> int:
+        """Tiles that this process has to look at."""
+        return sum(int(plan.wanted[rows].sum()) for plan, rows in self._todo)
+
+    def run(self, progress: Callable[[int, int], None], tell: Callable[[str], None]) -> None:
+        """Do this process' rows; process 0 also writes the files, when the others are done.
+
+        Args:
+            progress: called with numbers of tiles and of nuclei whenever a row is done.
+            tell: called with a line for each finished slide.
+
+        Raises:
+            UserError: rows cannot be written, or the memory does not suffice.
+        """
+        waiting = [plan for plan, _ in self._todo] if self.share.rank == 0 else []
+        writing: list[tuple[Plan, Future]] = []
+        with self._pulse(), ThreadPoolExecutor(1) as writer:
+            for num_tiles, num_nuclei in self._segment():
+                progress(num_tiles, num_nuclei)
+                self._write_finished(waiting, writing, writer, tell)
+            seen, since = None, time.monotonic()
+            while waiting or writing:
+                self._write_finished(waiting, writing, writer, tell)
+                if writing:
+                    since = time.monotonic()
+                elif seen != (signs := self._signs_of_life(waiting)):
+                    seen, since = signs, time.monotonic()
+                elif time.monotonic() - since > PATIENCE:
+                    for plan in waiting:
+                        self._lose(plan, 'rows of tiles of other processes are missing')
+                time.sleep(POLL)
+
+    def _write_finished(
+        self,
+        waiting: list[Plan],
+        writing: list[tuple[Plan, Future]],
+        writer: ThreadPoolExecutor,
+        tell: Callable[[str], None],
+    ) -> None:
+        """Start to write slides whose rows are all there, and collect what is written."""
+        while waiting and (
+            waiting[0].folder in self._lost or all(path.is_file() for path in waiting[0].shards())
+        ):
+            plan = waiting.pop(0)
+            if plan.folder not in self._lost:
+                writing.append(
+                    (plan, writer.submit(finish, plan, self.settings, self._facts(plan)))
+                )
+        while writing and writing[0][1].done():
+            plan, future = writing.pop(0)
+            try:
+                self._add(plan, future.result())
+            except (UserError, OSError) as error:
+                self._lose(plan, str(error))
+            else:
+                tell(describe(self.summaries[-1]))
+
+    def _add(self, plan: Plan, summary: dict) -> None:
+        self.summaries.append(summary)
+        self.problems += [f'{plan.path}: {line}' for line in summary['broken_tiles']]
+
+    def _lose(self, plan: Plan, reason: str) -> None:
+        self._lost.add(plan.folder)
+        self.problems.append(f'{plan.path}: {reason}')
+
+    def _facts(self, plan: Plan) -> dict:
+        now = time.monotonic()
+        return dict(
+            seconds=round(now - self._begun.get(plan.folder, now), 1),
+            device=str(self.segmenter.device),
+            precision=self.segmenter.precision,
+            processes=self.share.world,
+        )
+
+    def _segment(self) -> Iterator[tuple[int, int]]:
+        """Segment this process' rows; yields numbers of tiles and nuclei of each."""
+        found = self.segmenter.detect(self._batches())
+        for (number, row), items in groupby(found, lambda item: item[0][:2]):
+            plan, rows = self._todo[number]
+            views, broken = [UNSEEN] * len(plan.grid.lefts), []
+            for (_, _, column), nuclei in items:
+                if isinstance(nuclei, RegionError):
+                    broken.append((column, str(nuclei)))
+                else:
+                    views[column] = tiles.own(nuclei, plan.grid, row, column)
+            joined = tiles.concatenate_views(list(tiles.join(views, plan.grid.seams_x, axis=0)))
+            _write_row(plan, row, joined, broken)
+            if not any(plan.wanted[later].any() for later in rows if later > row):
+                self._slides.pop(number).close()
+            yield int(plan.wanted[row].sum()), joined.nuclei.num
+
+    def _batches(self) -> Iterator[list[Job]]:
+        """Tiles of one slide after the other; rows without any are done at once."""
+        for number, (plan, rows) in enumerate(self._todo):
+            for row in rows:
+                if not plan.wanted[row].any():
+                    _write_row(plan, row, UNSEEN, [])
+            places = [
+                (row, column)
+                for row in rows
+                for column in np.flatnonzero(plan.wanted[row]).tolist()
+            ]
+            if not places:
+                continue
+            self._begun[plan.folder] = time.monotonic()
+            try:
+                slide = self._slides[number] = open_slide(plan.path, self.settings.mpp)
+            except UserError as error:
+                self._lose(plan, str(error))
+                continue
+            for batch in self.segmenter.jobs(slide, plan.frame, plan.grid, places):
+                yield [job._replace(key=(number, *job.key)) for job in batch]
+
+    @contextmanager
+    def _pulse(self) -> Iterator[None]:
+        """Give signs of life to process 0."""
+        if self.share.world == 1:
+            yield
+            return
+        path, stop = self._pulse_file(self.share.rank), threading.Event()
+
+        def beat() -> None:
+            path.touch()
+            while not stop.wait(PULSE):
+                path.touch()
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            path.unlink(missing_ok=True)
+
+    def _pulse_file(self, rank: int) -> Path:
+        return self.settings.out / f'.process_{rank}_of_{self.share.world}'
+
+    def _signs_of_life(self, waiting: Sequence[Plan]) -> list[float]:
+        """What changes as long as the others work."""
+        paths = [self._pulse_file(rank) for rank in range(1, self.share.world)]
+        paths += [plan.folder for plan in waiting]
+        return [path.stat().st_mtime if path.exists() else 0 for path in paths]
+
+
+def _write_row(plan: Plan, row: int, views: Views, broken: Sequence[tuple[int, str]]) -> None:
+    try:
+        tiles.write_row(plan.shard(row), views, broken)
+    except OSError as error:
+        raise UserError(
+            f'{plan.folder}: cannot be written to ({error.strerror}); the same command goes on'
+        ) from None
+
+
+def claim(plan: Plan, settings: Settings, share: Share) -> dict | None:
+    """Take the folder of a slide's rows, or go on with it.
+
+    Returns:
+        The summary if the slide is finished already, else None.
+
+    Raises:
+        UserError: there are results, or rows of tiles, of other settings.
+    """
+    note, until = plan.folder / 'run.json', time.monotonic() + CLAIM
+    while True:
+        summary = _read_json(summary_path(plan, settings))
+        if summary and summary['identity'] == plan.identity:
+            if summary['output'] == _output(settings) and all(
+                (settings.out / name).is_file() for name in summary['files']
+            ):
+                if share.rank == 0:
+                    shutil.rmtree(plan.folder, ignore_errors=True)
+                return summary
+        elif summary and not settings.overwrite:
+            _refuse(plan, summary_path(plan, settings), summary['identity'])
+        found = _read_json(note)
+        if found == plan.identity:
+            return None
+        if found and not settings.overwrite:
+            _refuse(plan, plan.folder, found)
+        if share.rank == 0:
+            shutil.rmtree(plan.folder, ignore_errors=True)
+            plan.folder.mkdir()
+            _write_json(note, plan.identity)
+            return None
+        if time.monotonic() > until:
+            raise UserError(f'{plan.folder}: process 0 has not made it')
+        time.sleep(POLL)
+
+
+def _refuse(plan: Plan, path: Path, found: dict) -> None:
+    names = [key for key in plan.identity if found.get(key) != plan.identity[key]]
+    raise UserError(
+        f'{path}: made with other settings ({", ".join(names)}), expected the same, another '
+        '--out, or --overwrite'
+    )
+
+
+def summary_path(plan: Plan, settings: Settings) -> Path:
+    return settings.out / f'{plan.target.name}.summary.json'
+
+
+def finish(plan: Plan, settings: Settings, facts: dict) -> dict:
+    """Join all rows of a slide into its files; then its shards are not needed any more.
+
+    Args:
+        plan: whose shards are all there.
+        settings: for all slides.
+        facts: about the run, for the summary.
+
+    Returns:
+        The summary, which is also written.
+
+    Raises:
+        UserError: a file cannot be written, or a shard not read.
+    """
+    options = export.Options(
+        settings.compress, settings.simplify, partial(_read_image, plan, settings)
+    )
+    num = num_cut = 0
+    with export.open_writers(settings.formats, settings.out, plan.target, options) as writers:
+        rows = (tiles.read_row(path) for path in plan.shards())
+        for views in tiles.join(rows, plan.grid.seams_y, axis=1):
+            writers.write(views.nuclei)
+            num, num_cut = num + views.nuclei.num, num_cut + int(views.cut.sum())
+    rectangles = tile_rectangles(plan.frame, plan.grid).reshape(*plan.wanted.shape, 4)
+    broken = [
+        f'tile at {rectangles[row, column, 0]:.0f},{rectangles[row, column, 1]:.0f}: {reason}'
+        for row, path in enumerate(plan.shards())
+        for column, reason in tiles.read_broken(path)
+    ]
+    summary = dict(
+        name=plan.target.name,
+        path=str(plan.path),
+        width=plan.target.width,
+        height=plan.target.height,
+        microns_per_pixel=plan.target.slide_mpp,
+        microns_per_pixel_source=plan.mpp_source,
+        nuclei=num,
+        tissue_mm2=round(plan.tissue_mm2, 6),
+        nuclei_per_mm2=round(num / plan.tissue_mm2, 1) if plan.tissue_mm2 else None,
+        nuclei_cut_by_tiles=num_cut,
+        tiles=int(plan.wanted.sum()),
+        tiles_skipped_as_glass=int((~plan.wanted).sum()),
+        broken_tiles=broken,
+        **facts,
+        files=[path.name for path in writers.paths],
+        notes=[*plan.notes, *writers.notes],
+        output=_output(settings),
+        identity=plan.identity,
+    )
+    try:
+        _write_json(summary_path(plan, settings), summary)
+    except OSError as error:
+        raise UserError(f'{summary_path(plan, settings)}: not written, {error.strerror}') from None
+    shutil.rmtree(plan.folder, ignore_errors=True)
+    return summary
+
+
+def describe(summary: dict) -> str:
+    """Say in one line what a slide holds."""
+    density = summary['nuclei_per_mm2']
+    line = (
+        f'{summary["name"]}: {summary["nuclei"]:,} nuclei on {summary["tissue_mm2"]:.4g} mm2 of '
+        f'tissue{"" if density is None else f", {density:,.0f} per mm2"}; {summary["tiles"]:,} '
+        f'tiles, {summary["tiles_skipped_as_glass"]:,} of glass left out; '
+        f'{summary["seconds"]:,.0f} s on {summary["device"]} in {summary["precision"]}'
+    )
+    if summary['nuclei_cut_by_tiles']:
+        line += (
+            f'; {summary["nuclei_cut_by_tiles"]:,} nuclei are larger than the overlap of tiles '
+            'and cut, see --overlap'
+        )
+    return line
+
+
+def _output(settings: Settings) -> dict:
+    """What the files depend on besides the nuclei."""
+    return dict(
+        formats=list(settings.formats), simplify=settings.simplify, compress=settings.compress
+    )
+
+
+def _read_image(plan: Plan, settings: Settings) -> np.ndarray:
+    """The slide or its region at full resolution, white where it cannot be read."""
+    left, top, width, height = plan.target.box
+    image = np.full((height, width, 3), 255, np.uint8)
+    side = 1024  # px
+    with open_slide(plan.path, settings.mpp) as slide:
+        for y in range(0, height, side):
+            for x in range(0, width, side):
+                part = image[y : y + side, x : x + side]
+                try:
+                    part[:] = slide.read(left + x, top + y, part.shape[1], part.shape[0])
+                except RegionError:
+                    continue
+    return image
+
+
+def _read_json(path: Path) -> dict | None:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _write_json(path: Path, content: dict) -> None:
+    beside = path.with_name(f'.{path.name}.partial')
+    beside.write_text(json.dumps(content, indent=2) + '\n')
+    os.replace(beside, path)

@@ -1,0 +1,182 @@
+"""Segment images and slides of any size: python tools/segment.py INPUT... --out DIR.
+
+INPUT is an image (PNG, JPEG, TIFF, OME-TIFF), a slide (svs, ndpi, mrxs, scn, DICOM, ...) or a
+folder of them. Stopped in between, the same command goes on. Several GPUs or machines:
+torchrun --nproc-per-node N tools/segment.py ..., or srun with one task a GPU.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from nucseg_mmdet import segmenter, slide_plan, slide_run
+from nucseg_mmdet.errors import UserError, exit_code
+from nucseg_mmdet.export import FORMATS
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('inputs', type=Path, nargs='+', metavar='INPUT')
+    parser.add_argument('--out', type=Path, required=True, help='folder of the results')
+    parser.add_argument('--config', type=Path, help="of the model, default: the project's own")
+    parser.add_argument('--checkpoint', type=Path, help='goes with --config')
+    parser.add_argument(
+        '--format',
+        nargs='+',
+        choices=list(FORMATS),
+        default=['geojson', 'csv'],
+        help='of the results, default: geojson csv',
+    )
+    parser.add_argument('--gzip', action='store_true', help='write .geojson.gz')
+    parser.add_argument(
+        '--simplify',
+        type=float,
+        default=0.0,
+        metavar='PX',
+        help='let outlines in GeoJSON move by so much to save vertices, default: exact',
+    )
+    parser.add_argument(
+        '--mpp', type=float, help='microns per pixel of all inputs, default: what the files say'
+    )
+    parser.add_argument(
+        '--roi', metavar='X,Y,W,H', help='a region only, full-resolution px of the slide'
+    )
+    parser.add_argument('--no-tissue-mask', action='store_true', help='look at empty glass too')
+    parser.add_argument(
+        '--score-thr', type=float, default=0.5, help='least certain nuclei, default: %(default)s'
+    )
+    parser.add_argument(
+        '--tile',
+        type=int,
+        default=segmenter.TILE,
+        help='largest side of a tile, px of 0.25 microns, default: %(default)s',
+    )
+    parser.add_argument(
+        '--overlap',
+        type=int,
+        default=segmenter.OVERLAP,
+        help='of tiles, twice the largest nucleus, px of 0.25 microns, default: %(default)s',
+    )
+    parser.add_argument('--batch', type=int, default=1, help='tiles together, default: %(default)s')
+    parser.add_argument('--device', help='cpu, cuda or cuda:N, default: a GPU where there is one')
+    parser.add_argument(
+        '--precision',
+        choices=['fp32', 'bf16', 'fp16'],
+        help='default: bf16 on a GPU, fp32 on a CPU',
+    )
+    parser.add_argument(
+        '--overwrite', action='store_true', help='start anew where settings have changed'
+    )
+    return parser.parse_args(argv)
+
+
+def parse_region(text: str) -> tuple[int, int, int, int]:
+    try:
+        x, y, width, height = (int(part) for part in text.split(','))
+    except ValueError:
+        raise UserError(f'--roi {text}: expected four whole numbers x,y,w,h') from None
+    if width < 1 or height < 1:
+        raise UserError(f'--roi {text}: expected a width and a height of at least 1')
+    return x, y, width, height
+
+
+def find_share() -> tuple[slide_run.Share, int]:
+    """Which process this is, for torchrun or Slurm, and its number on this machine."""
+    for names in (
+        ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
+        ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
+    ):
+        if all(name in os.environ for name in names):
+            rank, world, local = (int(os.environ[name]) for name in names)
+            return slide_run.Share(rank, world), local
+    return slide_run.Share(), 0
+
+
+def tell_notes(plans: Sequence[slide_plan.Plan]) -> None:
+    """Say what is assumed and how files are read, in a line for all that lack a pixel size."""
+    silent = [plan.path for plan in plans if plan.mpp_source.endswith(slide_plan.ASSUMED)]
+    if silent:
+        print(
+            f'{silent[0]}{f" and {len(silent) - 1} more" if silent[1:] else ""}: no microns per '
+            f'pixel in the file, {segmenter.MPP} assumed, see --mpp',
+            file=sys.stderr,
+        )
+    for note in (note for plan in plans for note in plan.notes):
+        print(note, file=sys.stderr)
+
+
+@exit_code
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    share, local = find_share()
+    if args.simplify < 0:
+        raise UserError(f'--simplify {args.simplify}: expected 0 or more')
+    settings = slide_plan.Settings(
+        args.out,
+        tuple(dict.fromkeys(args.format)),
+        args.mpp,
+        parse_region(args.roi) if args.roi else None,
+        not args.no_tissue_mask,
+        args.simplify,
+        args.gzip,
+        args.overwrite,
+    )
+    paths = slide_plan.find_inputs(args.inputs)
+    device = args.device
+    if device is None and torch.cuda.is_available():
+        device = f'cuda:{local % torch.cuda.device_count()}'
+    model = segmenter.Segmenter(
+        args.config,
+        args.checkpoint,
+        device,
+        args.precision,
+        args.score_thr,
+        args.batch,
+        args.tile,
+        args.overlap,
+    )
+    slide_plan.check_out(args.out)
+
+    plans, problems = [], []
+    for path, name in zip(paths, slide_plan.name_outputs(paths), strict=True):
+        try:
+            plans.append(slide_plan.plan_slide(path, name, settings, model))
+        except UserError as error:
+            problems.append(str(error))
+    if share.rank == 0:
+        slide_plan.check_space(plans, settings)
+        tell_notes(plans)
+    run = slide_run.SlideRun(plans, settings, model, share)
+    done = len(run.summaries)
+    if done and share.rank == 0:
+        print(f'{done} of {len(paths)} finished before')
+
+    found = 0
+    with tqdm(
+        total=run.num_tiles, unit='tile', smoothing=0.05, disable=share.rank > 0, dynamic_ncols=True
+    ) as bar:
+
+        def progress(num_tiles: int, num_nuclei: int) -> None:
+            nonlocal found
+            found += num_nuclei
+            bar.set_postfix_str(f'{found:,} nuclei', refresh=False)
+            bar.update(num_tiles)
+
+        run.run(progress, tqdm.write)
+    problems += run.problems
+    if problems:
+        print(f'{len(problems)} problems:', file=sys.stderr)
+        for problem in problems:
+            print(f'  {problem}', file=sys.stderr)
+    return int(bool(problems))
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())
