@@ -5,7 +5,10 @@ import tarfile
 from pathlib import Path
 
 import pytest
+import torch
+from mmdet.registry import MODELS
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 
 from nucseg_mmdet import synthetic
 from nucseg_mmdet.readers import base, vrdl
@@ -40,6 +43,23 @@ def data_root(raw_data, tmp_path_factory):
     images, problems = vrdl.find_test_images(raw_data)
     base.prepare(vrdl.find_images(raw_data), vrdl.read_image, images, problems, out, workers=1)
     return out
+
+
+@pytest.fixture(scope='session')
+def random_model(tmp_path_factory):
+    """Config and checkpoint of the demo's model, untrained: at most 20 nuclei a tile."""
+    folder = tmp_path_factory.mktemp('model')
+    config, checkpoint = folder / 'random_nuclei.py', folder / 'random.pth'
+    config.write_text(
+        f'_base_ = {str(DEMO_CONFIG)!r}\n'
+        'model = dict(test_cfg=dict(rpn=dict(nms_pre=60, max_per_img=40),'
+        ' rcnn=dict(max_per_img=20)))\n'
+    )
+    init_default_scope('mmdet')
+    torch.manual_seed(0)
+    model = MODELS.build(Config.fromfile(config).model)
+    torch.save(dict(state_dict=model.state_dict()), checkpoint)
+    return config, checkpoint
 
 
 @pytest.fixture(scope='session')

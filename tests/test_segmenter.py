@@ -1,0 +1,192 @@
+"""A model over images of any size: its inputs, its tiles, what it refuses."""
+
+import threading
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmcv.transforms import Compose
+from mmengine.config import Config
+
+from nucseg_mmdet import segmenter
+from nucseg_mmdet.errors import UserError
+from nucseg_mmdet.segmenter import Job, Segmenter, make_frame, tile_pipeline
+from nucseg_mmdet.slide_base import ArraySlide, RegionError
+from nucseg_mmdet.synthetic import synthesize
+
+CONFIGS = segmenter.ROOT / 'configs'
+
+
+@pytest.fixture(scope='module')
+def image():
+    return synthesize(3, 150, 200, 40)[0]
+
+
+@pytest.fixture(scope='module')
+def finder(random_model):
+    return Segmenter(*random_model, device='cpu', score_thr=0.0, tile=96, overlap=32, batch=2)
+
+
+def columns_equal(one, other):
+    return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(one, other, strict=True))
+
+
+def test_tile_by_tile(finder, image):
+    grid = finder.make_grid(make_frame(ArraySlide(image)))
+    assert (len(grid.lefts), len(grid.tops)) == (3, 2)
+    found = finder(image)
+    low, high = np.split(found.boxes(), 2, axis=1)
+    assert found.num > 6 * 5  # of at most 20 a tile
+    assert (low >= 0).all()
+    assert (high <= (200, 150)).all()
+    assert high.max(axis=0).tolist() > [190, 140]
+    assert columns_equal(found, finder(image))
+
+
+def test_other_pixel_size(finder, image):
+    # Half as many pixels of twice the size: the working image is twice as large as this one.
+    found = finder(image[:60, :80], mpp=0.5)
+    low, high = np.split(found.boxes(), 2, axis=1)
+    assert (low >= 0).all()
+    assert (high <= (80, 60)).all()
+    assert (np.abs(found.centroids - (low + high) / 2) < 20).all()
+
+
+def test_an_image_smaller_than_a_tile(finder):
+    assert finder(np.full((9, 7, 3), 200, np.uint8)).boxes().max(initial=0) <= 9
+
+
+def test_frame_by_hand():
+    slide = ArraySlide(np.zeros((100, 200, 3), np.uint8), 0.5)
+    assert make_frame(slide) == (0.5, 0, 0, 400, 200)
+    assert make_frame(slide, (10, 20, 31, 41)) == (0.5, 20, 40, 62, 82)
+    assert make_frame(ArraySlide(slide.read(0, 0, 200, 100))).scale == 1  # says nothing
+
+
+def test_frame_reads_the_working_image():
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    slide = ArraySlide(image, 0.125)
+    whole = make_frame(slide)
+    assert whole[1:] == (0, 0, 25, 20)
+    part = make_frame(slide, (10, 20, 40, 20))
+    expected = whole.read(slide, 5, 10, 20, 10)
+    assert (part.read(slide, 0, 0, 20, 10) == expected).all()
+    assert (expected[0, 0] == np.rint(image[20:22, 10:12].mean((0, 1)))).all()
+
+
+@pytest.mark.parametrize(
+    ('config', 'factor'),
+    [
+        ('demo/mask-rcnn_r18_fpn_demo_nuclei.py', 1.0),
+        ('dense/mask-rcnn_r18_fpn_crop160-x2-a16to256-1500_nuclei.py', 2.0),
+        # Fields of 1,000 px are brought to 800.
+        ('vrdl/mask-rcnn_r101_fpn_e01-roi128-s800-a32to512-300k_nuclei.py', 0.8),
+    ],
+)
+def test_tiles_are_resized_as_a_field_is(config, factor):
+    cfg = Config.fromfile(CONFIGS / config)
+    for side in (100, 1000):
+        tile = Compose(tile_pipeline(cfg))(dict(img=np.zeros((side, side, 3), np.uint8)))
+        assert tile['inputs'].shape[1:] == (factor * side, factor * side)
+        assert tile['data_samples'].ori_shape == (side, side)
+
+
+def test_a_field_in_memory_is_the_field_in_its_file(tmp_path, image):
+    cfg = Config.fromfile(CONFIGS / 'dense/mask-rcnn_r18_fpn_crop160-x2-a16to256-1500_nuclei.py')
+    path = tmp_path / 'field.png'
+    cv2.imwrite(str(path), image[..., ::-1])
+    from_file = Compose(cfg.test_dataloader.dataset.pipeline)(dict(img_path=str(path), img_id=0))
+    in_memory = Compose(tile_pipeline(cfg))(dict(img=image[..., ::-1]))
+    assert torch.equal(from_file['inputs'], in_memory['inputs'])
+    assert from_file['data_samples'].scale_factor == in_memory['data_samples'].scale_factor
+
+
+class TestDetect:
+    def test_batches_are_of_one_row(self, finder, image):
+        slide = ArraySlide(image)
+        frame = make_frame(slide)
+        grid = finder.make_grid(frame)
+        places = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2)]
+        batches = finder.jobs(slide, frame, grid, places)
+        assert [[job.key for job in batch] for batch in batches] == [
+            [(0, 0), (0, 1)],
+            [(0, 2)],
+            [(1, 1), (1, 2)],
+        ]
+
+    def test_a_broken_tile_leaves_the_others_as_they_are(self, finder, image):
+        def broken():
+            raise RegionError('damaged here')
+
+        tiles = [image[:96, left : left + 96] for left in (0, 50, 104)]
+        jobs = [[Job(index, tile.copy)] for index, tile in enumerate(tiles)]
+        alone = dict(finder.detect(jobs))
+        found = dict(finder.detect([*jobs[:1], [Job('broken', broken)], *jobs[1:]]))
+        assert list(found) == [0, 'broken', 1, 2]
+        assert str(found.pop('broken')) == 'damaged here'
+        assert all(columns_equal(found[index], alone[index]) for index in range(3))
+
+    def test_reads_a_few_tiles_ahead_in_other_threads(self, finder, image):
+        threads = []
+
+        def read():
+            threads.append(threading.current_thread())
+            return image[:32, :32]
+
+        found = finder.detect([[Job(index, read)] for index in range(30)])
+        next(found)
+        assert len(threads) <= segmenter.AHEAD + segmenter.BEHIND + 2
+        assert threading.main_thread() not in threads
+        assert [key for key, _ in found] == list(range(1, 30))
+
+
+def test_mmdets_own_mask_head_gives_the_same(finder, random_model, tmp_path, image):
+    config = tmp_path / 'stock_nuclei.py'
+    config.write_text(
+        f'_base_ = {str(random_model[0])!r}\n'
+        "model = dict(roi_head=dict(mask_head=dict(type='FCNMaskHead')))\n"
+    )
+    stock = Segmenter(config, random_model[1], device='cpu', score_thr=0.0, tile=96, overlap=32)
+    small = image[:90, :90]
+    assert columns_equal(stock(small), finder(small))
+
+
+class TestRefused:
+    def test_no_default_model(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(segmenter, 'DEFAULT_CHECKPOINT', tmp_path / 'none.pth')
+        with pytest.raises(UserError, match=r'none\.pth: the default model is not there'):
+            Segmenter()
+
+    def test_config_without_checkpoint(self, random_model):
+        with pytest.raises(UserError, match='no checkpoint: config and checkpoint go together'):
+            Segmenter(config=random_model[0])
+        with pytest.raises(UserError, match='no config: '):
+            Segmenter(checkpoint=random_model[1])
+        with pytest.raises(UserError, match='nowhere: no such checkpoint'):
+            Segmenter(random_model[0], 'nowhere')
+
+    @pytest.mark.parametrize(
+        ('options', 'message'),
+        [
+            (dict(score_thr=1.0), 'score threshold is 1.0'),
+            (dict(batch=0), 'batch is 0'),
+            (dict(tile=100, overlap=51), 'tiles of 100 px overlap by 51 px'),
+            (dict(device='tpu9'), "device is 'tpu9'"),
+            (dict(device='cuda:99'), 'device is cuda:99, but torch finds'),
+            (dict(device='cpu', precision='fp16'), 'precision is fp16 on a CPU'),
+        ],
+    )
+    def test_impossible_values(self, random_model, options, message):
+        with pytest.raises(UserError, match=message):
+            Segmenter(*random_model, **options)
+
+    def test_checkpoint_of_another_model(self, random_model, tmp_path):
+        torch.save(dict(state_dict=dict(weight=torch.ones(1))), tmp_path / 'other.pth')
+        with pytest.raises(UserError, match=r'other\.pth: does not fit this config'):
+            Segmenter(random_model[0], tmp_path / 'other.pth')
+
+    @pytest.mark.parametrize('shape', [(9, 9), (9, 9, 4), (0, 9, 3)])
+    def test_no_rgb_image(self, finder, shape):
+        with pytest.raises(UserError, match='uint8'):
+            finder(np.zeros(shape, np.uint8))
