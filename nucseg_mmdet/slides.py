@@ -113,7 +113,7 @@ class ScannerSlide(Slide):
 
 def _over(image: Image.Image, background: str) -> np.ndarray:
     """Lay an RGBA image over a colour: uint8, (H, W, 3), RGB."""
-    if image.getextrema()[3][0] == 255:
+    if image.getchannel('A').getextrema()[0] == 255:
         return np.asarray(image.convert('RGB'))
     below = Image.new('RGBA', image.size, background)
     return np.asarray(Image.alpha_composite(below, image).convert('RGB'))

@@ -1,5 +1,6 @@
 """TIFF images, read tile by tile: plain, BigTIFF, OME-TIFF, pyramids."""
 
+import logging
 import threading
 from collections import OrderedDict
 from pathlib import Path
@@ -18,7 +19,9 @@ WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR = 0, 1, 2, 6  # the tag PhotometricInte
 JPEG_CODES = (6, 7)  # the tag Compression; the decoder turns their YCbCr into RGB
 CONTIGUOUS = 1  # the tag PlanarConfiguration
 PREMULTIPLIED, TRANSPARENCY = 1, 2  # the tag ExtraSamples
-FAULTS = (RuntimeError, ValueError, TypeError, IndexError, KeyError, OSError)  # of the decoders
+
+# Nothing is printed beside our one line, unless the program sets up logging.
+tifffile.logger().addHandler(logging.NullHandler())
 
 
 class Plane(NamedTuple):
@@ -52,17 +55,19 @@ class TiffSlide(Slide):
         self._file_lock, self._cache_lock = threading.Lock(), threading.Lock()
         self._cache: OrderedDict[tuple[int, int, int], np.ndarray] = OrderedDict()
         self._cached = 0  # bytes
+        # A damaged file makes tifffile stumble in any way: struct.error, SyntaxError of XML, ...
         try:
             self._tiff = tifffile.TiffFile(path, _multifile=False)
-        except (tifffile.TiffFileError, *FAULTS) as error:
-            raise UserError(f'{path}: damaged TIFF ({error})') from None
+        except Exception as error:
+            raise UserError(f'{path}: damaged TIFF ({_one_line(error)})') from None
         try:
             self._open(mpp)
-        except (tifffile.TiffFileError, *FAULTS) as error:
+        except UserError:
             self.close()
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f'{path}: damaged TIFF ({error})') from None
+            raise
+        except Exception as error:
+            self.close()
+            raise UserError(f'{path}: damaged TIFF ({_one_line(error)})') from None
 
     def _open(self, mpp: float | None) -> None:
         if not self._tiff.pages:
@@ -124,7 +129,9 @@ class TiffSlide(Slide):
             or (colours == WHITE_IS_ZERO and series.axes == 'YX')
             or (colours == YCBCR and page.compression in JPEG_CODES)
         ):
-            raise UserError(f'{self._path}: {colours.name} colours, expected RGB or grey')
+            raise UserError(
+                f'{self._path}: {getattr(colours, "name", colours)} colours, expected RGB or grey'
+            )
 
     def _find_planes(self, series: tifffile.TiffPageSeries) -> list[Plane]:
         """Where the channels of a level are; refuse what is cut off or too large to decode."""
@@ -160,10 +167,10 @@ class TiffSlide(Slide):
                 )
                 for number, plane in enumerate(planes)
             ]
-        except FAULTS as error:
+        except Exception as error:  # each decoder has its own
             raise RegionError(
                 f'{self._path}: x {x}, y {y}, {width} x {height} px of level {index} '
-                f'cannot be read ({error})'
+                f'cannot be read ({_one_line(error)})'
             ) from None
         return self._to_rgb(read[0] if len(read) == 1 else np.concatenate(read, axis=2))
 
@@ -232,6 +239,10 @@ class TiffSlide(Slide):
             while self._cached > CACHE and len(self._cache) > 1:
                 self._cached -= self._cache.popitem(last=False)[1].nbytes
         return decoded
+
+
+def _one_line(error: Exception) -> str:
+    return ' '.join(f'{type(error).__name__}: {error}'.split())
 
 
 def _resolution(page: tifffile.TiffPage, tag: str) -> float:

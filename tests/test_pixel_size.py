@@ -1,0 +1,95 @@
+"""Microns per pixel: what files say, and when not to believe them."""
+
+import math
+
+import pytest
+
+from nucseg_mmdet import pixel_size
+from nucseg_mmdet.errors import UserError
+from nucseg_mmdet.pixel_size import PixelSize
+
+UNKNOWN = PixelSize(None, 'the file does not say')
+OME = (
+    '<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/'
+    '2016-06"><Image ID="Image:0"><Pixels ID="Pixels:0" {}/></Image></OME>'
+)
+
+
+@pytest.mark.parametrize(
+    ('resolution', 'unit', 'imagej_unit', 'mpp'),
+    [
+        ((40_000, 40_000), 3, '', 0.25),  # 10,000 microns / 40,000 px
+        ((101_600, 101_600), 2, '', 0.25),  # 25,400 microns / 101,600 px
+        ((4, 4), 1, 'micron', 0.25),  # ImageJ: pixels per micron
+        ((4, 4), 1, '\\u00B5m', 0.25),  # as ImageJ writes the micro sign
+        ((4000, 4000), 1, 'mm', 0.25),
+        ((40_000, 0), 3, '', 0.25),  # y is missing
+        ((40_000, 40_000), 1, '', None),  # no unit
+        ((1, 1), 1, 'pixel', None),
+        ((0, 0), 2, '', None),
+        ((72, 72), 2, '', None),  # what programs write that know nothing
+        ((96, 96), 2, '', None),
+        ((300, 300), 2, '', None),
+        ((1e9, 1e9), 3, '', None),  # 0.00001
+    ],
+)
+def test_tiff_tags(resolution, unit, imagej_unit, mpp):
+    found = pixel_size.from_tiff(resolution, unit, imagej_unit, None)
+    assert found.mpp == (mpp and pytest.approx(mpp, rel=1e-12))
+
+
+def test_implausible_sizes_are_reported():
+    found = pixel_size.from_tiff((72, 72), 2, '', None)
+    assert found == (
+        None,
+        'TIFF resolution tags say 352.8 microns per pixel (72 dpi), not used: expected 0.05 to 20',
+    )
+    assert pixel_size.from_tiff((0, 0), 2, '', None) == UNKNOWN
+
+
+def test_uneven_sizes_are_averaged_and_reported():
+    found = pixel_size.checked(0.25, 0.36, 'OME-XML')
+    assert found.mpp == pytest.approx(0.3, abs=1e-12)  # sqrt(0.25 * 0.36)
+    assert '0.25 in x and 0.36 in y' in found.source
+    assert pixel_size.checked(0.25, 0.2501, 'OME-XML').source == 'OME-XML'
+
+
+@pytest.mark.parametrize(
+    ('attributes', 'mpp'),
+    [
+        ('PhysicalSizeX="0.5" PhysicalSizeY="0.5"', 0.5),  # microns unless it says otherwise
+        ('PhysicalSizeX="250" PhysicalSizeXUnit="nm" PhysicalSizeY="0.25"', 0.25),
+        ('PhysicalSizeX="0.00025" PhysicalSizeXUnit="mm"', 0.25),
+        ('PhysicalSizeX="1" PhysicalSizeXUnit="pixel"', None),
+        ('PhysicalSizeX="wide"', None),
+        ('', None),
+    ],
+)
+def test_ome_xml(attributes, mpp):
+    assert pixel_size.from_ome(OME.format(attributes)).mpp == (mpp and pytest.approx(mpp))
+
+
+def test_ome_xml_comes_before_the_tags_if_it_says_something():
+    said = OME.format('PhysicalSizeX="0.5" PhysicalSizeY="0.5"')
+    assert pixel_size.from_tiff((40_000, 40_000), 3, '', said).mpp == 0.5
+    assert pixel_size.from_tiff((40_000, 40_000), 3, '', OME.format('')).mpp == 0.25
+    assert pixel_size.from_tiff((40_000, 40_000), 3, '', said[:50]).mpp == 0.25
+
+
+def test_dpi_and_properties():
+    assert pixel_size.from_dpi((101_600, 101_600), 'PNG').mpp == 0.25
+    assert pixel_size.from_dpi(None, 'PNG') == UNKNOWN
+    properties = {'openslide.mpp-x': '0.2525', 'openslide.mpp-y': '0.2525'}
+    assert pixel_size.from_openslide(properties).mpp == 0.2525
+    assert pixel_size.from_openslide({'openslide.mpp-x': ''}) == UNKNOWN
+
+
+def test_what_the_user_gives_wins():
+    assert pixel_size.chosen(0.5, PixelSize(0.25, 'OME-XML')) == (0.5, 'as given')
+    assert pixel_size.chosen(None, UNKNOWN) == UNKNOWN
+
+
+@pytest.mark.parametrize('mpp', [0, -1, 250, 0.01, math.nan, math.inf])
+def test_wrong_sizes_are_refused(mpp):
+    with pytest.raises(UserError, match=r'expected 0\.05 to 20'):
+        pixel_size.chosen(mpp, UNKNOWN)
