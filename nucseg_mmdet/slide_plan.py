@@ -1,5 +1,6 @@
 """What there is to do for each slide: its tiles, its names, the space that it takes."""
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -139,7 +140,10 @@ def _name(path: Path, level: int) -> str:
         return stem
     if level == 1:
         return '_'.join([*folders[-1:], stem])
-    return '_'.join([*folders[-(level - 1) :], path.name.replace('.', '_')])
+    name = '_'.join([*folders[-(level - 1) :], path.name.replace('.', '_')])
+    if level - 1 > len(folders):  # a path with / in the place of another's _
+        name += f'_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}'
+    return name
 
 
 def plan_slide(path: Path, name: str, settings: Settings, segmenter: Segmenter) -> Plan:

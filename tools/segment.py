@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from nucseg_mmdet import segmenter, slide_plan, slide_run
+from nucseg_mmdet import pixel_size, segmenter, slide_plan, slide_run
 from nucseg_mmdet.errors import UserError, exit_code
 from nucseg_mmdet.export import FORMATS
 
@@ -118,6 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     share, local = find_share()
     if args.simplify < 0:
         raise UserError(f'--simplify {args.simplify}: expected 0 or more')
+    pixel_size.chosen(args.mpp, pixel_size.PixelSize(None, ''))  # refuses what is not possible
     settings = slide_plan.Settings(
         args.out,
         tuple(dict.fromkeys(args.format)),

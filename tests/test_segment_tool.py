@@ -1,0 +1,376 @@
+"""tools/segment.py as a user calls it: files, resuming, several processes, what goes wrong."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+from nucseg_mmdet import slide_plan, slide_run
+from nucseg_mmdet.errors import UserError
+from nucseg_mmdet.segmenter import Segmenter
+from nucseg_mmdet.synthetic import synthesize
+from tools import segment
+
+ROOT = Path(__file__).parents[1]
+FORMATS = ('geojson', 'csv', 'label')
+ENV = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Sums in the same order as in the processes that the tests start."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope='session')
+def images(tmp_path_factory):
+    """A tall image of nuclei with empty glass in between, and a small one."""
+    folder = tmp_path_factory.mktemp('images')
+    tall = np.full((1100, 150, 3), 243, np.uint8)
+    tall[:260] = synthesize(1, 260, 150, 50)[0]
+    tall[840:] = synthesize(2, 260, 150, 50)[0]
+    cv2.imwrite(str(folder / 'tall.png'), tall[..., ::-1])
+    cv2.imwrite(str(folder / 'small.png'), synthesize(4, 80, 90, 20)[0][..., ::-1])
+    return folder
+
+
+def arguments(model, out, *inputs):
+    config, checkpoint = model
+    options = ['--config', config, '--checkpoint', checkpoint, '--score-thr', 0.0]
+    options += ['--tile', 80, '--overlap', 30, '--device', 'cpu', '--format', *FORMATS]
+    return [str(item) for item in [*inputs, '--out', out, *options]]
+
+
+def contents(out):
+    """The bytes of all result files."""
+    return {
+        path.name: path.read_bytes()
+        for path in sorted(out.iterdir())
+        if not path.name.endswith('.summary.json')
+    }
+
+
+def summary(out, name):
+    return json.loads((out / f'{name}.summary.json').read_text())
+
+
+@pytest.fixture(scope='session')
+def finished(random_model, images, tmp_path_factory):
+    """Results of an undisturbed run in one process."""
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp('finished') / 'out'
+    assert segment.main(arguments(random_model, out, images)) == 0
+    return out
+
+
+class TestResults:
+    def test_files(self, finished):
+        assert [path.name for path in sorted(finished.iterdir())] == [
+            'small.csv',
+            'small.geojson',
+            'small.labels.tif',
+            'small.summary.json',
+            'tall.csv',
+            'tall.geojson',
+            'tall.labels.tif',
+            'tall.summary.json',
+            'tall.tissue.png',
+        ]
+
+    @pytest.mark.parametrize('name', ['small', 'tall'])
+    def test_formats_agree(self, finished, name):
+        with (finished / f'{name}.csv').open() as file:
+            rows = list(csv.DictReader(file))
+        features = json.loads((finished / f'{name}.geojson').read_text())['features']
+        labels = tifffile.imread(finished / f'{name}.labels.tif')
+        found = summary(finished, name)
+        assert len(rows) == len(features) == found['nuclei'] > 20
+        # A nucleus may lie wholly below another, of a neighbouring tile.
+        assert 0.9 * len(rows) < len(np.unique(labels)) - 1 <= len(rows)
+        assert found['width'], found['height'] == labels.shape[::-1]
+
+    def test_glass_is_left_out(self, finished):
+        # Rows 260 to 840 are glass; around tissue 32 microns are kept, 128 px.
+        assert summary(finished, 'small')['tiles_skipped_as_glass'] == 0
+        found = summary(finished, 'tall')
+        assert found['tiles_skipped_as_glass'] >= 3 * (840 - 260 - 2 * 128 - 2 * 80) // 50
+        assert found['tissue_mm2'] < 0.6 * 150 * 1100 * 0.25**2 / 1e6
+        assert (finished / 'tall.tissue.png').is_file()
+
+    def test_again_does_nothing(self, finished, random_model, images, capsys):
+        before = {
+            path: path.stat().st_mtime_ns for path in finished.iterdir() if path.suffix != '.png'
+        }
+        assert segment.main(arguments(random_model, finished, images)) == 0
+        assert '2 of 2 finished before' in capsys.readouterr().out
+        assert all(path.stat().st_mtime_ns == changed for path, changed in before.items())
+
+    def test_other_settings_are_refused(self, finished, random_model, images, capsys):
+        options = arguments(random_model, finished, images / 'small.png')
+        assert segment.main([*options, '--no-tissue-mask']) == 2
+        error = capsys.readouterr().err
+        assert 'small.summary.json: made with other settings (skip_glass)' in error
+
+    def test_overwrite(self, random_model, images, tmp_path):
+        options = arguments(random_model, tmp_path, images / 'small.png')
+        assert segment.main(options) == 0
+        again = [*options, '--score-thr', '0.9', '--overwrite']
+        assert segment.main(again) == 0
+        assert summary(tmp_path, 'small')['nuclei'] == 0
+
+    def test_region(self, random_model, images, tmp_path):
+        options = arguments(random_model, tmp_path, images / 'tall.png')
+        assert segment.main([*options, '--roi', '20,870,100,90']) == 0
+        with (tmp_path / 'tall.csv').open() as file:
+            centres = [
+                (float(row['centroid_x_px']), float(row['centroid_y_px']))
+                for row in csv.DictReader(file)
+            ]
+        assert len(centres) > 10
+        assert all(20 <= x <= 120 and 870 <= y <= 960 for x, y in centres)
+
+    def test_names_of_two_folders(self, random_model, images, tmp_path):
+        for folder in ('one', 'two'):
+            (tmp_path / folder).mkdir()
+            (tmp_path / folder / 'a.png').write_bytes((images / 'small.png').read_bytes())
+        inputs = [tmp_path / 'one', tmp_path / 'two' / 'a.png']
+        assert segment.main(arguments(random_model, tmp_path / 'out', *inputs)) == 0
+        names = {path.name for path in (tmp_path / 'out').glob('*.csv')}
+        assert names == {'one_a.csv', 'two_a.csv'}
+
+
+@pytest.mark.parametrize(
+    ('paths', 'names'),
+    [
+        (['x/a.png', 'x/b.png'], ['a', 'b']),
+        (['x/a.png', 'y/a.svs', 'y/b.svs'], ['x_a', 'y_a', 'b']),
+        (['x/a.png', 'x/a.tif'], ['x_a_png', 'x_a_tif']),
+        (['v/x/a.png', 'w/x/a.png'], ['v_x_a_png', 'w_x_a_png']),
+        (['x/a.ome.tiff'], ['a']),
+    ],
+)
+def test_output_names(paths, names, tmp_path):
+    assert slide_plan.name_outputs([tmp_path / path for path in paths]) == names
+
+
+def test_output_names_are_never_the_same(tmp_path):
+    paths = ['x/a.png', 'x_a.png', 'y/a.png', 'x/a.tif', 'x/y/a.tif', 'x_y/a.tif', 'x/a_png.png']
+    assert len(set(slide_plan.name_outputs([tmp_path / path for path in paths]))) == len(paths)
+    paths = [Path('/x/y/a.png'), Path('/x_y/a.png'), Path('/y/a.png')]
+    assert len(set(slide_plan.name_outputs(paths))) == 3
+
+
+class TestGoesOn:
+    @pytest.mark.slow
+    def test_after_kill(self, finished, random_model, images, tmp_path):
+        command = [sys.executable, str(ROOT / 'tools/segment.py')]
+        command += arguments(random_model, tmp_path, images)
+        process = subprocess.Popen(
+            command, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        rows = tmp_path / 'tall.partial'
+        until = time.monotonic() + 300
+        while len(list(rows.glob('row_*.npz'))) < 3:
+            assert process.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kept = {path: path.stat().st_mtime_ns for path in rows.glob('row_*.npz')}
+        assert not (tmp_path / 'tall.summary.json').exists()
+        assert len(kept) >= 3
+        assert segment.main(arguments(random_model, tmp_path, images)) == 0
+        assert contents(tmp_path) == contents(finished)
+
+    @pytest.mark.parametrize('rows', [1, 4, 9])
+    def test_rows_that_are_done_stay(self, finished, random_model, images, tmp_path, rows):
+        total = stopped_after(rows, random_model, images, tmp_path)
+        shards = {path: path.stat().st_mtime_ns for path in tmp_path.glob('*.partial/row_*')}
+        run, _ = start(random_model, images, tmp_path)
+        assert run.num_tiles < total
+        with pytest.raises(Stopped):
+            run.run(Stopped.after(1), print)
+        kept = [path for path in shards if path.is_file()]  # not those of a finished image
+        assert len(kept) >= rows - 2
+        assert all(path.stat().st_mtime_ns == shards[path] for path in kept)
+        assert segment.main(arguments(random_model, tmp_path, images)) == 0
+        assert contents(tmp_path) == contents(finished)
+
+    def test_ended_between_files_and_summary(self, finished, random_model, images, tmp_path):
+        path = images / 'tall.png'
+        stopped_after(None, random_model, path, tmp_path)
+        rows, kept = tmp_path / 'tall.partial', tmp_path / 'kept'
+        shutil.copytree(rows, kept)
+        assert segment.main(arguments(random_model, tmp_path, path)) == 0
+        shutil.move(kept, rows)
+        (tmp_path / 'tall.summary.json').unlink()
+        assert start(random_model, path, tmp_path)[0].num_tiles == 0
+        assert segment.main(arguments(random_model, tmp_path, path)) == 0
+        assert contents(tmp_path) == {
+            name: content for name, content in contents(finished).items() if 'tall' in name
+        }
+
+    def test_rows_of_other_settings_are_refused(self, random_model, images, tmp_path, capsys):
+        options = arguments(random_model, tmp_path, images / 'tall.png')
+        stopped_after(3, random_model, images / 'tall.png', tmp_path)
+        assert segment.main([*options, '--overlap', '20']) == 2
+        assert 'tall.partial: made with other settings (overlap)' in capsys.readouterr().err
+        assert segment.main([*options, '--overlap', '20', '--overwrite']) == 0
+        assert summary(tmp_path, 'tall')['identity']['overlap'] == 20
+
+    @pytest.mark.slow
+    def test_two_processes_give_the_same(self, finished, random_model, images, tmp_path):
+        command = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2']
+        command += ['--master-port', str(29600 + os.getpid() % 1000)]
+        command += [str(ROOT / 'tools/segment.py'), *arguments(random_model, tmp_path, images)]
+        done = subprocess.run(command, env=ENV, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert contents(tmp_path) == contents(finished)
+        assert summary(tmp_path, 'tall')['processes'] == 2
+
+
+class Stopped(Exception):
+    """Ends a run from within, as its process might end."""
+
+    @classmethod
+    def after(cls, rows):
+        done = []
+
+        def progress(num_tiles, num_nuclei):
+            done.append(num_tiles)
+            if len(done) == rows:
+                raise cls
+
+        return progress
+
+
+def start(model, path, out):
+    """A run with the settings of ``arguments``, ready to go, and the number of rows to do."""
+    finder = Segmenter(*model, device='cpu', score_thr=0.0, tile=80, overlap=30)
+    settings = slide_plan.Settings(out, FORMATS)
+    slide_plan.check_out(out)
+    paths = slide_plan.find_inputs([path])
+    plans = [
+        slide_plan.plan_slide(path, name, settings, finder)
+        for path, name in zip(paths, slide_plan.name_outputs(paths), strict=True)
+    ]
+    run = slide_run.SlideRun(plans, settings, finder, slide_run.Share())
+    return run, sum(int(plan.wanted.any(axis=1).sum()) for plan in plans)
+
+
+def stopped_after(rows, model, path, out):
+    """Do some rows, or all, and write no files of the last image; returns the tiles of all."""
+    run, all_rows = start(model, path, out)
+    total = run.num_tiles
+    with pytest.raises(Stopped):
+        run.run(Stopped.after(rows or all_rows), print)
+    return total
+
+
+class TestWrong:
+    def check(self, capsys, options, code, *messages):
+        assert segment.main([str(option) for option in options]) == code
+        error = capsys.readouterr().err
+        for message in messages:
+            assert message in error
+        if code == 2:
+            assert error.count('\n') == 1
+
+    def test_input_does_not_exist(self, capsys, random_model, tmp_path):
+        options = arguments(random_model, tmp_path, 'nowhere.svs')
+        self.check(capsys, options, 2, 'segment.py: nowhere.svs: no such file or folder')
+
+    def test_empty_folder(self, capsys, random_model, tmp_path):
+        options = arguments(random_model, tmp_path / 'out', tmp_path)
+        self.check(capsys, options, 2, f'{tmp_path}: no image or slide in it')
+        assert not (tmp_path / 'out').exists()
+
+    @pytest.mark.parametrize('region', ['1,2,3', 'a,b,c,d', '1,2,0,4'])
+    def test_region(self, capsys, random_model, images, tmp_path, region):
+        options = [*arguments(random_model, tmp_path, images), '--roi', region]
+        self.check(capsys, options, 2, f'--roi {region}: expected')
+
+    def test_no_such_checkpoint(self, capsys, random_model, images, tmp_path):
+        options = arguments((random_model[0], 'nowhere.pth'), tmp_path / 'out', images)
+        self.check(capsys, options, 2, 'nowhere.pth: no such checkpoint')
+
+    def test_folder_that_cannot_be_made(self, capsys, random_model, images, tmp_path):
+        (tmp_path / 'file').write_text('')
+        options = arguments(random_model, tmp_path / 'file' / 'out', images)
+        self.check(capsys, options, 2, 'file/out: cannot be written to (Not a directory)')
+
+    def test_impossible_pixel_size(self, capsys, random_model, images, tmp_path):
+        options = [*arguments(random_model, tmp_path, images), '--mpp', 90]
+        self.check(capsys, options, 2, '90.0 microns per pixel given')
+
+    def test_no_space(self, random_model, images, tmp_path):
+        finder = Segmenter(*random_model, device='cpu')
+        settings = slide_plan.Settings(tmp_path, ('csv',))
+        plan = slide_plan.plan_slide(images / 'small.png', 'small', settings, finder)
+        slide_plan.check_space([plan], settings)
+        with pytest.raises(UserError, match=r'GB free, about .* GB needed for'):
+            slide_plan.check_space([plan._replace(tissue_mm2=1e12)], settings)
+
+    def test_broken_slide_and_region_elsewhere(self, capsys, random_model, images, tmp_path):
+        (tmp_path / 'broken.png').write_bytes((images / 'small.png').read_bytes()[:500])
+        (tmp_path / 'text.tif').write_text('no image')
+        inputs = [tmp_path / 'broken.png', tmp_path / 'text.tif', images]
+        options = [*arguments(random_model, tmp_path / 'out', *inputs), '--roi', '0,900,99,99']
+        messages = ['3 problems:', 'broken.png', 'text.tif', 'small.png: region 0,900,99,99 is not']
+        self.check(capsys, options, 1, *messages)
+        assert summary(tmp_path / 'out', 'tall')['nuclei'] > 20
+
+    def test_broken_tile(self, capsys, random_model, tmp_path):
+        image = synthesize(5, 256, 256, 90)[0]
+        path, whole = tmp_path / 'damaged.tif', tmp_path / 'whole.tif'
+        for target in (path, whole):
+            tifffile.imwrite(target, image, tile=(64, 64), compression='zlib', photometric='rgb')
+        with tifffile.TiffFile(path) as tiff:
+            start, size = tiff.pages[0].dataoffsets[0], tiff.pages[0].databytecounts[0]
+        content = bytearray(path.read_bytes())
+        content[start : start + size] = bytes(size)
+        path.write_bytes(content)
+        options = arguments(random_model, tmp_path / 'out', path, whole)
+        self.check(capsys, options, 1, 'problems:', 'damaged.tif: tile at 0,0: ')
+        damaged, whole = (summary(tmp_path / 'out', name) for name in ('damaged', 'whole'))
+        assert whole['broken_tiles'] == []
+        assert 0.3 * whole['nuclei'] < damaged['nuclei'] < whole['nuclei']
+
+
+@pytest.mark.parametrize(
+    ('names', 'expected'),
+    [
+        ({}, (0, 1, 0)),
+        (dict(RANK='3', WORLD_SIZE='4', LOCAL_RANK='1'), (3, 4, 1)),
+        (dict(SLURM_PROCID='5', SLURM_NTASKS='8', SLURM_LOCALID='2'), (5, 8, 2)),
+        (dict(SLURM_NTASKS='8'), (0, 1, 0)),  # inside salloc, without srun
+    ],
+)
+def test_which_process_this_is(monkeypatch, names, expected):
+    for name in (
+        'RANK',
+        'WORLD_SIZE',
+        'LOCAL_RANK',
+        'SLURM_PROCID',
+        'SLURM_NTASKS',
+        'SLURM_LOCALID',
+    ):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
+    share, local = segment.find_share()
+    assert (*share, local) == expected
