@@ -115,6 +115,42 @@ class RandomQuarterTurn(BaseTransform):
 
 
 @TRANSFORMS.register_module()
+class Orient(BaseTransform):
+    """Give an image one of the eight orientations, for test-time augmentation.
+
+    Required and modified keys:
+        img: (H, W, 3).
+        img_shape: height and width, px.
+
+    Added key:
+        orientation: the arguments, a pair.
+
+    Args:
+        flip: from left to right, before turning.
+        turns: by 90 degrees to the left, 0 to 3.
+
+    Raises:
+        UserError: ``turns`` is another number.
+    """
+
+    def __init__(self, flip: bool = False, turns: int = 0) -> None:
+        if turns not in range(4):
+            raise UserError(f'turns is {turns}, expected 0, 1, 2 or 3')
+        self.flip = flip
+        self.turns = turns
+
+    def transform(self, results: dict) -> dict:
+        img = results['img'][:, ::-1] if self.flip else results['img']
+        results['img'] = img = np.ascontiguousarray(np.rot90(img, self.turns))
+        results['img_shape'] = img.shape[:2]
+        results['orientation'] = (self.flip, self.turns)
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(flip={self.flip}, turns={self.turns})'
+
+
+@TRANSFORMS.register_module()
 class StainJitter(BaseTransform):
     """Make haematoxylin and eosin weaker or stronger at random.
 

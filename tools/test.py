@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import DictAction
+from mmengine.config import ConfigDict, DictAction
 from mmengine.runner import Runner
 
 from nucseg_mmdet import run_config
@@ -41,6 +41,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--precision',
         choices=['fp32', 'bf16', 'fp16'],
         help='of the convolutions; norms are folded into them. default: the model as it is',
+    )
+    parser.add_argument(
+        '--tta',
+        action='store_true',
+        help="average over the views of the config's tta_pipeline: slower, a little better",
     )
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
@@ -77,6 +82,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         cfg.custom_hooks.append(
             dict(type='OutlineHook', out_dir=str(args.show_dir), score_thr=args.show_score_thr)
         )
+    if args.tta:
+        if 'tta_model' not in cfg:
+            raise UserError(f'{args.config}: has no tta_model, expected one and a tta_pipeline')
+        cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
     if args.precision:
         cfg.custom_hooks.append(dict(type='InferencePrecisionHook', precision=args.precision))
     cfg.load_from = str(args.checkpoint)

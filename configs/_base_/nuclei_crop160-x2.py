@@ -25,6 +25,27 @@ train_dataloader = dict(
         ]
     ),
 )
-test_dataloader = dict(
-    dataset=dict(pipeline=[_base_.load[0], dict(type='Resize', scale_factor=2.0), _base_.pack])
-)
+enlarge_twice = dict(type='Resize', scale_factor=2.0)
+test_dataloader = dict(dataset=dict(pipeline=[_base_.load[0], enlarge_twice, _base_.pack]))
+
+tta_model = dict(type='MaskTTAModel')
+tta_pipeline = [
+    _base_.load[0],
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [enlarge_twice],
+            [
+                dict(type='Orient', flip=False, turns=0),
+                dict(type='Orient', flip=False, turns=1),
+                dict(type='Orient', flip=False, turns=2),
+                dict(type='Orient', flip=False, turns=3),
+                dict(type='Orient', flip=True, turns=0),
+                dict(type='Orient', flip=True, turns=1),
+                dict(type='Orient', flip=True, turns=2),
+                dict(type='Orient', flip=True, turns=3),
+            ],
+            [dict(type='PackDetInputs', meta_keys=(*_base_.pack['meta_keys'], 'orientation'))],
+        ],
+    ),
+]

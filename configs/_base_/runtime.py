@@ -12,6 +12,7 @@ custom_imports = dict(
         'nucseg_mmdet.precision',
         'nucseg_mmdet.roi_align',
         'nucseg_mmdet.transforms',
+        'nucseg_mmdet.tta',
     ],
     allow_failed_imports=False,
 )
