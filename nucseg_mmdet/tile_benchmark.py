@@ -1,0 +1,134 @@
+"""Time the joining of tiles: python -m nucseg_mmdet.tile_benchmark [--nuclei 1000000].
+
+Known nuclei on a dense lattice are seen by every tile that they reach into, as a network would:
+cut at the border of the tile, and shifted a little from tile to tile. Rows of tiles are made and
+kept as in a run; what is timed is the joining of the rows, alone and into files.
+"""
+
+import argparse
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from nucseg_mmdet import export, tiles
+from nucseg_mmdet.errors import UserError, exit_code
+from nucseg_mmdet.masks import mask_to_polygons
+from nucseg_mmdet.tiles import MEASUREMENTS, Grid, Nuclei
+
+SPACING = 28  # px between nuclei: 20,000 per mm2, denser than the densest class image
+RADIUS = 16  # px, no nucleus reaches further from its centre
+SHAPES = 64
+
+
+def make_shapes() -> Nuclei:
+    """Ellipses of many sizes and directions around 0, 0."""
+    rings = []
+    for index in range(SHAPES):
+        mask = np.zeros((2 * RADIUS + 1,) * 2, np.uint8)
+        axes = (9 + index % 6, 7 + index % 5)
+        cv2.ellipse(mask, (RADIUS, RADIUS), axes, index * 37 % 180, 0, 360, 1, -1)
+        (ring,) = mask_to_polygons(mask.astype(bool), (-RADIUS, -RADIUS))
+        rings.append(np.array(ring, np.int32).reshape(-1, 2))
+    return Nuclei(
+        np.concatenate(rings),
+        np.array([len(ring) for ring in rings], np.int32),
+        np.ones(SHAPES, np.float32),
+        np.full((SHAPES, 2), 0.5),
+        np.ones((SHAPES, len(MEASUREMENTS)), np.float32),
+    )
+
+
+def see(shapes: Nuclei, grid: Grid, side: int, row: int, column: int) -> Nuclei:
+    """What a tile shows of the lattice, px of the tile."""
+    corner = np.array([grid.lefts[column], grid.tops[row]])
+    size = np.array([grid.width, grid.height])
+    low = np.maximum((corner - RADIUS) // SPACING, 0)
+    high = np.minimum((corner + size + RADIUS) // SPACING + 1, side)
+    x, y = (axis.ravel() for axis in np.meshgrid(*map(np.arange, low, high)))
+    rng = np.random.default_rng([row, column])
+    centres = np.stack([x, y], 1) * SPACING + SPACING // 2 + rng.integers(-1, 2, (x.size, 2))
+    centres -= corner
+    inside = np.flatnonzero(((centres > -3) & (centres < size + 3)).all(axis=1))
+    centres = centres[inside]
+    seen = shapes.take((x + 7 * y)[inside] % SHAPES)
+    points = seen.points + np.repeat(centres, seen.sizes, axis=0)
+    return seen._replace(
+        points=np.clip(points, 0, size).astype(np.int32),
+        centroids=np.clip(centres + 0.5, 0, size),
+        scores=rng.uniform(0.5, 1, inside.size).astype(np.float32),
+    )
+
+
+def write_rows(folder: Path, grid: Grid, side: int) -> list[Path]:
+    """Keep every row of tiles as a run does."""
+    shapes, paths = make_shapes(), []
+    for row in range(len(grid.tops)):
+        views = (
+            tiles.own(see(shapes, grid, side, row, column), grid, row, column)
+            for column in range(len(grid.lefts))
+        )
+        joined = tiles.concatenate_views(list(tiles.join(views, grid.seams_x, axis=0)))
+        paths.append(folder / f'row_{row:05d}.npz')
+        tiles.write_row(paths[-1], joined)
+    return paths
+
+
+class Clock:
+    """Time since it was made: on the wall, and of the processor, for a busy machine."""
+
+    def __init__(self) -> None:
+        self._wall, self._processor = time.perf_counter(), time.process_time()
+
+    def __str__(self) -> str:
+        wall, processor = time.perf_counter() - self._wall, time.process_time() - self._processor
+        return f'{wall:.1f} s, {processor:.1f} s of CPU'
+
+
+def join_rows(paths: Sequence[Path], grid: Grid) -> Iterator[Nuclei]:
+    rows = (tiles.read_row(path) for path in paths)
+    return (views.nuclei for views in tiles.join(rows, grid.seams_y, axis=1))
+
+
+@exit_code
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--nuclei', type=int, default=1_000_000)
+    parser.add_argument('--format', nargs='*', choices=list(export.FORMATS), default=['geojson'])
+    args = parser.parse_args(argv)
+    if args.nuclei < 1:
+        raise UserError(f'--nuclei {args.nuclei}: expected at least 1')
+    side = round(args.nuclei**0.5)
+    width = side * SPACING
+    grid = tiles.make_grid(width, width, 512, 128)
+    print(f'{side**2:,} nuclei on {width:,} x {width:,} px, {len(grid.tops)}^2 tiles of 512 px')
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        clock = Clock()
+        paths = write_rows(folder, grid, side)
+        size = sum(path.stat().st_size for path in paths)
+        print(f'rows made and kept: {clock}, {size / 1e6:,.0f} MB')
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+        clock = Clock()
+        found = sum(nuclei.num for nuclei in join_rows(paths, grid))
+        print(f'rows joined: {clock}, {found:,} nuclei')
+
+        clock = Clock()
+        target = export.Target('benchmark', width, width, 1.0, 0.25)
+        with export.open_writers(args.format, folder, target) as writers:
+            for nuclei in join_rows(paths, grid):
+                writers.write(nuclei)
+        print(f'rows joined into {", ".join(args.format) or "no file"}: {clock}')
+        more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        print(f'memory at most {more / 1024:.0f} MB above what making the rows took')
+    return int(found != side**2)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
