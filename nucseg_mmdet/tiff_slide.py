@@ -216,7 +216,9 @@ class TiffSlide(Slide):
                 paste(values, part, column * across - x, row * down - y)
         return values
 
-    def _segment(self, key: tuple[int, int, int], page: tifffile.TiffPage, number: int):
+    def _segment(
+        self, key: tuple[int, int, int], page: tifffile.TiffPage | tifffile.TiffFrame, number: int
+    ) -> np.ndarray:
         """Decode a tile or a strip, or take it from the cache."""
         with self._cache_lock:
             if key in self._cache:

@@ -1,0 +1,127 @@
+"""Tissue against glass: what is kept, what is passed over."""
+
+import cv2
+import numpy as np
+import pytest
+
+from nucseg_mmdet.slides import ArraySlide, open_slide
+from nucseg_mmdet.tissue import TissueMask, draw_mask, find_tissue, tissue_mask
+
+WHITE, YELLOW, GREY, BLUISH = (243, 242, 243), (243, 240, 226), (218, 219, 220), (225, 232, 240)
+TISSUE = (190, 120, 170)
+# What eosin of a tenth of the usual strength leaves of white light.
+FAINT = (243, 230, 238)
+
+
+def glass(colour, size=100):
+    """Low-power glass: a little noise, and corners 5 grey levels darker than the middle."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
+    image = np.array(colour) + rng.normal(0, 0.4, (size, size, 3)) - 2.5 * (x**2 + y**2)[..., None]
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize('colour', [WHITE, YELLOW, GREY, BLUISH, (255, 255, 255)])
+def test_glass_is_empty(colour):
+    assert not find_tissue(glass(colour)).any()
+
+
+@pytest.mark.parametrize('colour', [WHITE, YELLOW, GREY, BLUISH])
+@pytest.mark.parametrize('stain', [TISSUE, FAINT])
+def test_tissue_on_glass(colour, stain):
+    image = glass(colour).astype(float)
+    image[30:60, 20:70] *= np.array(stain) / WHITE  # the stain takes its share of any light
+    expected = np.zeros((100, 100), bool)
+    expected[30:60, 20:70] = True
+    assert (find_tissue(image.astype(np.uint8)) == expected).mean() > 0.99
+
+
+@pytest.mark.parametrize('stain', [TISSUE, FAINT, (120, 70, 130), (235, 215, 228)])
+def test_an_image_full_of_tissue_is_kept_whole(stain):
+    rng = np.random.default_rng(0)
+    image = np.clip(np.array(stain) + rng.normal(0, 0.4, (50, 50, 3)), 0, 255)
+    assert find_tissue(image.astype(np.uint8)).mean() > 0.99
+
+
+def test_black_borders_are_passed_over_and_pens_are_kept():
+    image = glass(WHITE)
+    image[:, :10] = 0
+    image[:, 10] = 120  # the pixel that the border ends in
+    image[20:25, 30:60] = (30, 60, 160)
+    image[40:45, 30:60] = (20, 140, 70)
+    image[60:65, 30:60] = (25, 25, 30)
+    found = find_tissue(image)
+    assert not found[:, :20].any()
+    assert found[:, 30:60].sum() == 3 * 5 * 30
+
+
+def test_mask_has_a_margin_of_32_microns():
+    image = np.full((1600, 1600, 3), 243, np.uint8)
+    image[640:960, 640:960] = TISSUE
+    # 10 x 10 px of 32 level-0 px, 8 microns; the margin is 4 px of them.
+    mask = tissue_mask(ArraySlide(image, 0.25))
+    assert (mask.scale, mask.tissue.shape) == (32, (50, 50))
+    assert mask.tissue.sum() == 100
+    assert mask.area_mm2(0.25) == pytest.approx(0.08**2)  # 320 px of 0.25 microns
+    rows, columns = mask.keep.any(axis=1), mask.keep.any(axis=0)
+    assert np.flatnonzero(rows).tolist() == np.flatnonzero(columns).tolist() == [*range(16, 34)]
+
+
+def test_rectangles_that_hold_tissue():
+    keep = np.zeros((10, 20), bool)
+    keep[4, 6] = True  # x 60 to 70, y 40 to 50
+    mask = TissueMask(keep, keep, 10.0)
+    rectangles = [(0, 0, 200, 100), (60, 40, 1, 1), (0, 0, 60, 100), (0, 0, 61, 41), (70, 40, 9, 9)]
+    assert mask.holds(np.array(rectangles)).tolist() == [True, True, False, True, False]
+    assert mask.holds(np.zeros((0, 4))).shape == (0,)
+
+
+def test_what_is_left_behind_the_last_pixel_belongs_to_it():
+    # 1000 px are 31.25 px of the mask; the last 8 px have none of their own.
+    mask = tissue_mask(ArraySlide(np.full((1000, 1000, 3), TISSUE, np.uint8), 0.25))
+    assert mask.tissue.shape == (31, 31)
+    assert mask.holds(np.array([(995, 0, 5, 5), (0, 995, 5, 5), (995, 995, 20, 20)])).all()
+
+
+@pytest.mark.parametrize(
+    ('size', 'mpp', 'shape'),
+    [
+        ((5, 2000), 0.25, (1, 62)),  # thinner than a pixel of the mask
+        ((3, 3), 0.25, (1, 1)),
+        ((40, 40), 10.0, (40, 40)),  # coarser than the mask: never enlarged
+        ((640, 640), None, (20, 20)),  # taken for 0.25
+    ],
+)
+def test_odd_slides(size, mpp, shape):
+    mask = tissue_mask(ArraySlide(np.full((*size, 3), TISSUE, np.uint8), mpp))
+    assert mask.keep.shape == shape
+    assert mask.keep.any()
+
+
+def test_drawing_dims_what_is_passed_over():
+    image = np.full((1600, 3200, 3), 243, np.uint8)
+    image[:, :1600] = TISSUE
+    slide = ArraySlide(image, 0.25)
+    mask = tissue_mask(slide)
+    tiles = np.array([(0, 0, 1600, 1600), (2400, 0, 800, 1600)])
+    drawn = draw_mask(slide, mask, tiles, side=800)
+    assert drawn.shape == (400, 800, 3)
+    assert (drawn[50, 100] == TISSUE).all()
+    assert (drawn[50, 700] < 200).all()
+    plain = draw_mask(slide, mask, side=800)
+    changed = (drawn != plain).any(axis=2)
+    assert changed[:, :402].any()
+    assert not changed[:, 402:].any()  # the tile on glass is not drawn
+
+
+@pytest.mark.slow
+def test_no_nucleus_of_the_class_images_is_passed_over(class_data):
+    for name in ('TCGA-B0-5710-01Z-00-DX1', 'TCGA-A7-A13F-01Z-00-DX1'):  # their lumens show glass
+        folder = class_data / 'train' / name
+        with open_slide(folder / 'images' / f'{name}.png', 0.25) as slide:
+            mask = tissue_mask(slide)
+        assert 0.9 < mask.tissue.mean() < 1
+        masks = sorted((folder / 'masks').glob('*.png'))
+        boxes = [cv2.boundingRect(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)) for path in masks]
+        assert len(boxes) > 300
+        assert mask.holds(np.array(boxes)).all()
