@@ -6,6 +6,7 @@ paths in mmengine's own table of loaders, so that ``load_from``, ``init_cfg`` an
 ``--resume`` all go through it; it refuses instead. It takes Detectron2's files too.
 """
 
+import os
 import pickle
 from pathlib import Path
 
@@ -84,3 +85,38 @@ def refuse_unfit(model: nn.Module, checkpoint: dict, name: str) -> None:
             f'{name}: does not fit this config, {len(differences)} keys differ: '
             + '; '.join(differences[:3])
         )
+
+
+def publish(source: Path, out: Path, facts: dict) -> int:
+    """Write the weights of a checkpoint alone, in half precision, as a file to share.
+
+    Statistics of batch norms stay float32: a variance may be smaller than float16 goes.
+
+    Args:
+        source: checkpoint of a training.
+        out: the file, written beside and renamed.
+        facts: plain values to keep in ``meta``, such as config, data and licence.
+
+    Returns:
+        Size of the file, bytes.
+
+    Raises:
+        UserError: no checkpoint, a weight that is too large for float16, or no place to write.
+    """
+    checkpoint = load_weights_only(str(source), 'cpu')
+    weights = {}
+    for key, value in checkpoint.get('state_dict', checkpoint).items():
+        if not isinstance(value, torch.Tensor):
+            raise UserError(f'{source}: {key} is no tensor, expected the weights of a model')
+        half = value.is_floating_point() and 'running_' not in key
+        weights[key] = value.half() if half else value.clone()
+        if half and not weights[key].isfinite().all():
+            raise UserError(f'{source}: {key} has values beyond float16 or not finite')
+    iteration = checkpoint.get('meta', {}).get('iter')
+    partial = out.with_name(f'.{out.name}.partial')
+    try:
+        torch.save(dict(meta=dict(facts, iteration=iteration), state_dict=weights), partial)
+        os.replace(partial, out)
+    except (OSError, RuntimeError) as error:  # torch's own writer raises the latter
+        raise UserError(f'{out}: cannot be written ({str(error).splitlines()[0]})') from None
+    return out.stat().st_size

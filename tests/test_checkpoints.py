@@ -8,8 +8,9 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from nucseg_mmdet.checkpoints import load_weights_only
+from nucseg_mmdet.checkpoints import load_weights_only, publish
 from nucseg_mmdet.errors import UserError
+from tools.publish_model import main
 
 
 class Malicious:
@@ -86,3 +87,36 @@ def test_truncated_checkpoint_is_named(tmp_path, length):
 def test_missing_file(tmp_path):
     with pytest.raises(UserError, match='no such file'):
         load_weights_only(str(tmp_path / 'a.pth'))
+
+
+def test_published_weights_are_half_and_nothing_else(tmp_path):
+    weights = {
+        'conv.weight': torch.tensor([1.0, 1 / 3]),
+        'bn.running_var': torch.tensor([1e-12]),  # 0 in float16
+        'bn.num_batches_tracked': torch.tensor(7),
+    }
+    source, out = tmp_path / 'iter_9.pth', tmp_path / 'model.pth'
+    torch.save(dict(state_dict=weights, optimizer=dict(state=1), meta=dict(iter=9, seed=0)), source)
+    assert main([str(source), str(out), '--config', 'configs/a/b_c.py', '--license', 'X']) == 0
+    found = load_weights_only(str(out))
+    assert found.keys() == {'meta', 'state_dict'}
+    assert found['meta'] == dict(config_name='b_c', data=None, license='X', iteration=9)
+    assert found['state_dict']['conv.weight'].dtype == torch.float16
+    assert found['state_dict']['conv.weight'].tolist() == [1.0, 1365 / 4096]  # 11 bits of 1/3
+    assert found['state_dict']['bn.running_var'].item() == weights['bn.running_var'].item()
+    assert found['state_dict']['bn.num_batches_tracked'].item() == 7
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['iter_9.pth', 'model.pth']
+
+
+@pytest.mark.parametrize('value', [1e6, float('nan')])
+def test_weights_that_half_precision_cannot_hold(value, tmp_path):
+    torch.save(dict(state_dict=dict(weight=torch.tensor([value]))), tmp_path / 'a.pth')
+    with pytest.raises(UserError, match='weight has values beyond float16'):
+        publish(tmp_path / 'a.pth', tmp_path / 'b.pth', {})
+    assert not (tmp_path / 'b.pth').exists()
+
+
+def test_a_place_that_cannot_be_written(tmp_path, capsys):
+    torch.save(dict(state_dict=dict(weight=torch.ones(1))), tmp_path / 'a.pth')
+    assert main([str(tmp_path / 'a.pth'), str(tmp_path / 'missing/b.pth')]) == 2
+    assert 'missing/b.pth: cannot be written' in capsys.readouterr().err
