@@ -223,10 +223,9 @@ def _crop(mask: TissueMask, region: tuple[int, int, int, int]) -> TissueMask:
 
 def tile_rectangles(frame: Frame, grid: Grid) -> np.ndarray:
     """Where tiles lie on the slide: float, (N, 4), xywh, level-0 px, row by row."""
-    tops, lefts = np.array(list(product(grid.tops, grid.lefts))).T
-    corners = np.stack([frame.left + lefts, frame.top + tops], axis=1)
-    sides = np.broadcast_to([grid.width, grid.height], corners.shape)
-    return np.hstack([corners, sides]) * frame.scale
+    places = product(range(len(grid.tops)), range(len(grid.lefts)))
+    corner = np.array([frame.left, frame.top, 0, 0])
+    return (np.array([grid.tile(*place) for place in places]) + corner) * frame.scale
 
 
 def write_png(path: Path, image: np.ndarray) -> None:

@@ -46,8 +46,7 @@ def make_shapes() -> Nuclei:
 
 def see(shapes: Nuclei, grid: Grid, side: int, row: int, column: int) -> Nuclei:
     """What a tile shows of the lattice, px of the tile."""
-    corner = np.array([grid.lefts[column], grid.tops[row]])
-    size = np.array([grid.width, grid.height])
+    corner, size = np.split(np.array(grid.tile(row, column)), 2)
     low = np.maximum((corner - RADIUS) // SPACING, 0)
     high = np.minimum((corner + size + RADIUS) // SPACING + 1, side)
     x, y = (axis.ravel() for axis in np.meshgrid(*map(np.arange, low, high)))

@@ -15,7 +15,6 @@ Rows of tiles wait on disk as files, *shards*. ``join`` streams: it holds two of
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 from zipfile import BadZipFile
@@ -145,32 +144,37 @@ def concatenate_views(parts: Sequence[Views]) -> Views:
 
 
 class Grid(NamedTuple):
-    """Tiles of one size that cover an image.
+    """Tiles that cover an image.
 
     Attributes:
-        width: of every tile, px.
-        height: of every tile, px.
         lefts: where the columns of tiles start, px.
+        rights: where they end.
         tops: where the rows of tiles start, px.
+        bottoms: where they end.
     """
 
-    width: int
-    height: int
     lefts: list[int]
+    rights: list[int]
     tops: list[int]
+    bottoms: list[int]
 
     @property
     def seams_x(self) -> list[int]:
         """Seams between the columns, px."""
-        return _seams(self.lefts, self.width)
+        return _seams(self.lefts, self.rights)
 
     @property
     def seams_y(self) -> list[int]:
         """Seams between the rows, px."""
-        return _seams(self.tops, self.height)
+        return _seams(self.tops, self.bottoms)
+
+    def tile(self, row: int, column: int) -> tuple[int, int, int, int]:
+        """x, y, width, height of a tile, px."""
+        left, top = self.lefts[column], self.tops[row]
+        return left, top, self.rights[column] - left, self.bottoms[row] - top
 
 
-def make_grid(width: int, height: int, tile: int, overlap: int) -> Grid:
+def make_grid(width: int, height: int, tile: int, overlap: int, step: int = 1) -> Grid:
     """Cover an image with as few tiles as it takes, all as small as that allows.
 
     Args:
@@ -178,6 +182,8 @@ def make_grid(width: int, height: int, tile: int, overlap: int) -> Grid:
         height: of the image, px.
         tile: largest side of a tile, px.
         overlap: of neighbours at least, px; twice the largest nucleus.
+        step: tiles start at multiples of it, or of a half, a quarter, ... if the overlap does
+            not leave room, px. A network sees the same at places that differ by its stride.
 
     Raises:
         UserError: the overlap is negative or more than half a tile.
@@ -186,21 +192,25 @@ def make_grid(width: int, height: int, tile: int, overlap: int) -> Grid:
         raise UserError(
             f'tiles of {tile} px overlap by {overlap} px, expected 0 to {max(tile, 0) // 2} px'
         )
-    (tile_width, lefts), (tile_height, tops) = (
-        _cover(length, tile, overlap) for length in (width, height)
-    )
-    return Grid(tile_width, tile_height, lefts, tops)
+    while step > 1 and not 2 * -(-overlap // step) <= tile // step > 0:
+        step //= 2
+    return Grid(*_cover(width, tile, overlap, step), *_cover(height, tile, overlap, step))
 
 
-def _cover(length: int, tile: int, overlap: int) -> tuple[int, list[int]]:
-    """Length of the tiles along an axis, and where they start."""
-    count = max(1, -(-(length - overlap) // (tile - overlap)))
-    size = -(-(length + (count - 1) * overlap) // count)
-    return size, [index * (length - size) // max(1, count - 1) for index in range(count)]
+def _cover(length: int, tile: int, overlap: int, step: int) -> tuple[list[int], list[int]]:
+    """Where the tiles along an axis start and end."""
+    if length <= tile:
+        return [0], [length]
+    # In steps; the last tile may end within one.
+    total, tile, overlap = -(-length // step), tile // step, -(-overlap // step)
+    count = -(-(total - overlap) // (tile - overlap))
+    size = -(-(total + (count - 1) * overlap) // count)
+    starts = [index * (total - size) // max(1, count - 1) * step for index in range(count)]
+    return starts, [min(start + size * step, length) for start in starts]
 
 
-def _seams(starts: list[int], size: int) -> list[int]:
-    return [(start + size + after) // 2 for start, after in pairwise(starts)]
+def _seams(starts: list[int], ends: list[int]) -> list[int]:
+    return [(end + start) // 2 for end, start in zip(ends, starts[1:], strict=False)]
 
 
 def own(nuclei: Nuclei, grid: Grid, row: int, column: int) -> Views:
@@ -212,11 +222,11 @@ def own(nuclei: Nuclei, grid: Grid, row: int, column: int) -> Views:
         row: of the tile.
         column: of the tile.
     """
-    corner = np.array([grid.lefts[column], grid.tops[row]])
+    *corner, width, height = grid.tile(row, column)
     low, high = np.split(nuclei.boxes(), 2, axis=1)
     reaches, cut = np.ones(nuclei.num, bool), np.zeros(nuclei.num, bool)
     for axis, (index, seams, side) in enumerate(
-        [(column, grid.seams_x, grid.width), (row, grid.seams_y, grid.height)]
+        [(column, grid.seams_x, width), (row, grid.seams_y, height)]
     ):
         if index > 0:
             reaches &= high[:, axis] > seams[index - 1] - corner[axis]

@@ -92,6 +92,23 @@ def test_tiles_are_resized_as_a_field_is(config, factor):
         assert tile['data_samples'].ori_shape == (side, side)
 
 
+@pytest.mark.parametrize(('factor', 'step'), [(1.0, 64), (2.0, 32), (0.8, 80), (1.2, 160)])
+def test_tiles_start_where_the_coarsest_map_does(factor, step):
+    # The smallest step that is a multiple of 64 px of the enlarged image.
+    assert step * factor % 64 == pytest.approx(0, abs=1e-9)
+    assert segmenter.tile_step([dict(type='Resize', scale_factor=factor)]) == step
+    assert segmenter.tile_step([dict(type='PackDetInputs')]) == 64
+
+
+@pytest.mark.parametrize(('tile', 'proposals'), [(256, 3_000), (512, 3_000), (1024, 12_000)])
+def test_limits_follow_the_area(tile, proposals):
+    cfg = Config.fromfile(CONFIGS / 'dense/mask-rcnn_r18_fpn_crop160-x2-a16to256-1500_nuclei.py')
+    segmenter.raise_limits(cfg, tile)
+    assert cfg.model.test_cfg.rpn.max_per_img == proposals
+    assert cfg.model.test_cfg.rpn.nms_pre == proposals
+    assert cfg.model.test_cfg.rcnn.max_per_img == proposals * 2 // 3
+
+
 def test_a_field_in_memory_is_the_field_in_its_file(tmp_path, image):
     cfg = Config.fromfile(CONFIGS / 'dense/mask-rcnn_r18_fpn_crop160-x2-a16to256-1500_nuclei.py')
     path = tmp_path / 'field.png'

@@ -86,7 +86,7 @@ def segment(scene, grid, shift=(0, 0), **kwargs):
     rows = []
     for row, column in product(range(len(grid.tops)), range(len(grid.lefts))):
         left, top = grid.lefts[column] + shift[0], grid.tops[row] + shift[1]
-        found = detect(scene, left, top, grid.width, grid.height, **kwargs)
+        found = detect(scene, left, top, *grid.tile(row, column)[2:], **kwargs)
         if column == 0:
             rows.append([])
         rows[-1].append(tiles.own(found, grid, row, column))
@@ -112,22 +112,37 @@ def check_once_and_whole(scene, found, iou=0.6):
 
 class TestGrid:
     @pytest.mark.parametrize('length', [1, 100, 256, 257, 511, 512, 1000, 1001, 4096])
+    @pytest.mark.parametrize('step', [1, 16, 32, 64])
     @pytest.mark.parametrize(('tile', 'overlap'), [(256, 64), (256, 128), (512, 0), (300, 37)])
-    def test_tiles_cover_the_image_and_overlap(self, length, tile, overlap):
-        grid = tiles.make_grid(length, 50, tile, overlap)
-        lefts = np.array(grid.lefts)
-        assert grid.width <= tile
-        assert grid.width <= length
+    def test_tiles_cover_the_image_and_overlap(self, length, step, tile, overlap):
+        grid = tiles.make_grid(length, 50, tile, overlap, step)
+        lefts, rights = np.array(grid.lefts), np.array(grid.rights)
         assert lefts[0] == 0
-        assert lefts[-1] + grid.width == length
-        assert (lefts[:-1] + grid.width - lefts[1:] >= overlap).all()
-        assert len(lefts) == max(1, np.ceil((length - overlap) / (tile - overlap)))
-        assert (grid.height, grid.tops, grid.seams_y) == (50, [0], [])
+        assert rights[-1] == length
+        assert (rights - lefts <= tile).all()
+        assert (rights[:-1] - lefts[1:] >= overlap).all()
+        assert (lefts % step == 0).all()
+        assert (np.diff(lefts) > 0).all()
+        assert (grid.tops, grid.bottoms, grid.seams_y) == ([0], [50], [])
+        if step == 1:
+            assert len(lefts) == max(1, np.ceil((length - overlap) / (tile - overlap)))
 
     def test_by_hand(self):
         # Three tiles of at most 100 px for 240 px with 20 px twice: (240 + 2 x 20) / 3 = 94 px.
         grid = tiles.make_grid(240, 100, 100, 20)
-        assert (grid.width, grid.lefts, grid.seams_x) == (94, [0, 73, 146], [83, 156])
+        assert (grid.lefts, grid.rights) == ([0, 73, 146], [94, 167, 240])
+        assert grid.seams_x == [83, 156]
+        assert grid.tile(0, 1) == (73, 0, 94, 100)
+        # In steps of 16 px: 15 of them, tiles of 6, 2 twice; (15 + 2 x 2) / 3 = 7 is too much,
+        # so four tiles, (15 + 3 x 2) / 4 = 6.
+        grid = tiles.make_grid(240, 100, 100, 20, 16)
+        assert (grid.lefts, grid.rights) == ([0, 48, 96, 144], [96, 144, 192, 240])
+
+    def test_a_step_that_leaves_no_room_is_halved(self):
+        # 64 px are most of a tile; in steps of 32 px tiles of 2 overlap by 1.
+        grid = tiles.make_grid(240, 100, 80, 30, 64)
+        assert (grid.lefts[:3], grid.rights[:3]) == ([0, 32, 64], [64, 96, 128])
+        assert (grid.lefts[-1], grid.rights[-1]) == (192, 240)
 
     @pytest.mark.parametrize(('tile', 'overlap'), [(256, 129), (256, -1), (0, 0)])
     def test_overlap_is_refused(self, tile, overlap):
@@ -253,9 +268,9 @@ class TestScene:
     def test_larger_than_the_overlap(self):
         # Every tile cuts it; one piece stays, and it is known to be cut.
         giant = (np.ones((29, 29), bool), (136, 30))
-        found = segment([giant], tiles.Grid(162, 100, [0, 138], [0]))
+        found = segment([giant], tiles.Grid([0, 138], [162, 300], [0], [100]))
         assert found.cut.tolist() == [True]
-        found = segment([giant], tiles.Grid(182, 100, [0, 118], [0]))
+        found = segment([giant], tiles.Grid([0, 118], [182, 300], [0], [100]))
         assert found.cut.tolist() == [False]
 
     def test_density_has_no_dip_at_seams(self):
