@@ -41,8 +41,10 @@ SCORES = {
     'nuclei/AP50@100': 0.2,
     'nuclei/AP50@100_ceiling': 0.25,
     'nuclei/AP': 0.31,
+    'nuclei/AP50': 0.65,
     'nuclei/AJI': 0.55,
     'nuclei/PQ': 0.5,
+    'nuclei/recall': 0.75,
 }
 
 
@@ -87,8 +89,8 @@ def test_config_without_number_is_refused(tmp_path):
 def test_every_experiment_has_a_row(tmp_path):
     head, *rows = cells(to_markdown(make_rows(tmp_path, read_published(CONFIGS))))
     assert head == [
-        'no.', 'run', 'published mAP', 'scored on', 'AP50@100', 'of its ceiling', 'AP', 'AJI',
-        'PQ', 'initial weights', 'iterations', 'time', 'GPU memory',
+        'no.', 'run', 'published mAP', 'scored on', 'AP50@100', 'of its ceiling', 'AP', 'AP50',
+        'AJI', 'PQ', 'recall', 'initial weights', 'iterations', 'time', 'GPU memory',
     ]  # fmt: skip
     assert [row[0] for row in rows] == [str(number) for number in range(1, 16)]
     assert [row[2] for row in rows] == PUBLISHED
@@ -101,7 +103,8 @@ def test_cells_of_a_run(tmp_path):
     assert len(rows) == 16  # heads and 15 experiments
     assert rows[8] == [
         '8', 'r101_fpn_e08-roi128-s1200-a32to512-5k', '0.24355', 'fold1_val', '0.2000', '80%',
-        '0.3100', '0.5500', '0.5000', 'resnet101_caffe', '5,000', '1 h 12 min', '9.0 GiB',
+        '0.3100', '0.6500', '0.5500', '0.5000', '0.7500', 'resnet101_caffe', '5,000',
+        '1 h 12 min', '9.0 GiB',
     ]  # fmt: skip
 
 
@@ -119,11 +122,11 @@ def test_other_runs_come_last(tmp_path):
     run_e08(tmp_path / 'folds')
     rows = cells(to_markdown(make_rows(tmp_path, read_published(CONFIGS))))
     assert rows[8][1] == f'folds/{E08}'.removesuffix('_nuclei')
-    dense = ['', 'dense', '', 'fold1_val', '0.2000', '80%', '0.3100', '0.5500']
-    assert rows[16] == ['', 'demo', *[''] * 7, 'none', '200', '3 min', '']
-    assert rows[17] == [*dense, '0.5000', 'coco.pth', '', '', '']
+    dense = ['', 'dense', '', 'fold1_val', '0.2000', '80%', '0.3100', '0.6500', '0.5500']
+    assert rows[16] == ['', 'demo', *[''] * 9, 'none', '200', '3 min', '']
+    assert rows[17] == [*dense, '0.5000', '0.7500', 'coco.pth', '', '', '']
     assert rows[18][3] == 'fold2_val'
-    assert rows[18][8] == '0.2500'
+    assert rows[18][9] == '0.2500'
     assert len(rows) == 19
 
 
@@ -141,8 +144,8 @@ def test_csv_has_plain_numbers(tmp_path):
     assert len(lines) == 15
     assert lines[7] == dict(
         number='8', run=E08, published_map='0.24355', scored_on='fold1_val', ap50_100='0.2',
-        ceiling_share='0.8', ap='0.31', aji='0.55', pq='0.5', weights='resnet101_caffe',
-        iterations='5000', seconds='4320.0', gpu_bytes=str(9 * 2**30),
+        ceiling_share='0.8', ap='0.31', ap50='0.65', aji='0.55', pq='0.5', recall='0.75',
+        weights='resnet101_caffe', iterations='5000', seconds='4320.0', gpu_bytes=str(9 * 2**30),
     )  # fmt: skip
     assert lines[6]['pq'] == ''
 

@@ -30,8 +30,10 @@ COLUMNS = {
     'ap50_100': 'AP50@100',
     'ceiling_share': 'of its ceiling',
     'ap': 'AP',
+    'ap50': 'AP50',
     'aji': 'AJI',
     'pq': 'PQ',
+    'recall': 'recall',
     'weights': 'initial weights',
     'iterations': 'iterations',
     'seconds': 'time',
@@ -139,8 +141,10 @@ def _rows_of_card(card: dict[str, Any], run: str) -> list[Row]:
                 ap50_100=score,
                 ceiling_share=score / ceiling if ceiling else None,
                 ap=values.get('nuclei/AP'),
+                ap50=values.get('nuclei/AP50'),
                 aji=values.get('nuclei/AJI'),
                 pq=values.get('nuclei/PQ'),
+                recall=values.get('nuclei/recall'),
             )
         )
     return rows or [row]
