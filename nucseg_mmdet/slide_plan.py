@@ -146,7 +146,9 @@ def _name(path: Path, level: int) -> str:
     return name
 
 
-def plan_slide(path: Path, name: str, settings: Settings, segmenter: Segmenter) -> Plan:
+def plan_slide(
+    path: Path, name: str, settings: Settings, segmenter: Segmenter, draw: bool = True
+) -> Plan:
     """Open a slide and settle where to look.
 
     Args:
@@ -154,6 +156,7 @@ def plan_slide(path: Path, name: str, settings: Settings, segmenter: Segmenter) 
         name: of its results.
         settings: for all slides.
         segmenter: that will look at it.
+        draw: write a picture of the tissue, if there is glass to leave out.
 
     Raises:
         UserError: it cannot be opened, or the region is not on it.
@@ -177,7 +180,7 @@ def plan_slide(path: Path, name: str, settings: Settings, segmenter: Segmenter) 
             tissue_mm2 = _crop(mask, region).area_mm2(target.slide_mpp)
             if settings.skip_glass:
                 wanted = mask.holds(rectangles).reshape(wanted.shape)
-                if not wanted.all():
+                if draw and not wanted.all():
                     drawn = draw_mask(slide, mask, rectangles)
                     write_png(settings.out / f'{name}.tissue.png', drawn)
         stat = path.stat()

@@ -80,6 +80,11 @@ class SlideRun:
             self._todo.append((plan, rows))
 
     @property
+    def left(self) -> list[Plan]:
+        """Slides that are not finished."""
+        return [plan for plan, _ in self._todo]
+
+    @property
     def num_tiles(self) -> int:
         """Tiles that this process has to look at."""
         return sum(int(plan.wanted[rows].sum()) for plan, rows in self._todo)
@@ -89,17 +94,19 @@ class SlideRun:
 
         Args:
             progress: called with numbers of tiles and of nuclei whenever a row is done.
-            tell: called with a line for each finished slide.
+            tell: called with lines for the user.
 
         Raises:
             UserError: rows cannot be written, or the memory does not suffice.
         """
-        waiting = [plan for plan, _ in self._todo] if self.share.rank == 0 else []
+        waiting = self.left if self.share.rank == 0 else []
         writing: list[tuple[Plan, Future]] = []
         with self._pulse(), ThreadPoolExecutor(1) as writer:
             for num_tiles, num_nuclei in self._segment():
                 progress(num_tiles, num_nuclei)
                 self._write_finished(waiting, writing, writer, tell)
+            if waiting and self.share.world > 1:
+                tell('waiting for the other processes')
             seen, since = None, time.monotonic()
             while waiting or writing:
                 self._write_finished(waiting, writing, writer, tell)

@@ -18,6 +18,7 @@ import torch
 
 from nucseg_mmdet import slide_plan, slide_run
 from nucseg_mmdet.errors import UserError
+from nucseg_mmdet.export import FORMATS as FORMATS_KNOWN
 from nucseg_mmdet.segmenter import Segmenter
 from nucseg_mmdet.synthetic import synthesize
 from tools import segment
@@ -318,6 +319,7 @@ class TestWrong:
         self.check(capsys, options, 2, '90.0 microns per pixel given')
 
     def test_no_space(self, random_model, images, tmp_path):
+        assert slide_plan.FORMAT_BYTES.keys() == FORMATS_KNOWN.keys()
         finder = Segmenter(*random_model, device='cpu')
         settings = slide_plan.Settings(tmp_path, ('csv',))
         plan = slide_plan.plan_slide(images / 'small.png', 'small', settings, finder)
@@ -330,7 +332,7 @@ class TestWrong:
         (tmp_path / 'text.tif').write_text('no image')
         inputs = [tmp_path / 'broken.png', tmp_path / 'text.tif', images]
         options = [*arguments(random_model, tmp_path / 'out', *inputs), '--roi', '0,900,99,99']
-        messages = ['3 problems:', 'broken.png', 'text.tif', 'small.png: region 0,900,99,99 is not']
+        messages = ['Problems: 3', 'broken.png', 'text.tif', 'small.png: region 0,900,99,99 is not']
         self.check(capsys, options, 1, *messages)
         assert summary(tmp_path / 'out', 'tall')['nuclei'] > 20
 
@@ -345,7 +347,7 @@ class TestWrong:
         content[start : start + size] = bytes(size)
         path.write_bytes(content)
         options = arguments(random_model, tmp_path / 'out', path, whole)
-        self.check(capsys, options, 1, 'problems:', 'damaged.tif: tile at 0,0: ')
+        self.check(capsys, options, 1, 'Problems: ', 'damaged.tif: tile at 0,0: ')
         damaged, whole = (summary(tmp_path / 'out', name) for name in ('damaged', 'whole'))
         assert whole['broken_tiles'] == []
         assert 0.3 * whole['nuclei'] < damaged['nuclei'] < whole['nuclei']

@@ -112,28 +112,27 @@ def tell_notes(plans: Sequence[slide_plan.Plan]) -> None:
         print(note, file=sys.stderr)
 
 
-@exit_code
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parse_args(argv)
-    share, local = find_share()
+def make_settings(args: argparse.Namespace) -> slide_plan.Settings:
     if args.simplify < 0:
         raise UserError(f'--simplify {args.simplify}: expected 0 or more')
     pixel_size.chosen(args.mpp, pixel_size.PixelSize(None, ''))  # refuses what is not possible
-    settings = slide_plan.Settings(
-        args.out,
-        tuple(dict.fromkeys(args.format)),
-        args.mpp,
-        parse_region(args.roi) if args.roi else None,
-        not args.no_tissue_mask,
-        args.simplify,
-        args.gzip,
-        args.overwrite,
+    return slide_plan.Settings(
+        out=args.out,
+        formats=tuple(dict.fromkeys(args.format)),
+        mpp=args.mpp,
+        region=parse_region(args.roi) if args.roi else None,
+        skip_glass=not args.no_tissue_mask,
+        simplify=args.simplify,
+        compress=args.gzip,
+        overwrite=args.overwrite,
     )
-    paths = slide_plan.find_inputs(args.inputs)
+
+
+def make_segmenter(args: argparse.Namespace, local: int) -> segmenter.Segmenter:
     device = args.device
     if device is None and torch.cuda.is_available():
         device = f'cuda:{local % torch.cuda.device_count()}'
-    model = segmenter.Segmenter(
+    return segmenter.Segmenter(
         args.config,
         args.checkpoint,
         device,
@@ -143,21 +142,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.tile,
         args.overlap,
     )
+
+
+@exit_code
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    share, local = find_share()
+    settings = make_settings(args)
+    paths = slide_plan.find_inputs(args.inputs)
+    model = make_segmenter(args, local)
     slide_plan.check_out(args.out)
 
     plans, problems = [], []
     for path, name in zip(paths, slide_plan.name_outputs(paths), strict=True):
         try:
-            plans.append(slide_plan.plan_slide(path, name, settings, model))
+            plans.append(slide_plan.plan_slide(path, name, settings, model, share.rank == 0))
         except UserError as error:
             problems.append(str(error))
-    if share.rank == 0:
-        slide_plan.check_space(plans, settings)
-        tell_notes(plans)
     run = slide_run.SlideRun(plans, settings, model, share)
-    done = len(run.summaries)
-    if done and share.rank == 0:
-        print(f'{done} of {len(paths)} finished before')
+    if share.rank == 0:
+        slide_plan.check_space(run.left, settings)
+        tell_notes(run.left)
+        if run.summaries:
+            print(f'{len(run.summaries)} of {len(paths)} finished before')
 
     found = 0
     with tqdm(
@@ -170,10 +177,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             bar.set_postfix_str(f'{found:,} nuclei', refresh=False)
             bar.update(num_tiles)
 
-        run.run(progress, tqdm.write)
+        try:
+            run.run(progress, tqdm.write)
+        except KeyboardInterrupt:
+            print('segment.py: stopped; the same command goes on', file=sys.stderr)
+            return 130
+    if share.rank > 0:
+        return 0  # process 0 tells; a launcher would end it if this one failed
     problems += run.problems
     if problems:
-        print(f'{len(problems)} problems:', file=sys.stderr)
+        print('Problems:', len(problems), file=sys.stderr)
         for problem in problems:
             print(f'  {problem}', file=sys.stderr)
     return int(bool(problems))
