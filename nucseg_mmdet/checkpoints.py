@@ -19,6 +19,11 @@ from nucseg_mmdet import array_pickle
 from nucseg_mmdet.detectron2_weights import is_detectron2, load_from_detectron2
 from nucseg_mmdet.errors import UserError
 
+ROOT = Path(__file__).resolve().parents[1]
+# The project's own small model, see models/README.md.
+DEFAULT_CONFIG = ROOT / 'configs/dense/mask-rcnn_r18-c4_fpn_crop160-x2-a16to384-5k_nuclei.py'
+DEFAULT_CHECKPOINT = ROOT / 'models/mask-rcnn_r18-c4_fpn_crop160-x2-a16to384-5k_nuclei.pth'
+
 
 def _history_method(owner: object, name: str) -> object:
     """Stand in for ``getattr``, which mmengine's curves of the log are pickled with."""
@@ -51,6 +56,33 @@ def load_weights_only(filename: str, map_location: str | torch.device | None = N
     if isinstance(checkpoint.get('meta'), dict):
         checkpoint['meta'].pop('config', None)
     return checkpoint
+
+
+def model_files(
+    config: str | Path | None = None, checkpoint: str | Path | None = None
+) -> tuple[Path, Path]:
+    """Settle which model: the one named, or the project's own.
+
+    Args:
+        config: of the model.
+        checkpoint: its weights; without one, those of the project's own model if the config is
+            that model's or is not given either.
+
+    Raises:
+        UserError: a checkpoint without a config, a config without a checkpoint, or no such file.
+    """
+    if config is None and checkpoint is not None:
+        raise UserError(f'{checkpoint}: no config given, expected the one it was trained with')
+    config = Path(config or DEFAULT_CONFIG)
+    if checkpoint is None:
+        if config.resolve() != DEFAULT_CONFIG:
+            raise UserError(
+                f'{config}: no checkpoint given; only {DEFAULT_CONFIG.name} has one of its own'
+            )
+        checkpoint = DEFAULT_CHECKPOINT
+    if not Path(checkpoint).is_file():
+        raise UserError(f'{checkpoint}: no such checkpoint')
+    return config, Path(checkpoint)
 
 
 def refuse_unfit(model: nn.Module, checkpoint: dict, name: str) -> None:

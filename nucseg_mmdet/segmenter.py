@@ -29,16 +29,13 @@ from mmengine.registry import init_default_scope
 from pycocotools import mask as coco_mask
 
 from nucseg_mmdet import run_config, tiles
-from nucseg_mmdet.checkpoints import load_weights_only, refuse_unfit
+from nucseg_mmdet.checkpoints import load_weights_only, model_files, refuse_unfit
 from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.precision import prepare_for_inference
 from nucseg_mmdet.slide_base import ArraySlide, RegionError, Slide
 from nucseg_mmdet.tiles import Grid, Nuclei, Views
 from nucseg_mmdet.tracing import to_nuclei
 
-ROOT = Path(__file__).resolve().parents[1]
-DEFAULT_CONFIG = ROOT / 'configs/dense/mask-rcnn_r18_fpn_crop160-x2-a16to256-1500_nuclei.py'
-DEFAULT_CHECKPOINT = ROOT / 'models/nuclei.pth'
 MPP = 0.25  # microns per pixel that the models are trained at
 FIELD = 1_000  # px; side of the images that a config's fixed sizes are meant for
 STRIDE = 64  # px of the network's input between the places of its coarsest map
@@ -129,7 +126,7 @@ class Segmenter:
         tile: int = TILE,
         overlap: int = OVERLAP,
     ) -> None:
-        config, checkpoint = _model_files(config, checkpoint)
+        config, checkpoint = model_files(config, checkpoint)
         if not 0 <= score_thr < 1:
             raise UserError(f'score threshold is {score_thr}, expected 0 or more and less than 1')
         if batch < 1:
@@ -276,22 +273,6 @@ class Segmenter:
             (_to_rles(sample.pred_instances.masks), sample.pred_instances.scores.cpu().numpy())
             for sample in found
         ]
-
-
-def _model_files(config: str | Path | None, checkpoint: str | Path | None) -> tuple[Path, Path]:
-    if config is None and checkpoint is None:
-        if not DEFAULT_CHECKPOINT.is_file():
-            raise UserError(
-                f'{DEFAULT_CHECKPOINT}: the default model is not there, expected --config and '
-                '--checkpoint of a model that tools/train.py made'
-            )
-        return DEFAULT_CONFIG, DEFAULT_CHECKPOINT
-    if config is None or checkpoint is None:
-        missing = 'config' if config is None else 'checkpoint'
-        raise UserError(f'no {missing}: config and checkpoint go together')
-    if not Path(checkpoint).is_file():
-        raise UserError(f'{checkpoint}: no such checkpoint')
-    return Path(config), Path(checkpoint)
 
 
 def _find_device(name: str | None) -> torch.device:

@@ -1,4 +1,4 @@
-"""Test a model: python tools/test.py CONFIG CHECKPOINT [--format-only] [--fold N].
+"""Test a model: python tools/test.py CONFIG [CHECKPOINT] [--format-only] [--fold N].
 
 Scores the images of the config's test set, or of a fold of the training images. With
 --format-only nothing is scored and answer.json and answer.zip are written instead.
@@ -13,6 +13,7 @@ from mmengine.config import ConfigDict, DictAction
 from mmengine.runner import Runner
 
 from nucseg_mmdet import run_config
+from nucseg_mmdet.checkpoints import model_files
 from nucseg_mmdet.errors import UserError, exit_code
 
 
@@ -21,7 +22,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', type=Path)
-    parser.add_argument('checkpoint', type=Path)
+    parser.add_argument(
+        'checkpoint', type=Path, nargs='?', help="may be left out for the project's own model"
+    )
     parser.add_argument('--work-dir', type=Path, help='default: work_dirs/<name of the config>')
     parser.add_argument('--data-root', type=Path, help='folder that tools/prepare_data.py made')
     parser.add_argument('--fold', type=int, help='test on the images that this fold holds out')
@@ -64,8 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.fold:
         run_config.hold_out_fold(cfg, args.fold)
     run_config.check_files(cfg, 'test_dataloader')
-    if not args.checkpoint.is_file():
-        raise UserError(f'{args.checkpoint}: no such checkpoint')
+    _, checkpoint = model_files(args.config, args.checkpoint)
     ann_file = Path(cfg.test_dataloader.dataset.data_root, cfg.test_dataloader.dataset.ann_file)
     if args.format_only:
         out = args.out or Path(cfg.work_dir, 'answer.json')
@@ -89,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
     if args.precision:
         cfg.custom_hooks.append(dict(type='InferencePrecisionHook', precision=args.precision))
-    cfg.load_from = str(args.checkpoint)
+    cfg.load_from = str(checkpoint)
     # The training parts are not needed, and their data need not be there.
     for key in ('train_dataloader', 'val_dataloader', 'val_evaluator', 'train_cfg', 'val_cfg'):
         cfg[key] = None
