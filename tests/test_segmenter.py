@@ -1,6 +1,7 @@
 """A model over images of any size: its inputs, its tiles, what it refuses."""
 
 import threading
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,7 +16,7 @@ from nucseg_mmdet.segmenter import Job, Segmenter, make_frame, tile_pipeline
 from nucseg_mmdet.slide_base import ArraySlide, RegionError
 from nucseg_mmdet.synthetic import synthesize
 
-CONFIGS = segmenter.ROOT / 'configs'
+CONFIGS = Path(__file__).parents[1] / 'configs'
 
 
 @pytest.fixture(scope='module')
