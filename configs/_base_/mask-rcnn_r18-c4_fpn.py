@@ -21,6 +21,7 @@ model = dict(
         # Half the RoIs on nuclei: a crop has enough of them, and masks learn from these alone.
         rcnn=dict(sampler=dict(pos_fraction=0.5)),
     ),
-    # A field of view has up to 1,862 nuclei.
-    test_cfg=dict(rpn=dict(nms_pre=3000, max_per_img=3000), rcnn=dict(max_per_img=2000)),
+    # A field of view has up to 1,862 nuclei; 3,000 proposals are too few for
+    # them: AP50 0.686 against 0.736 on fold 1.
+    test_cfg=dict(rpn=dict(nms_pre=8000, max_per_img=8000), rcnn=dict(max_per_img=3000)),
 )
