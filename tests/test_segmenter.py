@@ -101,9 +101,7 @@ def test_tiles_start_where_the_coarsest_map_does(factor, step):
     assert segmenter.tile_step([dict(type='PackDetInputs')]) == 64
 
 
-@pytest.mark.parametrize(
-    ('tile', 'proposals'), [(256, 3_000), (512, 3_000), (1024, 12_000)]
-)
+@pytest.mark.parametrize(('tile', 'proposals'), [(256, 3_000), (512, 3_000), (1024, 12_000)])
 def test_limits_follow_the_area(tile, proposals):
     cfg = Config.fromfile(CONFIGS / 'dense/mask-rcnn_r18_fpn_crop160-x2-a16to256-1500_nuclei.py')
     segmenter.raise_limits(cfg, tile)
