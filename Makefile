@@ -23,15 +23,18 @@ setup:  ## make or update .venv (does nothing where it is up to date)
 	echo 'setup: no Python 3.10, 3.11 or 3.12 among: $(PYTHONS). Install one, or name it: PYTHON=' \
 	>&2; exit 2)
 
-demo: setup data/demo_raw  ## train a small model on made-up images, test it, score it
+demo: setup data/demo_raw  ## train a small model on made-up images, score it; segment a slide
 	$(PY) tools/prepare_data.py vrdl data/demo_raw data/demo --overwrite
 	$(PY) tools/train.py $(DEMO_CONFIG)
 	$(PY) tools/test.py $(DEMO_CONFIG) "$$(cat $(DEMO_OUT)/last_checkpoint)" \
 		--format-only --show-dir $(DEMO_OUT)/overlays
 	$(PY) tools/score.py data/demo_raw/test_truth.json $(DEMO_OUT)/answer.json
+	$(PY) -m nucseg_mmdet.mosaic data/demo_raw/test --out $(DEMO_OUT)/slide.tif --size 1500 --gap 100
+	$(PY) tools/segment.py $(DEMO_OUT)/slide.tif --out $(DEMO_OUT)/slide --format geojson csv overlay
 	@echo
 	@echo 'Answer file: $(DEMO_OUT)/answer.zip'
 	@echo 'Overlays:    $(DEMO_OUT)/overlays'
+	@echo 'Slide:       $(DEMO_OUT)/slide, by the default model'
 	@echo 'Next, with the class data in data/raw:'
 	@echo '  $(PY) tools/prepare_data.py vrdl data/raw data/vrdl'
 	@echo '  $(PY) tools/train.py configs/vrdl/mask-rcnn_r101_fpn_e08-roi128-s1200-a32to512-5k_nuclei.py'
