@@ -206,6 +206,37 @@ def test_head_as_stock(num_classes, class_agnostic, rescale):
     assert 0 < expected[0].masks.float().mean() < 1
 
 
+@pytest.mark.parametrize('num', [0, 5])
+def test_logits_and_gradients_as_stock(num):
+    """The last two layers are matrix products over cells, with the stock's weights."""
+    arguments = dict(num_convs=1, in_channels=4, conv_out_channels=8, num_classes=3)
+    torch.manual_seed(0)
+    stock, ours = FCNMaskHead(**arguments).double(), RLEMaskHead(**arguments).double()
+    stock.init_weights()
+    ours.load_state_dict(stock.state_dict())  # the same names and shapes
+    features = torch.randn(num, 4, 14, 14, dtype=torch.double)
+    results = []
+    for head in (stock, ours):
+        inputs = features.clone().requires_grad_()
+        logits = head(inputs)
+        logits.pow(2).sum().backward()
+        results.append([logits, inputs.grad, *(part.grad for part in head.parameters())])
+    for theirs, own in zip(*results, strict=True):
+        torch.testing.assert_close(own, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize('upsample', [None, 'nearest', 'bilinear'])
+def test_other_ways_to_upsample_are_stock(upsample):
+    arguments = dict(
+        num_convs=1, in_channels=4, conv_out_channels=8, num_classes=1,
+        upsample_cfg=dict(type=upsample, scale_factor=2),
+    )  # fmt: skip
+    stock, ours = FCNMaskHead(**arguments), RLEMaskHead(**arguments)
+    ours.load_state_dict(stock.state_dict())
+    features = torch.randn(3, 4, 14, 14)
+    assert torch.equal(ours(features), stock(features))
+
+
 def test_head_takes_activated_maps():
     meta = dict(ori_shape=(HEIGHT, WIDTH), scale_factor=(1.0, 1.0))
     results = [InstanceData(bboxes=random_boxes(0, 9), labels=torch.zeros(9, dtype=torch.long))]
