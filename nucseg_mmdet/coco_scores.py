@@ -16,7 +16,17 @@ from faster_coco_eval.core.faster_eval_api import COCOeval_faster
 
 from nucseg_mmdet import rle
 from nucseg_mmdet.coco_files import CATEGORY_ID, Detections, TruthImage
-from nucseg_mmdet.scores import Counts, ap_ceiling, count_image, scores, summarise
+from nucseg_mmdet.scores import (
+    FATES,
+    Counts,
+    Overlaps,
+    ap_ceiling,
+    count_overlaps,
+    find_fates,
+    find_overlaps,
+    scores,
+    summarise,
+)  # fmt: skip
 
 FEW_DETS = 100  # an image: COCO's own limit, and the competition's
 ALL_DETS = 3_000  # an image: above any real count, the densest training image has 1,862 nuclei
@@ -73,10 +83,10 @@ def coco_scores(
     return result
 
 
-def count_images(
+def overlap_images(
     images: Sequence[TruthImage], detections: Mapping[int, Detections], score_thr: float
-) -> list[Counts]:
-    """Paint truth and detections as label maps and count their matches.
+) -> list[Overlaps]:
+    """Paint truth and detections as label maps and tabulate which nuclei share pixels.
 
     Where detections overlap, the higher score keeps the pixel; equal scores, the one
     that comes first in the file. A detection left without pixels does not count.
@@ -86,15 +96,43 @@ def count_images(
         detections: of each image.
         score_thr: detections below this score are left out.
     """
-    counts = []
+    overlaps = []
     for image in images:
         found = detections[image.id]
         ascending = np.argsort(-found.scores, kind='stable')[::-1]
         order = ascending[found.scores[ascending] >= score_thr]
         size = (image.height, image.width)
         truth, pred = rle.label_map(image.rles, *size), rle.label_map(found.rles, *size, order)
-        counts.append(count_image(truth, pred))
-    return counts
+        overlaps.append(find_overlaps(truth, pred))
+    return overlaps
+
+
+def count_images(
+    images: Sequence[TruthImage], detections: Mapping[int, Detections], score_thr: float
+) -> list[Counts]:
+    """Count the matches of truth and detections, see ``overlap_images`` for the arguments."""
+    return [count_overlaps(pairs) for pairs in overlap_images(images, detections, score_thr)]
+
+
+def count_fates(overlaps: Overlaps) -> dict[str, dict[str, int]]:
+    """Count the fates of the true nuclei of an image, in all and by size.
+
+    Returns:
+        For ``all`` and each of ``BANDS``, how many nuclei have each of ``FATES``.
+    """
+    fates, areas = find_fates(overlaps), overlaps.truth_area
+    bands = dict(all=[0, np.inf], **BANDS)
+    return {
+        # Bands of COCO include both limits; a nucleus on one counts in the smaller band.
+        name: dict(
+            zip(
+                FATES,
+                np.bincount(fates[(low < areas) & (areas <= high)], minlength=5).tolist(),
+                strict=True,
+            )
+        )
+        for name, (low, high) in bands.items()
+    }
 
 
 def make_report(
@@ -107,12 +145,13 @@ def make_report(
         ``scores``: those of ``coco_scores`` and the means of ``scores.summarise``;
         ``pooled`` and ``images_in_mean``: the other parts of ``scores.summarise``;
         ``per_image``: for each image ``image_id``, ``file_name``, ``nuclei``,
-        ``results``, ``results_kept`` and all scores.
+        ``results``, ``results_kept``, ``fates`` (see ``count_fates``) and all scores.
     """
-    counts = count_images(images, detections, score_thr)
+    overlaps = overlap_images(images, detections, score_thr)
+    counts = [count_overlaps(pairs) for pairs in overlaps]
     summary = summarise(counts)
     per_image = []
-    for image, count in zip(images, counts, strict=True):
+    for image, pairs, count in zip(images, overlaps, counts, strict=True):
         values = detections[image.id].scores
         per_image.append(
             dict(
@@ -121,6 +160,7 @@ def make_report(
                 nuclei=len(image.rles),
                 results=values.size,
                 results_kept=int((values >= score_thr).sum()),
+                fates=count_fates(pairs),
                 **coco_scores([image], detections),
                 **scores(count),
             )

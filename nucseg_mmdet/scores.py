@@ -7,6 +7,8 @@ turns such a tuple into numbers between 0 and 1; ``summarise`` does so for a set
     summarise(counts)['mean']['AJI']  # mean over the images, the headline
     summarise(counts)['pooled']['AJI']  # over all nuclei, as if the set were one image
 
+``find_fates`` says of each true nucleus what became of it: found, or how it was lost.
+
 Every score is a ratio, and a ratio with nothing below the line is NaN, "undefined":
 
 =================  ==========================================================
@@ -27,6 +29,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse import coo_array, hstack
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+
+FATES = ('found', 'merged', 'split', 'cut', 'missed')
 
 
 class Overlaps(NamedTuple):
@@ -124,7 +128,11 @@ def count_image(truth: np.ndarray, pred: np.ndarray) -> Counts:
     Raises:
         ValueError: the shapes differ, or a map is no label map.
     """
-    overlaps = find_overlaps(truth, pred)
+    return count_overlaps(find_overlaps(truth, pred))
+
+
+def count_overlaps(overlaps: Overlaps) -> Counts:
+    """Reduce one image to the sums that its scores are made of, from its pairs of nuclei."""
     iou = overlaps.shared / overlaps.union
     # Labels cannot overlap, so a nucleus has at most one partner above 0.5.
     matched = iou > 0.5
@@ -140,6 +148,31 @@ def count_image(truth: np.ndarray, pred: np.ndarray) -> Counts:
         int(overlaps.pred_area.sum()),
         int(overlaps.shared.sum()),
     )
+
+
+def find_fates(overlaps: Overlaps) -> np.ndarray:
+    """Say of each true nucleus what became of it, the first of these that holds.
+
+    ``found``: a prediction has IoU > 0.5 with it. ``merged``: a prediction
+    covers at least half of it, and at least half of another nucleus too. ``split``:
+    two or more predictions lie in it with at least half of their pixels. ``cut``: a
+    prediction has IoU of 0.1 or more with it, so it was seen but badly outlined.
+    ``missed``: all others.
+
+    Returns:
+        int64, (T,); indices into ``FATES``.
+    """
+    truth, pred, shared = overlaps.truth, overlaps.pred, overlaps.shared
+    iou = shared / overlaps.union
+    best = np.zeros(len(overlaps.truth_area))
+    np.maximum.at(best, truth, iou)
+    covers = 2 * shared >= overlaps.truth_area[truth]  # the prediction half of the nucleus
+    covered = np.bincount(pred[covers], minlength=len(overlaps.pred_area))
+    inside = 2 * shared >= overlaps.pred_area[pred]
+    pieces = np.bincount(truth[inside], minlength=len(best))
+    merged = np.zeros(len(best), bool)
+    merged[truth[covers & (covered[pred] > 1)]] = True
+    return np.select([best > 0.5, merged, pieces > 1, best >= 0.1], range(4), 4)
 
 
 def scores(counts: Counts) -> dict[str, float]:

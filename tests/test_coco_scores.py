@@ -229,6 +229,13 @@ def test_report():
     first, second = report['per_image']
     assert (first['image_id'], first['file_name'], first['nuclei']) == (1, 'image1.png', 2)
     assert first['AP'] == pytest.approx(51 / 101)
+    one_each = dict(found=1, merged=0, split=0, cut=0, missed=1)
+    assert first['fates'] == dict(
+        all=one_each,
+        small=one_each,
+        medium=dict.fromkeys(one_each, 0),
+        large=dict.fromkeys(one_each, 0),
+    )
     assert (first['AJI'], first['recall']) == (1 / 2, 1 / 2)
     assert (second['nuclei'], second['results']) == (0, 0)
     assert all(math.isnan(second[key]) for key in ('AP', 'AP50@100_ceiling', 'AJI', 'PQ'))
@@ -253,8 +260,10 @@ def test_tool_prints_aligned_tables(files, capsys):
     halves, thirds = '0.5000', '0.6667'
     expected = [halves, halves, thirds, '1.0000', thirds, thirds, thirds, '1.0000', halves, thirds]
     assert cells['mean of images'][3:] == cells['pooled'][1:] == expected
-    assert cells['image2'][1:] == ['-'] * 10
-    for title in ('COCO, masks', 'label maps'):
+    assert cells['image2'][1:] == ['0', *['-'] * 5]
+    assert cells['image1'][1:] == ['2', '50.0', '0.0', '0.0', '0.0', '50.0']
+    assert cells['medium nuclei'][2:] == ['0', *['-'] * 5]
+    for title in ('COCO, masks', 'label maps', '%'):
         start = next(i for i, line in enumerate(lines) if line.startswith(title))
         assert len({len(line) for line in lines[start : start + 4]}) == 1
 

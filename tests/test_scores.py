@@ -11,7 +11,9 @@ import cellseg_metrics
 import numpy as np
 import pytest
 
-from nucseg_mmdet.scores import ap_ceiling, count_image, find_overlaps, pool, scores, summarise
+from nucseg_mmdet.scores import (
+    FATES, ap_ceiling, count_image, find_fates, find_overlaps, pool, scores, summarise,
+)  # fmt: skip
 
 
 def row(text):
@@ -269,6 +271,36 @@ def test_overlaps():
     assert found.shared.tolist() == [1, 2, 2]
     assert found.union.tolist() == [6, 3, 4]
     assert (found.truth_area.tolist(), found.pred_area.tolist()) == ([3, 2], [4, 2])
+
+
+@pytest.mark.parametrize(
+    ('truth', 'pred', 'fates'),
+    [
+        ('1111', '.222', 'found'),
+        ('1111', '..22', 'cut'),  # IoU is 0.5, not above
+        ('1111111111', '2.........', 'cut'),  # 0.1
+        ('11111111111', '2..........', 'missed'),
+        ('1111', '....', 'missed'),
+        ('11112222', '33333333', 'merged merged'),
+        ('11111122', '33333333', 'found merged'),
+        ('111222222222', '3333........', 'found missed'),  # covers less than half of the second
+        ('1111', '2233', 'split'),
+        ('1111', '2223', 'found'),
+        ('1111', '2..3', 'split'),
+        ('1111...', '2.33333', 'cut'),  # most of one of the two lies outside
+        ('111222', '334444', 'found found'),
+    ],
+)
+def test_fates(truth, pred, fates):
+    found = find_fates(find_overlaps(row(truth), row(pred)))
+    assert [FATES[fate] for fate in found] == fates.split()
+
+
+def test_fates_found_are_the_matches():
+    for seed in range(20):
+        truth, pred = random_maps(seed)
+        found = find_fates(find_overlaps(truth, pred)) == FATES.index('found')
+        assert found.sum() == count_image(truth, pred).matched
 
 
 def test_mean_and_pooled():

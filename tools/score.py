@@ -1,7 +1,8 @@
 """Score COCO results: python tools/score.py TRUTH.json RESULTS.json [--json OUT].
 
-RESULTS may also be a .json.gz file or an answer.zip. Prints two tables, COCO's average
-precisions and the scores of label maps; --json writes them, and more, to a file.
+RESULTS may also be a .json.gz file or an answer.zip. Prints three tables: COCO's average
+precisions, the scores of label maps, and what became of the true nuclei by image and size;
+--json writes them, and more, to a file.
 """
 
 import argparse
@@ -13,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from nucseg_mmdet.coco_files import read_results, read_truth
-from nucseg_mmdet.coco_scores import LARGE, SMALL, make_report
+from nucseg_mmdet.coco_scores import BANDS, LARGE, SMALL, make_report
 from nucseg_mmdet.errors import UserError, exit_code
+from nucseg_mmdet.scores import FATES
 
 COCO_KEYS = (
     'AP50@100', 'AP50@100_ceiling', 'AP', 'AP50', 'AP75', 'AP_small', 'AP_medium', 'AP_large',
@@ -56,6 +58,9 @@ def format_report(report: dict[str, Any]) -> str:
             f'{report["results_kept"]} results with a score of {report["score_thr"]} or more',
             '',
             *_table('label maps', labels, LABEL_KEYS),
+            '',
+            *_fate_table(names, [row['fates'] for row in rows]),
+            'merged: with another nucleus; cut: found, at an IoU below 0.5; else missed',
         ]
     )
 
@@ -70,6 +75,21 @@ def _table(
         cells = ['-' if math.isnan(scores[key]) else f'{scores[key]:.4f}' for key in keys]
         cells = [cell.rjust(len(head)) for cell, head in zip(cells, heads, strict=True)]
         lines.append('  '.join([name.ljust(first), *cells]))
+    return lines
+
+
+def _fate_table(names: Sequence[str], fates: Sequence[dict[str, dict[str, int]]]) -> list[str]:
+    """Lay out how many nuclei in a hundred were found or lost, by image and by size."""
+    rows = [(name, counts['all']) for name, counts in zip(names, fates, strict=True)]
+    for band in ('all', *BANDS):
+        total = {fate: sum(counts[band][fate] for counts in fates) for fate in FATES}
+        rows.append(('all nuclei' if band == 'all' else f'{band} nuclei', total))
+    first = max(len(name) for name, _ in rows)
+    lines = ['  '.join(['%'.ljust(first), 'nuclei', *(fate.rjust(6) for fate in FATES)])]
+    for name, counts in rows:
+        nuclei = sum(counts.values())
+        cells = [f'{100 * counts[fate] / nuclei:6.1f}' if nuclei else '     -' for fate in FATES]
+        lines.append('  '.join([name.ljust(first), f'{nuclei:6}', *cells]))
     return lines
 
 
