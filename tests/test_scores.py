@@ -12,7 +12,14 @@ import numpy as np
 import pytest
 
 from nucseg_mmdet.scores import (
-    FATES, ap_ceiling, count_image, find_fates, find_overlaps, pool, scores, summarise,
+    FATES,
+    ap_ceiling,
+    count_image,
+    find_fates,
+    find_overlaps,
+    pool,
+    scores,
+    summarise,
 )  # fmt: skip
 
 

@@ -91,6 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
     if args.precision:
         cfg.custom_hooks.append(dict(type='InferencePrecisionHook', precision=args.precision))
+    # A checkpoint holds the averaged weights, and the hook would swap those of changed layers.
+    cfg.custom_hooks = [hook for hook in cfg.custom_hooks if hook['type'] != 'EMAHook']
     cfg.load_from = str(checkpoint)
     # The training parts are not needed, and their data need not be there.
     for key in ('train_dataloader', 'val_dataloader', 'val_evaluator', 'train_cfg', 'val_cfg'):
