@@ -178,6 +178,26 @@ def test_scores_of_a_fold(trained, data_root, tmp_path):
     assert scores['checkpoint'] == checkpoint
 
 
+def test_averaged_weights_in_half_precision(data_root, tmp_path):
+    """The hook that averages must not swap weights of layers that bfloat16 has changed."""
+    config, work_dir = tmp_path / 'averaged.py', tmp_path / 'work'
+    config.write_text(
+        f"_base_ = '{CONFIG}'\n"
+        "custom_hooks = [*_base_.custom_hooks, dict(type='EMAHook', momentum=0.5)]\n"
+    )
+    short = [*options(data_root, work_dir), 'train_cfg.max_iters=2']
+    done = tool('train', config, *short)
+    assert done.returncode == 0, done.stderr
+    checkpoint = work_dir / 'iter_2.pth'
+    done = tool('test', config, checkpoint, '--fold', 1, '--precision', 'bf16', *short)
+    assert done.returncode == 0, done.stderr
+    done = tool('train', config, '--resume', *short[:-1], 'train_cfg.max_iters=3')
+    assert done.returncode == 0, done.stderr
+    averaged, resumed = weights(work_dir, 2), weights(work_dir, 3)
+    assert averaged.keys() == resumed.keys()
+    assert not same(averaged, resumed)
+
+
 def test_training_images_as_delivered(data_root, tmp_path):
     code = browse_data.main(
         [CONFIG, '--out', str(tmp_path), '--data-root', str(data_root), '--number', '2']
