@@ -1,4 +1,4 @@
-"""The default model's recipe: from scratch on a CPU, 4,000 iterations, weights averaged.
+"""The small model's newer recipe: from scratch on a CPU, 4,000 iterations, weights averaged.
 
 python tools/train.py \
     configs/dense/mask-rcnn_r18-c4_fpn_crop112to176-s320-a16to384-ema-4k_nuclei.py --amp
