@@ -20,7 +20,7 @@ from nucseg_mmdet.scores import (
     pool,
     scores,
     summarise,
-)  # fmt: skip
+)
 
 
 def row(text):
