@@ -59,6 +59,14 @@ TARGET_STAINS = Stains(
 )
 TARGET_COLOURS = Colours(np.array([-0.4513, -0.0397, 0.0193]), np.array([0.2602, 0.0465, 0.0098]))
 
+# Covariances between the same images of the means, and of the natural logarithms of the spreads.
+COVARIANCE_OF_MEAN = np.array(
+    [[0.0324, 0.00482, -0.00128], [0.00482, 0.00109, -0.00006], [-0.00128, -0.00006, 0.00013]]
+)
+COVARIANCE_OF_LOG_STD = np.array(
+    [[0.110, 0.102, 0.049], [0.102, 0.114, 0.036], [0.049, 0.036, 0.097]]
+)
+
 
 def scale_stains(img: np.ndarray, haematoxylin: float, eosin: float) -> np.ndarray:
     """Multiply the amounts of haematoxylin and eosin by one factor each.

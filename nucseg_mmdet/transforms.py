@@ -213,10 +213,12 @@ class _Normalize(BaseTransform):
         except stain.UnfitImageError as error:
             raise UserError(f'{path}: unfit as a target, {error}') from error
 
+    def draw_target(self) -> tuple:
+        return self.targets[np.random.randint(len(self.targets))]
+
     def transform(self, results: dict) -> dict:
-        target = self.targets[np.random.randint(len(self.targets))]
         try:
-            normalized = self.normalize(results['img'][..., ::-1], target)
+            normalized = self.normalize(results['img'][..., ::-1], self.draw_target())
         except stain.UnfitImageError as error:
             _warn(results, str(error))
             return results
@@ -274,3 +276,43 @@ class ReinhardNormalize(_Normalize):
     default = stain.TARGET_COLOURS
     measure = staticmethod(stain.measure_colours)
     normalize = staticmethod(stain.normalize_colours)
+
+
+@TRANSFORMS.register_module()
+class ReinhardJitter(ReinhardNormalize):
+    """Give an image the colours of a made-up slide at random, for training (RandStainNA).
+
+    The target of the Reinhard normalisation is drawn anew each time: mean and spread, in
+    l-alpha-beta, of normal distributions like those of the class training images. So a model
+    sees pale, dark, flat and pink slides that are not among its own, and needs no normalisation
+    where it runs. An image that cannot be normalised is left as it is, with a warning.
+
+    Required and modified key:
+        img: uint8, (H, W, 3), BGR; a crop is measured on its own.
+
+    Args:
+        strength: of the variation, as a multiple of that between the class images, 0 or more.
+
+    Raises:
+        UserError: ``strength`` is negative.
+
+    Source:
+        Shen et al., RandStainNA, MICCAI 2022. There the six values are drawn one by one; here
+        the three means are drawn together, as are the three spreads.
+    """
+
+    def __init__(self, strength: float = 1.0) -> None:
+        if not strength >= 0:  # nor nan
+            raise UserError(f'strength is {strength}, expected 0 or more')
+        super().__init__()
+        self.strength = strength
+
+    def draw_target(self) -> stain.Colours:
+        mean, log_ratio = (
+            self.strength * np.random.multivariate_normal(np.zeros(3), covariance)
+            for covariance in (stain.COVARIANCE_OF_MEAN, stain.COVARIANCE_OF_LOG_STD)
+        )
+        return stain.Colours(self.default.mean + mean, self.default.std * np.exp(log_ratio))
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(strength={self.strength})'

@@ -22,7 +22,7 @@ from nucseg_mmdet.masks import mask_to_polygons
 from nucseg_mmdet.synthetic import synthesize
 
 DENSE = Path(__file__).parents[1] / 'configs/dense'
-NAMES = ['StainJitter', 'MacenkoNormalize', 'ReinhardNormalize']
+NAMES = ['StainJitter', 'MacenkoNormalize', 'ReinhardNormalize', 'ReinhardJitter']
 NORMALIZE = {'MacenkoNormalize': 'normalize_stains', 'ReinhardNormalize': 'normalize_colours'}
 MEASURE = {'MacenkoNormalize': 'measure_stains', 'ReinhardNormalize': 'measure_colours'}
 by_name = pytest.mark.parametrize('name', NAMES)
@@ -129,6 +129,45 @@ def test_wrong_targets_are_refused(name, tmp_path):
         assert '\n' not in str(error.value)
     with pytest.raises(UserError, match='empty list'):
         cls(target=[])
+
+
+@pytest.mark.parametrize('strength', [0.5, 2.0])
+def test_targets_spread_as_the_slides_do(strength):
+    jitter = transforms.ReinhardJitter(strength)
+    drawn = [jitter.draw_target() for _ in range(4000)]
+    means = np.array([target.mean for target in drawn]) - stain.TARGET_COLOURS.mean
+    ratios = np.log([target.std for target in drawn] / stain.TARGET_COLOURS.std)
+    for values, covariance in (
+        (means, stain.COVARIANCE_OF_MEAN),
+        (ratios, stain.COVARIANCE_OF_LOG_STD),
+    ):
+        spread = strength * np.sqrt(np.diag(covariance))
+        np.testing.assert_allclose(values.mean(0) / spread, 0, atol=0.08)
+        expected = strength**2 * covariance / np.outer(spread, spread)
+        np.testing.assert_allclose(np.cov(values.T) / np.outer(spread, spread), expected, atol=0.1)
+
+
+def test_the_image_takes_the_colours_drawn(img):
+    jitter = build('ReinhardJitter')
+    np.random.seed(0)
+    target = jitter.draw_target()
+    np.random.seed(0)
+    expected = stain.normalize_colours(img[..., ::-1], target)[..., ::-1]
+    np.testing.assert_array_equal(jitter(dict(img=img))['img'], expected)
+    assert (jitter(dict(img=img))['img'] != expected).any()
+
+
+def test_jitter_of_strength_0_is_the_normalization(img):
+    expected = build('ReinhardNormalize')(dict(img=img))['img']
+    np.testing.assert_array_equal(
+        build('ReinhardJitter', strength=0)(dict(img=img))['img'], expected
+    )
+
+
+@pytest.mark.parametrize('strength', [-0.1, float('nan')])
+def test_wrong_strength_is_refused(strength):
+    with pytest.raises(UserError, match=f'strength is {strength}, expected'):
+        transforms.ReinhardJitter(strength)
 
 
 @by_name

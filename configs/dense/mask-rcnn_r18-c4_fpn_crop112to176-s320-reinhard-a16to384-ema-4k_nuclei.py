@@ -1,0 +1,12 @@
+"""As its base, trained in the colours of made-up slides as well; images as they are, to test.
+
+python tools/train.py \
+    configs/dense/mask-rcnn_r18-c4_fpn_crop112to176-s320-reinhard-a16to384-ema-4k_nuclei.py --amp
+"""
+
+_base_ = './mask-rcnn_r18-c4_fpn_crop112to176-s320-a16to384-ema-4k_nuclei.py'
+
+pipeline = _base_.train_dataloader.dataset.pipeline
+# Before the crop is enlarged, when it has a fifth of the pixels.
+colours = dict(type='RandomApply', transforms=[dict(type='ReinhardJitter')], prob=0.5)
+train_dataloader = dict(dataset=dict(pipeline=[*pipeline[:3], colours, *pipeline[3:]]))
