@@ -15,6 +15,7 @@ from nucseg_mmdet.errors import UserError
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 COCO_KEYS = {'images', 'annotations', 'categories'}
 EVALUATORS = ('val_evaluator', 'test_evaluator')
+SCORE_THR = 0.5  # where a config has no other
 
 
 def load_config(path: Path, options: dict, work_dir: Path | None) -> Config:
@@ -32,6 +33,12 @@ def load_config(path: Path, options: dict, work_dir: Path | None) -> Config:
     cfg.merge_from_dict(options)
     cfg.work_dir = str(work_dir or cfg.get('work_dir') or Path('work_dirs', path.stem))
     return cfg
+
+
+def score_threshold(cfg: Config) -> float:
+    """The score from which on a config's label maps show a nucleus."""
+    evaluators = as_list(cfg.get('test_evaluator') or [])
+    return next((one.score_thr for one in evaluators if 'score_thr' in one), SCORE_THR)
 
 
 def set_data_root(cfg: Config, data_root: Path) -> None:

@@ -33,16 +33,21 @@ from nucseg_mmdet.checkpoints import load_weights_only, model_files, refuse_unfi
 from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.precision import prepare_for_inference
 from nucseg_mmdet.slide_base import ArraySlide, RegionError, Slide
+from nucseg_mmdet.stain import UnfitImageError, tissue_share
 from nucseg_mmdet.tiles import Grid, Nuclei, Views
 from nucseg_mmdet.tracing import to_nuclei
+from nucseg_mmdet.transforms import StainNormalize
 
 MPP = 0.25  # microns per pixel that the models are trained at
 FIELD = 1_000  # px; side of the images that a config's fixed sizes are meant for
-STRIDE = 64  # px of the network's input between the places of its coarsest map
+STRIDE = 32  # px of the network's input between places of the coarsest map that nuclei are seen on
 TILE, OVERLAP = 512, 128  # px; the largest nuclei are 64 px, 16 microns
 AHEAD = 2  # batches that are read before the network wants them
 BEHIND = 4  # tiles whose masks are traced while the network goes on
 READERS = 2  # threads
+# A slide's colours are measured on every fourth row and column of so many of its tiles.
+COLOUR_TILES, COLOUR_STEP = 64, 4
+MOST_TISSUE = 0.5  # of the fullest tile's share of tissue; tiles with less do not count
 
 T = TypeVar('T')
 
@@ -53,10 +58,12 @@ class Job(NamedTuple):
     Attributes:
         key: names it in the results.
         read: gives the tile, uint8, (H, W, 3), RGB; called in another thread.
+        looks: for the pipeline, of the slide as a whole.
     """
 
     key: Hashable
     read: Callable[[], np.ndarray]
+    looks: dict
 
 
 class Frame(NamedTuple):
@@ -103,7 +110,8 @@ class Segmenter:
         checkpoint: with the model's weights.
         device: 'cpu', 'cuda', 'cuda:1'; by default a GPU if there is one.
         precision: 'fp32', 'bf16' or 'fp16'; by default bf16 on a GPU and fp32 on a CPU.
-        score_thr: less certain nuclei are left out, 0 to 1.
+        score_thr: less certain nuclei are left out, 0 to 1; by default those that the
+            config's ``test_evaluator`` leaves out.
         batch: tiles that go through the network together.
         tile: largest side of a tile, px at 0.25 microns.
         overlap: of neighbouring tiles, px at 0.25 microns; twice the largest nucleus.
@@ -121,14 +129,12 @@ class Segmenter:
         checkpoint: str | Path | None = None,
         device: str | None = None,
         precision: str | None = None,
-        score_thr: float = 0.5,
+        score_thr: float | None = None,
         batch: int = 1,
         tile: int = TILE,
         overlap: int = OVERLAP,
     ) -> None:
         config, checkpoint = model_files(config, checkpoint)
-        if not 0 <= score_thr < 1:
-            raise UserError(f'score threshold is {score_thr}, expected 0 or more and less than 1')
         if batch < 1:
             raise UserError(f'batch is {batch}, expected at least 1')
         tiles.make_grid(tile, tile, tile, overlap)  # refuses what is not possible
@@ -137,6 +143,10 @@ class Segmenter:
         self.precision = precision or ('fp32' if self.device.type == 'cpu' else 'bf16')
 
         cfg = run_config.load_config(config, {}, None)
+        if score_thr is None:
+            score_thr = run_config.score_threshold(cfg)
+        if not 0 <= score_thr < 1:
+            raise UserError(f'score threshold is {score_thr}, expected 0 or more and less than 1')
         init_default_scope(cfg.get('default_scope', 'mmdet'))
         cfg.model.backbone.init_cfg = None
         pipeline = tile_pipeline(cfg)
@@ -151,6 +161,7 @@ class Segmenter:
             precision=self.precision,
         )
         self._pipeline = Compose(pipeline)
+        self._steps = self._pipeline.transforms
         self._step = tile_step(pipeline)
         # In the network, so that what is less certain gets no mask.
         cfg.model.test_cfg.rcnn.score_thr = score_thr
@@ -193,7 +204,12 @@ class Segmenter:
         return tiles.make_grid(frame.width, frame.height, self.tile, self.overlap, self._step)
 
     def jobs(
-        self, slide: Slide, frame: Frame, grid: Grid, places: Iterable[tuple[int, int]]
+        self,
+        slide: Slide,
+        frame: Frame,
+        grid: Grid,
+        places: Iterable[tuple[int, int]],
+        tissue: np.ndarray | None = None,
     ) -> Iterator[list[Job]]:
         """Batches of a slide's tiles, none of two rows, so that rows do not depend on others.
 
@@ -202,14 +218,16 @@ class Segmenter:
             frame: of the working image.
             grid: its tiles.
             places: row and column of each tile wanted, row by row; the keys of the jobs.
+            tissue: bool, (rows, columns), tiles that are not glass; by default all.
         """
+        looks = self._look(slide, frame, grid, tissue)
         batch: list[Job] = []
         for row, column in places:
             if batch and (len(batch) == self.batch or batch[0].key[0] != row):
                 yield batch
                 batch = []
             read = partial(frame.read, slide, *grid.tile(row, column))
-            batch.append(Job((row, column), read))
+            batch.append(Job((row, column), read, looks))
         if batch:
             yield batch
 
@@ -230,20 +248,45 @@ class Segmenter:
         """
         with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(1) as tracer:
             reads = (
-                [(job.key, readers.submit(self._load, job.read)) for job in batch]
-                for batch in batches
+                [(job.key, readers.submit(self._load, job)) for job in batch] for batch in batches
             )
             found = (item for batch in _ahead(reads, AHEAD) for item in self._run(batch, tracer))
             for key, future in _ahead(found, BEHIND):
                 yield key, future.result()
 
-    def _load(self, read: Callable[[], np.ndarray]) -> tuple[np.ndarray, dict] | RegionError:
+    def _look(
+        self, slide: Slide, frame: Frame, grid: Grid, tissue: np.ndarray | None
+    ) -> dict[str, tuple]:
+        """Measure the colours of a slide, where they are normalised: tile by tile, a nucleus on
+        a seam would change. A single tile is measured by the pipeline.
+        """
+        normalize = next((step for step in self._steps if isinstance(step, StainNormalize)), None)
+        shape = len(grid.tops), len(grid.lefts)
+        places = np.argwhere(np.ones(shape, bool) if tissue is None else tissue)
+        if normalize is None or len(places) < 2:
+            return {}
+        samples = []
+        for index in np.unique(np.linspace(0, len(places) - 1, COLOUR_TILES).round().astype(int)):
+            try:
+                part = frame.read(slide, *grid.cell(*places[index].tolist()))
+            except RegionError:
+                continue
+            samples.append(part[::COLOUR_STEP, ::COLOUR_STEP].reshape(-1, 1, 3))
+        shares = np.array([tissue_share(sample) for sample in samples])
+        fullest = np.flatnonzero(shares >= MOST_TISSUE * shares.max(initial=0))
+        try:
+            return dict(measured=normalize.measure(np.concatenate([samples[i] for i in fullest])))
+        except (UnfitImageError, ValueError):  # as without tiles that can be read
+            return {}
+
+    def _load(self, job: Job) -> tuple[np.ndarray, dict] | RegionError:
         """Read a tile and prepare it for the network."""
         try:
-            image = read()
+            image = job.read()
         except RegionError as error:
             return error
-        return image, self._pipeline(dict(img=np.ascontiguousarray(image[..., ::-1]), img_id=0))
+        results = dict(img=np.ascontiguousarray(image[..., ::-1]), img_id=0, **job.looks)
+        return image, self._pipeline(results)
 
     def _run(
         self, batch: Sequence[tuple[Hashable, Future]], tracer: ThreadPoolExecutor

@@ -197,7 +197,7 @@ class SlideRun:
             except UserError as error:
                 self._lose(plan, str(error))
                 continue
-            for batch in self.segmenter.jobs(slide, plan.frame, plan.grid, places):
+            for batch in self.segmenter.jobs(slide, plan.frame, plan.grid, places, plan.wanted):
                 yield [job._replace(key=(number, *job.key)) for job in batch]
 
     @contextmanager

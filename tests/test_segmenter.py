@@ -10,7 +10,7 @@ import torch
 from mmcv.transforms import Compose
 from mmengine.config import Config
 
-from nucseg_mmdet import segmenter
+from nucseg_mmdet import segmenter, stain
 from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.segmenter import Job, Segmenter, make_frame, tile_pipeline
 from nucseg_mmdet.slide_base import ArraySlide, RegionError
@@ -93,12 +93,12 @@ def test_tiles_are_resized_as_a_field_is(config, factor):
         assert tile['data_samples'].ori_shape == (side, side)
 
 
-@pytest.mark.parametrize(('factor', 'step'), [(1.0, 64), (2.0, 32), (0.8, 80), (1.2, 160)])
+@pytest.mark.parametrize(('factor', 'step'), [(1.0, 32), (2.0, 16), (0.8, 40), (2.25, 128)])
 def test_tiles_start_where_the_coarsest_map_does(factor, step):
-    # The smallest step that is a multiple of 64 px of the enlarged image.
-    assert step * factor % 64 == pytest.approx(0, abs=1e-9)
+    # The smallest step that is a multiple of 32 px of the enlarged image.
+    assert step * factor % 32 == pytest.approx(0, abs=1e-9)
     assert segmenter.tile_step([dict(type='Resize', scale_factor=factor)]) == step
-    assert segmenter.tile_step([dict(type='PackDetInputs')]) == 64
+    assert segmenter.tile_step([dict(type='PackDetInputs')]) == 32
 
 
 @pytest.mark.parametrize(('tile', 'proposals'), [(256, 3_000), (512, 3_000), (1024, 12_000)])
@@ -120,6 +120,75 @@ def test_a_field_in_memory_is_the_field_in_its_file(tmp_path, image):
     assert from_file['data_samples'].scale_factor == in_memory['data_samples'].scale_factor
 
 
+def test_scores_count_from_where_the_config_says(random_model):
+    assert Segmenter(device='cpu').identity['score_thr'] == 0.7
+    assert Segmenter(*random_model, device='cpu').identity['score_thr'] == 0.5
+    assert Segmenter(device='cpu', score_thr=0.0).identity['score_thr'] == 0.0
+
+
+class TestColoursOfASlide:
+    """The default model's images are normalised, by what is measured on the whole slide."""
+
+    @pytest.fixture(scope='class')
+    def tissue(self):
+        return np.tile(synthesize(7, 50, 50, 8)[0], (6, 8, 1))  # the same everywhere
+
+    @pytest.fixture(scope='class')
+    def normalizing(self):
+        return Segmenter(device='cpu', tile=128, overlap=32)
+
+    def looks(self, finder, slide, tissue=None):
+        frame = make_frame(slide)
+        grid = finder.make_grid(frame)
+        batches = finder.jobs(slide, frame, grid, [(1, 0), (1, 1)], tissue)
+        first, second = (job.looks for batch in batches for job in batch)
+        assert first == second
+        return first
+
+    def assert_like(self, looks, image):
+        expected = stain.measure_colours(image)
+        np.testing.assert_allclose(looks['measured'].mean, expected.mean, atol=0.03)
+        np.testing.assert_allclose(looks['measured'].std, expected.std, rtol=0.1)
+
+    def test_are_those_of_all_its_tiles(self, normalizing, tissue):
+        self.assert_like(self.looks(normalizing, ArraySlide(tissue)), tissue)
+
+    def test_do_not_count_glass(self, normalizing, tissue):
+        glass = np.full((300, 1200, 3), 242, np.uint8)
+        image = np.hstack([tissue, glass])
+        self.assert_like(self.looks(normalizing, ArraySlide(image)), tissue)
+        with pytest.raises(AssertionError):
+            self.assert_like(dict(measured=stain.measure_colours(image)), tissue)
+        # Nor do tiles that the tissue mask leaves out.
+        grid = normalizing.make_grid(make_frame(ArraySlide(tissue)))
+        left = np.zeros((len(grid.tops), len(grid.lefts)), bool)
+        left[:, 0] = True
+        looks = self.looks(normalizing, ArraySlide(tissue), left)
+        x, _, width, _ = grid.cell(0, 0)
+        self.assert_like(looks, tissue[:, x : x + width])
+
+    def test_without_what_cannot_be_read(self, normalizing, tissue):
+        class Broken(ArraySlide):
+            def read(self, x, y, *rest):
+                if x < self.until:
+                    raise RegionError('broken')
+                return super().read(x, y, *rest)
+
+        slide = Broken(tissue)
+        slide.until = 100
+        self.assert_like(self.looks(normalizing, slide), tissue[:, 100:])
+        slide.until = 1_000
+        assert self.looks(normalizing, slide) == {}
+
+    def test_are_left_to_the_pipeline(self, normalizing, finder, tissue):
+        assert self.looks(finder, ArraySlide(tissue)) == {}  # its config normalises nothing
+        assert self.looks(normalizing, ArraySlide(np.full_like(tissue, 255))) == {}
+        slide = ArraySlide(tissue[:100, :100])
+        frame = make_frame(slide)
+        (job,), *_ = normalizing.jobs(slide, frame, normalizing.make_grid(frame), [(0, 0)])
+        assert job.looks == {}
+
+
 class TestDetect:
     def test_batches_are_of_one_row(self, finder, image):
         slide = ArraySlide(image)
@@ -138,9 +207,9 @@ class TestDetect:
             raise RegionError('damaged here')
 
         tiles = [image[:96, left : left + 96] for left in (0, 50, 104)]
-        jobs = [[Job(index, tile.copy)] for index, tile in enumerate(tiles)]
+        jobs = [[Job(index, tile.copy, {})] for index, tile in enumerate(tiles)]
         alone = dict(finder.detect(jobs))
-        found = dict(finder.detect([*jobs[:1], [Job('broken', broken)], *jobs[1:]]))
+        found = dict(finder.detect([*jobs[:1], [Job('broken', broken, {})], *jobs[1:]]))
         assert list(found) == [0, 'broken', 1, 2]
         assert str(found.pop('broken')) == 'damaged here'
         assert all(columns_equal(found[index], alone[index]) for index in range(3))
@@ -152,7 +221,7 @@ class TestDetect:
             threads.append(threading.current_thread())
             return image[:32, :32]
 
-        found = finder.detect([[Job(index, read)] for index in range(30)])
+        found = finder.detect([[Job(index, read, {})] for index in range(30)])
         next(found)
         assert len(threads) <= segmenter.AHEAD + segmenter.BEHIND + 2
         assert threading.main_thread() not in threads

@@ -134,6 +134,8 @@ class TestGrid:
         grid = tiles.make_grid(240, 100, 100, 20)
         assert (grid.lefts, grid.rights) == ([0, 73, 146], [94, 167, 240])
         assert grid.seams_x == [83, 156]
+        cells = [grid.cell(0, column) for column in range(3)]
+        assert [(x, width) for x, _, width, _ in cells] == [(0, 83), (83, 73), (156, 84)]
         assert grid.tile(0, 1) == (73, 0, 94, 100)
         # In steps of 16 px: 15 of them, tiles of 6, 2 twice; (15 + 2 x 2) / 3 = 7 is too much,
         # so four tiles, (15 + 3 x 2) / 4 = 6.

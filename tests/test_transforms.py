@@ -131,6 +131,17 @@ def test_wrong_targets_are_refused(name, tmp_path):
         cls(target=[])
 
 
+@normalizations
+def test_a_tile_is_normalized_as_its_slide(name, img):
+    measured = getattr(stain, MEASURE[name])(img[..., ::-1])
+    whole = build(name)(dict(img=img))['img']
+    tile = build(name)(dict(img=img[20:60, 30:80], measured=measured))
+    np.testing.assert_allclose(tile['img'], whole[20:60, 30:80], atol=1)
+    assert tile.keys() == {'img'}
+    alone = build(name)(dict(img=img[20:60, 30:80]))['img']
+    assert np.abs(alone.astype(int) - tile['img']).max() > 2
+
+
 @pytest.mark.parametrize('strength', [0.5, 2.0])
 def test_targets_spread_as_the_slides_do(strength):
     jitter = transforms.ReinhardJitter(strength)

@@ -50,7 +50,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument('--no-tissue-mask', action='store_true', help='look at empty glass too')
     parser.add_argument(
-        '--score-thr', type=float, default=0.5, help='least certain nuclei, default: %(default)s'
+        '--score-thr', type=float, help="least certain nuclei, default: the config's"
     )
     parser.add_argument(
         '--tile',

@@ -38,7 +38,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--show-dir', type=Path, help='write the images here, predicted nuclei outlined'
     )
     parser.add_argument(
-        '--show-score-thr', type=float, default=0.5, help='outline no less certain nuclei'
+        '--show-score-thr', type=float, help="outline no less certain nuclei, default: the config's"
     )
     parser.add_argument(
         '--precision',
@@ -69,6 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     run_config.check_files(cfg, 'test_dataloader')
     _, checkpoint = model_files(args.config, args.checkpoint)
     ann_file = Path(cfg.test_dataloader.dataset.data_root, cfg.test_dataloader.dataset.ann_file)
+    show_from = args.show_score_thr
+    if show_from is None:
+        show_from = run_config.score_threshold(cfg)
     if args.format_only:
         out = args.out or Path(cfg.work_dir, 'answer.json')
         cfg.test_evaluator = dict(type='SubmissionMetric', ann_file=str(ann_file), out=str(out))
@@ -82,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             evaluator.out = str(Path(cfg.work_dir, f'{ann_file.stem}_results.json'))
     if args.show_dir:
         cfg.custom_hooks.append(
-            dict(type='OutlineHook', out_dir=str(args.show_dir), score_thr=args.show_score_thr)
+            dict(type='OutlineHook', out_dir=str(args.show_dir), score_thr=show_from)
         )
     if args.tta:
         if 'tta_model' not in cfg:

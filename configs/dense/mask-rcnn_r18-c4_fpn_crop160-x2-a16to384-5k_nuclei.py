@@ -1,4 +1,4 @@
-"""The default model's recipe: from scratch on a CPU, 5,000 iterations.
+"""The small model's first recipe: from scratch on a CPU, 5,000 iterations.
 
 python tools/train.py configs/dense/mask-rcnn_r18-c4_fpn_crop160-x2-a16to384-5k_nuclei.py --amp
 """
