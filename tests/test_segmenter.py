@@ -148,7 +148,7 @@ class TestColoursOfASlide:
     def assert_like(self, looks, image):
         expected = stain.measure_colours(image)
         np.testing.assert_allclose(looks['measured'].mean, expected.mean, atol=0.03)
-        np.testing.assert_allclose(looks['measured'].std, expected.std, rtol=0.1)
+        np.testing.assert_allclose(looks['measured'].std, expected.std, rtol=0.3)
 
     def test_are_those_of_all_its_tiles(self, normalizing, tissue):
         self.assert_like(self.looks(normalizing, ArraySlide(tissue)), tissue)
