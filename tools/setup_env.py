@@ -71,6 +71,8 @@ names = {d.metadata['Name'] for d in importlib.metadata.distributions()}
 builds = [name for name in names if re.match('opencv[-_](contrib[-_])?python', name or '')]
 if len(builds) != 1:
     sys.exit(f'{len(builds)} builds of OpenCV instead of one: rm -rf .venv, then make setup')
+# Writes its grammar now: of two trainings that are the first at once, one would read half of it.
+from yapf.yapflib import yapf_api
 """
 BUILD_WHEEL = 'import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])'
 
