@@ -315,3 +315,80 @@ def test_all_quarter_turns_come_about_and_images_without_truth_turn_too(img):
     turn = build('RandomQuarterTurn')
     found = {turn(dict(img=img))['img'].tobytes() for _ in range(40)}
     assert found == {np.rot90(img, turns).tobytes() for turns in range(4)}
+
+
+@pytest.fixture
+def crop(img):
+    """Three nuclei, of which the border cuts the last."""
+    masks = np.zeros((3, *img.shape[:2]), bool)
+    masks[0, 10:22, 50:60], masks[0, 22:26, 50:54] = True, True  # an L
+    masks[1, 40:50, 20:38] = True
+    masks[2, :9, 100:] = True
+    boxes = torch.tensor([[50.0, 10, 60, 26], [20, 40, 38, 50], [100, 0, 112, 9]])
+    polygons = [[np.array(ring) for ring in mask_to_polygons(mask)] for mask in masks]
+    results = dict(
+        img=img,
+        gt_bboxes=HorizontalBoxes(boxes),
+        gt_bboxes_labels=np.array([0, 1, 2]),
+        gt_ignore_flags=np.zeros(3, bool),
+        gt_masks=PolygonMasks(polygons, *img.shape[:2]),
+    )
+    return results, masks
+
+
+def test_copies_are_nuclei_where_none_was(crop):
+    results, masks = crop
+    before = results['img'].copy()
+    pasted = build('PasteNuclei', number=30)(dict(results))
+    now = pasted['gt_masks'].to_ndarray().astype(bool)
+    labels = pasted['gt_bboxes_labels']
+    assert np.array_equal(results['img'], before)  # a kept image stays as it is
+    assert np.array_equal(now[:3], masks)
+    assert set(labels[3:].tolist()) == {0, 1}
+    assert len(labels) == len(now) == len(pasted['gt_ignore_flags'])
+    assert now.sum(0).max() == 1
+    orientations = {0: set(), 1: set()}
+    for mask, label, box in zip(now, labels, pasted['gt_bboxes'].tensor.tolist(), strict=True):
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        assert box == [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+        if label < 2:
+            assert mask.sum() == masks[label].sum()
+            cut = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+            orientations[label].add((cut.shape, cut.tobytes()))
+    assert len(orientations[0]) > 2
+    assert len(orientations[1]) == 2
+    changed = (pasted['img'] != before).any(-1)
+    copies = now[3:].any(0)
+    assert not changed[~copies].any()
+    assert changed[copies].mean() > 0.5
+
+
+def test_a_copy_has_the_pixels_of_its_nucleus_inside(crop):
+    results, masks = crop
+    results['img'] = np.full((*masks.shape[1:], 3), 50, np.uint8)
+    results['img'][masks[1]] = 200
+    results.update(gt_masks=results['gt_masks'][[1]], gt_bboxes=results['gt_bboxes'][[1]])
+    for key in ('gt_bboxes_labels', 'gt_ignore_flags'):
+        results[key] = results[key][[1]]
+    pasted = build('PasteNuclei', number=1)(results)
+    copy = pasted['gt_masks'].to_ndarray()[1].astype(np.uint8)
+    inside = cv2.erode(copy, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_CONSTANT)
+    assert (pasted['img'][inside > 0] == 200).all()
+    edge = pasted['img'][(copy > 0) & (inside == 0)]
+    assert 50 < edge.min() <= edge.max() < 200
+
+
+def test_nothing_is_pasted_where_no_nucleus_is_whole_or_no_place_free(crop):
+    results, masks = crop
+    for key in ('gt_bboxes', 'gt_bboxes_labels', 'gt_ignore_flags', 'gt_masks'):
+        results[key] = results[key][[2]]
+    assert build('PasteNuclei')(dict(results)) == results
+    full = np.ones(masks.shape[1:], bool)
+    full[[0, -1]] = full[:, [0, -1]] = False
+    results['gt_masks'] = PolygonMasks([[np.array(mask_to_polygons(full)[0])]], *full.shape)
+    assert build('PasteNuclei')(dict(results)) == results
+
+
+def test_wrong_number_of_copies_is_refused():
+    with pytest.raises(UserError, match='number is -1'):
+        build('PasteNuclei', number=-1)

@@ -1,4 +1,4 @@
-"""As its base with nothing enlarged: crops of 320 px, the image as it is to test, smaller anchors."""
+"""As its base, nothing enlarged: crops of 320 px, smaller anchors, images as they are to test."""
 
 _base_ = './mask-rcnn_r18-c4_fpn_crop112to176-s320-reinhard-a16to384-ema-2k_nuclei.py'
 
