@@ -29,6 +29,7 @@ from nucseg_mmdet.scores import (
 )  # fmt: skip
 
 FEW_DETS = 100  # an image: COCO's own limit, and the competition's
+SCORE_THR = 0.5  # from which on a label map shows a nucleus, where nothing else is said
 ALL_DETS = 3_000  # an image: above any real count, the densest training image has 1,862 nuclei
 # Band limits in px at 40x (0.25 um a px; 11 and 24 um2). The terciles of the 14,598 masks of
 # the 24 training images are 177 and 376 px; these limits hold 34 %, 33 % and 33 % of them.

@@ -23,6 +23,7 @@ from nucseg_mmdet.checkpoints import refuse_unfit
 from nucseg_mmdet.draw import draw_outlines
 from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.masks import mask_to_outlines
+from nucseg_mmdet.run_config import score_threshold
 
 
 @HOOKS.register_module()
@@ -153,6 +154,8 @@ class RunCardHook(Hook):
             images=dataset.data_prefix['img'],
             **metrics,
         )
+        if any(name.startswith('nuclei/') for name in metrics):
+            scored.update(score_thr=score_threshold(runner.cfg))
         self._write(runner, dict(scores={self._name(runner.test_dataloader): scored}))
 
     @staticmethod

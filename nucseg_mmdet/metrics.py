@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 
 from nucseg_mmdet import submission
 from nucseg_mmdet.coco_files import parse_results, read_truth
-from nucseg_mmdet.coco_scores import make_report
+from nucseg_mmdet.coco_scores import SCORE_THR, make_report
 from nucseg_mmdet.errors import UserError
 
 
@@ -101,7 +101,7 @@ class NucleiMetric(ResultsMetric):
     default_prefix = 'nuclei'
 
     def __init__(
-        self, ann_file: str, score_thr: float = 0.5, out: str | None = None, **kwargs
+        self, ann_file: str, score_thr: float = SCORE_THR, out: str | None = None, **kwargs
     ) -> None:
         super().__init__(ann_file, **kwargs)
         self.score_thr = score_thr

@@ -20,7 +20,7 @@ from scipy.ndimage import find_objects
 
 from nucseg_mmdet import rle
 from nucseg_mmdet.coco_files import Detections, TruthImage, read_results, read_truth
-from nucseg_mmdet.coco_scores import ALL_DETS, make_report
+from nucseg_mmdet.coco_scores import ALL_DETS, SCORE_THR, make_report
 from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.masks import Polygon, mask_to_outlines
 from nucseg_mmdet.scores import find_overlaps
@@ -54,14 +54,15 @@ class Run(NamedTuple):
 
 
 def write_report(
-    work_dir: Path, out: Path, score_thr: float = 0.5, annotations: str | None = None
+    work_dir: Path, out: Path, score_thr: float | None = None, annotations: str | None = None
 ) -> None:
     """Write the page of a run.
 
     Args:
         work_dir: folder of the run.
         out: the HTML file.
-        score_thr: the page shows detections from this score on.
+        score_thr: the page shows detections from this score on; without it from that of the
+            label maps that the run was scored by.
         annotations: as ``read_run``.
 
     Raises:
@@ -69,6 +70,8 @@ def write_report(
             truth, or the file cannot be written.
     """
     run = read_run(work_dir, annotations)
+    if score_thr is None:
+        score_thr = run.tested.get('score_thr', SCORE_THR)
     page = render(*collect(run, score_thr))
     partial = out.with_name(f'.{out.name}.partial')
     try:

@@ -10,12 +10,12 @@ from mmengine.config import Config, ConfigDict
 from mmengine.runner.checkpoint import CheckpointLoader, get_external_models
 
 from nucseg_mmdet.coco_files import load_json
+from nucseg_mmdet.coco_scores import SCORE_THR
 from nucseg_mmdet.errors import UserError
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 COCO_KEYS = {'images', 'annotations', 'categories'}
 EVALUATORS = ('val_evaluator', 'test_evaluator')
-SCORE_THR = 0.5  # where a config has no other
 
 
 def load_config(path: Path, options: dict, work_dir: Path | None) -> Config:

@@ -350,6 +350,26 @@ def test_odd_folder_is_one_line_and_code_2(tmp_path, capsys, damage, message):
     assert not list(tmp_path.glob('*report*'))
 
 
+def test_threshold_is_that_of_the_run_unless_told_otherwise(tmp_path):
+    square = (10, 10, 10, 10)
+    truth = make_truth([square])
+    work_dir = write_run(tmp_path, truth, [result(1, 0.6, *square)])
+    out = tmp_path / 'report.html'
+
+    def thresholds():
+        return [float(value) for value in re.findall(r'"score_thr": ?([0-9.]+)', out.read_text())]
+
+    assert main([str(work_dir), '--out', str(out)]) == 0
+    assert thresholds() == [0.5]
+    card = json.loads((work_dir / 'run_card.json').read_text())
+    card['scores']['fold1_val.json']['score_thr'] = 0.7
+    (work_dir / 'run_card.json').write_text(json.dumps(card))
+    assert main([str(work_dir), '--out', str(out)]) == 0
+    assert thresholds() == [0.7]
+    assert main([str(work_dir), '--out', str(out), '--score-thr', '0.2']) == 0
+    assert thresholds() == [0.2]
+
+
 def test_threshold_is_checked(tmp_path, capsys):
     assert main([str(tmp_path), '--score-thr', '50']) == 2
     assert 'expected 0 to 1' in capsys.readouterr().err

@@ -175,7 +175,7 @@ def test_scores_of_a_fold(trained, data_root, tmp_path):
     assert done.returncode == 0, done.stderr
     scores = json.loads((tmp_path / 'run_card.json').read_text())['scores']['fold1_val.json']
     assert 0 <= scores['nuclei/AP50'] <= 1
-    assert scores['checkpoint'] == checkpoint
+    assert (scores['checkpoint'], scores['score_thr']) == (checkpoint, 0.5)
 
 
 def test_averaged_weights_in_half_precision(data_root, tmp_path):

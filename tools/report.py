@@ -23,8 +23,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--score-thr',
         type=float,
-        default=0.5,
-        help='show detections from this score on, default: %(default)s',
+        help="show detections from this score on; default: that of the run's label maps",
     )
     parser.add_argument(
         '--annotations',
@@ -37,7 +36,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 @exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    if not 0 <= args.score_thr <= 1:
+    if args.score_thr is not None and not 0 <= args.score_thr <= 1:
         raise UserError(f'--score-thr {args.score_thr}: expected 0 to 1')
     out = args.out or args.work_dir / 'report.html'
     write_report(args.work_dir, out, args.score_thr, args.annotations)
