@@ -163,6 +163,7 @@ class Segmenter:
         self._pipeline = Compose(pipeline)
         self._steps = self._pipeline.transforms
         self._step = tile_step(pipeline)
+        self._score_thr = score_thr
         # In the network, so that what is less certain gets no mask.
         cfg.model.test_cfg.rcnn.score_thr = score_thr
         raise_limits(cfg, tile)
@@ -312,10 +313,9 @@ class Segmenter:
                 f'{self.device}: out of memory with {len(samples)} tiles of up to {self.tile} px, '
                 'expected a smaller batch or tile'
             ) from None
-        return [
-            (_to_rles(sample.pred_instances.masks), sample.pred_instances.scores.cpu().numpy())
-            for sample in found
-        ]
+        nuclei = [sample.pred_instances for sample in found]
+        nuclei = [some[some.scores >= self._score_thr] for some in nuclei]  # no lowered doubles
+        return [(_to_rles(some.masks), some.scores.cpu().numpy()) for some in nuclei]
 
 
 def _find_device(name: str | None) -> torch.device:

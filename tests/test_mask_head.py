@@ -237,6 +237,85 @@ def test_other_ways_to_upsample_are_stock(upsample):
     assert torch.equal(ours(features), stock(features))
 
 
+def squares(*places):
+    """Masks of x, y, width, height in an image of 20 x 30 px."""
+    masks = torch.zeros(len(places), 20, 30, dtype=torch.bool)
+    for mask, (x, y, width, height) in zip(masks, places, strict=True):
+        mask[y : y + height, x : x + width] = True
+    return encode(masks)
+
+
+def test_doubles_by_hand():
+    rles = squares(
+        (0, 0, 10, 10),
+        (2, 2, 4, 4),  # in the first
+        (8, 0, 5, 4),  # 8 of 20 px in the first: IoM 0.4
+        (4, 0, 15, 14),  # 60 px in the first: 0.6; all of the third: 1
+        (16, 10, 6, 6),  # 12 of 36 px in the fourth
+        (17, 6, 4, 5),  # 10 of 20 px in the fourth, a double that takes none along
+        (5, 5, 0, 0),
+        (0, 0, 10, 10),  # the first, of another class
+    )
+    labels = np.array([0, 0, 0, 0, 0, 0, 0, 1])
+    found = mask_head.find_doubles(rles, labels, 0.48)
+    assert found.tolist() == [False, True, False, True, False, False, False, False]
+    assert mask_head.find_doubles(rles, labels, 0.39)[2]
+    assert not mask_head.find_doubles(rles[:3], labels[:3], 1.0).any()
+    assert mask_head.find_doubles([], labels[:0], 0.5).tolist() == []
+
+
+def test_doubles_are_those_of_a_literal_search(monkeypatch):
+    rles = paste_rle(random_probs(0, 60), random_boxes(1, 60, 40), HEIGHT, WIDTH)
+    masks = coco.decode(rles).astype(bool)
+    labels = np.arange(60) % 2
+    expected = []
+    for index in range(60):
+        ioms = [
+            (masks[..., index] & masks[..., other]).sum()
+            / max(1, min(masks[..., index].sum(), masks[..., other].sum()))
+            for other in range(index)
+            if not expected[other] and labels[other] == labels[index]
+        ]
+        expected.append(bool(max(ioms, default=0) > 0.6))
+    assert 10 < sum(expected) < 50
+    assert mask_head.find_doubles(rles, labels, 0.6).tolist() == expected
+    monkeypatch.setattr(mask_head, 'ROWS', 7)
+    assert mask_head.find_doubles(rles, labels, 0.6).tolist() == expected
+
+
+def test_scores_of_doubles_are_lowered():
+    rles = squares((0, 0, 10, 10), (2, 2, 4, 4), (20, 10, 5, 5))
+    scores = torch.tensor([0.9, 0.8, 0.6])
+    for order in ([0, 1, 2], [2, 1, 0]):
+        results = InstanceData(
+            scores=scores[order],
+            labels=torch.zeros(3, dtype=torch.long),
+            masks=[rles[index] for index in order],
+        )
+        lowered = mask_head.lower_doubles(results, iom_thr=0.6, factor=0.5)
+        assert lowered.scores.tolist() == pytest.approx([0.9, 0.6, 0.4])
+        assert lowered.masks == [rles[0], rles[2], rles[1]]
+
+
+def test_head_lowers_doubles_where_told_to():
+    meta = dict(ori_shape=(HEIGHT, WIDTH), scale_factor=(1.0, 1.0))
+    _, head = heads(1, False)
+    found = []
+    for more in (dict(), dict(mask_nms=dict(iom_thr=0.6, factor=0.5))):
+        results = InstanceData(
+            bboxes=torch.tensor([[5.0, 5, 45, 40], [10, 10, 20, 20]]),
+            labels=torch.zeros(2, dtype=torch.long),
+            scores=torch.tensor([0.9, 0.8]),
+        )
+        cfg = ConfigDict(mask_thr_binary=0.5, **more)
+        empty = InstanceData(bboxes=torch.zeros(0, 4), labels=results.labels[:0])
+        preds = [torch.full((2, 1, 28, 28), 9.0), torch.zeros(0, 1, 28, 28)]
+        found.append(head.predict_by_feat(preds, [results, empty], [meta] * 2, cfg)[0])
+    assert found[0].scores.tolist() == pytest.approx([0.9, 0.8])
+    assert found[1].scores.tolist() == pytest.approx([0.9, 0.4])
+    assert found[1].masks == found[0].masks
+
+
 def test_head_takes_activated_maps():
     meta = dict(ori_shape=(HEIGHT, WIDTH), scale_factor=(1.0, 1.0))
     results = [InstanceData(bboxes=random_boxes(0, 9), labels=torch.zeros(9, dtype=torch.long))]

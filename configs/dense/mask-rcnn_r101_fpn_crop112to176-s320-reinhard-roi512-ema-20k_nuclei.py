@@ -15,7 +15,10 @@ _base_ = [
 model = dict(
     rpn_head=dict(anchor_generator=dict(scales=[4, 6])),  # x stride: 16 to 384 px
     train_cfg=dict(rcnn=dict(sampler=dict(num=512, pos_fraction=0.5))),
-    test_cfg=dict(rpn=dict(nms_pre=8000, max_per_img=8000), rcnn=dict(max_per_img=3000)),
+    test_cfg=dict(
+        rpn=dict(nms_pre=8000, max_per_img=8000),
+        rcnn=dict(max_per_img=3000, mask_nms=dict(iom_thr=0.6, factor=0.5)),
+    ),
 )
 
 pipeline = _base_.train_dataloader.dataset.pipeline
