@@ -17,7 +17,11 @@ model = dict(
     train_cfg=dict(rcnn=dict(sampler=dict(num=512, pos_fraction=0.5))),
     test_cfg=dict(
         rpn=dict(nms_pre=8000, max_per_img=8000),
-        rcnn=dict(max_per_img=3000, mask_nms=dict(iom_thr=0.6, factor=0.5)),
+        rcnn=dict(
+            max_per_img=3000,
+            nms=dict(iou_threshold=0.6),
+            mask_nms=dict(iom_thr=0.6, factor=0.5),
+        ),
     ),
 )
 
