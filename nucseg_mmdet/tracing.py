@@ -16,7 +16,7 @@ LEFT = 0.5  # of a mask's pixels, that more certain ones must leave it
 def to_nuclei(rles: Sequence[dict], scores: np.ndarray, image: np.ndarray, mpp: float) -> Nuclei:
     """Turn the masks of a tile into nuclei.
 
-    The network removes duplicates by their boxes only, so its masks overlap. Here, as in the
+    The network lets masks overlap, and without ``mask_nms`` lie on each other. Here, as in the
     label maps that the scores are made of, a contested pixel belongs to the most certain mask:
     areas add up, no stain is measured twice, and polygons, tables and label image show the same
     nuclei. A mask that more certain ones leave less than half of its pixels is their duplicate

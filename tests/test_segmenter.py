@@ -239,6 +239,23 @@ def test_mmdets_own_mask_head_gives_the_same(finder, random_model, tmp_path, ima
     assert columns_equal(stock(small), finder(small))
 
 
+def test_nuclei_whose_score_was_lowered_below_the_threshold_are_left_out(
+    random_model, tmp_path, image
+):
+    found = []
+    for name, mask_nms in (('without', None), ('with', dict(iom_thr=-1, factor=0.1))):
+        config = tmp_path / f'{name}_nuclei.py'
+        config.write_text(
+            f'_base_ = {str(random_model[0])!r}\n'
+            f'model = dict(test_cfg=dict(rcnn=dict(mask_nms={mask_nms})))\n'
+        )
+        few = Segmenter(config, random_model[1], device='cpu', score_thr=0.2)
+        found.append(few(image[:90, :90]))
+    assert found[0].num > 1
+    # Each lies on the surest, so to say; the lowered have a score of at most 0.1.
+    assert found[1].scores.tolist() == [found[0].scores.max()]
+
+
 class TestRefused:
     def test_config_without_checkpoint(self, random_model):
         with pytest.raises(UserError, match='no checkpoint given; only mask-rcnn_'):
