@@ -378,8 +378,7 @@ class ReinhardJitter(ReinhardNormalize):
 
     The target of the Reinhard normalisation is drawn anew each time: mean and spread, in
     l-alpha-beta, of normal distributions like those of the class training images. So a model
-    sees pale, dark, flat and pink slides that are not among its own, and needs no normalisation
-    where it runs. An image that cannot be normalised is left as it is, with a warning.
+    sees pale, dark, flat and pink slides that are not among its own. An image that cannot be normalised is left as it is, with a warning.
 
     Required and modified key:
         img: uint8, (H, W, 3), BGR; a crop is measured on its own.
