@@ -376,9 +376,10 @@ class ReinhardNormalize(StainNormalize):
 class ReinhardJitter(ReinhardNormalize):
     """Give an image the colours of a made-up slide at random, for training (RandStainNA).
 
-    The target of the Reinhard normalisation is drawn anew each time: mean and spread, in
-    l-alpha-beta, of normal distributions like those of the class training images. So a model
-    sees pale, dark, flat and pink slides that are not among its own. An image that cannot be normalised is left as it is, with a warning.
+    The target of the Reinhard normalisation is drawn anew each time: mean and spread, in l-alpha-
+    beta, of normal distributions like those of the class training images. So a model sees pale,
+    dark, flat and pink slides that are not among its own. An image that cannot be normalised is
+    left as it is, with a warning.
 
     Required and modified key:
         img: uint8, (H, W, 3), BGR; a crop is measured on its own.
