@@ -1,7 +1,6 @@
 """The registered transforms: what they draw, what they read, what they leave alone."""
 
 import pickle
-import time
 import warnings
 from pathlib import Path
 
@@ -243,20 +242,6 @@ def test_jitter_config_is_the_plain_one_with_a_step_more():
     for cfg in (plain, jittered):  # the name of the step in the file
         cfg.pop('jitter', None)
     assert jittered == plain
-
-
-@pytest.mark.slow
-def test_jitter_speed():
-    """At least 30 images of 512 x 512 px in a second of one core."""
-    img = np.ascontiguousarray(synthesize(0, 512, 512, 100)[0][..., ::-1])
-    jitter = build('StainJitter')
-    seconds = []
-    for _ in range(5):
-        start = time.process_time()  # of all threads
-        for _ in range(5):
-            jitter(dict(img=img))
-        seconds.append((time.process_time() - start) / 5)
-    assert 1 / min(seconds) >= 30
 
 
 def test_kept_images_are_what_is_on_disk(files):
