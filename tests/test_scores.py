@@ -367,6 +367,18 @@ def test_ceiling_without_truth_is_undefined():
     assert math.isnan(ap_ceiling([0, 0]))
 
 
+def test_dense_image():
+    """1,980 nuclei of 15 x 15 px in 1000 x 1000 px, the prediction moved by 4 px."""
+    y, x = np.mgrid[:1000, :1000]
+    inside = (y % 22 < 15) & (x % 22 < 15) & (y < 968) & (x < 990)
+    truth = np.where(inside, y // 22 * 45 + x // 22 + 1, 0).astype(np.int32)
+    assert np.unique(truth).size == 1981
+    scores = summarise([count_image(truth, np.roll(truth, 4, axis=(0, 1)))])['pooled']
+    assert scores['AJI'] == pytest.approx(121 / 329)  # 11 x 11 px of 2 x 225 - 121
+    assert scores['Dice'] == pytest.approx(121 / 225)
+    assert scores['recall'] == 0
+
+
 def test_imports_neither_torch_nor_the_mm_stack():
     code = 'import nucseg_mmdet.scores, sys; print(*sys.modules)'
     result = subprocess.run(
