@@ -7,6 +7,7 @@ python tools/train.py \
 
 _base_ = './mask-rcnn_r18-c4_fpn_crop112to176-s320-reinhard-a16to384-ema-4k_nuclei.py'
 
+load_from = 'CHECKPOINT'  # to be given: without one, training stops and does not start from scratch
 train_cfg = dict(max_iters=2_000, val_interval=2_000)
 randomness = dict(seed=1)  # with the seed of its base it would see the same crops again
 optim_wrapper = dict(optimizer=dict(lr=0.0005))
