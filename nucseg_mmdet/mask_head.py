@@ -170,7 +170,8 @@ def find_doubles(rles: Sequence[dict], labels: np.ndarray, iom_thr: float) -> np
         end = min(start + ROWS, len(rles))
         # With a crowd pycocotools divides by the area of the first mask alone.
         inside = coco_mask.iou(rles[rows], rles[:end], [True] * end)
-        iom = inside * np.maximum(1, area[rows, None] / area[:end])
+        shared = np.rint(inside * area[rows, None])  # px, as the quotients are rounded
+        iom = shared / np.minimum(area[rows, None], area[:end])
         meets = (iom > iom_thr) & (labels[rows, None] == labels[:end])
         for index in range(start, end):
             earlier = np.flatnonzero(meets[index - start, :index])

@@ -261,6 +261,8 @@ def test_doubles_by_hand():
     assert found.tolist() == [False, True, False, True, False, False, False, False]
     assert mask_head.find_doubles(rles, labels, 0.39)[2]
     assert not mask_head.find_doubles(rles[:3], labels[:3], 1.0).any()
+    # 3 of 5 px, which is no more than 0.6, though 3 / 8 * (8 / 5) is.
+    assert not mask_head.find_doubles(squares((0, 0, 5, 1), (2, 0, 8, 1)), labels[:2], 0.6).any()
     assert mask_head.find_doubles([], labels[:0], 0.5).tolist() == []
 
 
