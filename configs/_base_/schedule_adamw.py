@@ -1,4 +1,4 @@
-"""Schedule for training from scratch: AdamW, warm-up, a rate that falls to nothing."""
+"""AdamW and clipped gradients; an experiment brings its own ``param_scheduler``."""
 
 _base_ = './schedule.py'
 

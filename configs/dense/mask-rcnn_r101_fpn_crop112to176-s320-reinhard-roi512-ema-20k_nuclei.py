@@ -7,7 +7,7 @@ python tools/train.py \
 
 _base_ = [
     '../_base_/mask-rcnn_r101_fpn.py',
-    '../_base_/nuclei_crop112to176-s320.py',
+    '../_base_/nuclei_crop112to176-s320-reinhard.py',
     '../_base_/schedule_adamw.py',
     '../_base_/runtime.py',
 ]
@@ -25,12 +25,7 @@ model = dict(
     ),
 )
 
-pipeline = _base_.train_dataloader.dataset.pipeline
-colours = dict(type='RandomApply', transforms=[dict(type='ReinhardJitter')], prob=0.5)
-train_dataloader = dict(
-    batch_size=16, dataset=dict(pipeline=[*pipeline[:3], colours, *pipeline[3:]])
-)
-
+train_dataloader = dict(batch_size=16)
 custom_hooks = [
     *_base_.custom_hooks,
     dict(type='EMAHook', ema_type='ExpMomentumEMA', momentum=0.0004, gamma=1_000),

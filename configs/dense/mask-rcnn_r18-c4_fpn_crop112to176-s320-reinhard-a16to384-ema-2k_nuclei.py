@@ -1,4 +1,4 @@
-"""The default model's recipe at half the length: what its parts are worth is measured against it.
+"""The default model's first cycle at half its length: what its parts are worth is measured on it.
 
 python tools/train.py \
     configs/dense/mask-rcnn_r18-c4_fpn_crop112to176-s320-reinhard-a16to384-ema-2k_nuclei.py \

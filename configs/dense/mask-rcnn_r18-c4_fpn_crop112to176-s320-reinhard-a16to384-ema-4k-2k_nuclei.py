@@ -1,4 +1,4 @@
-"""Goes on from a checkpoint of its base: 2,000 iterations more, from half the rate down again.
+"""The default model: 2,000 iterations more from a checkpoint of its base, at half its rate.
 
 python tools/train.py \
     configs/dense/mask-rcnn_r18-c4_fpn_crop112to176-s320-reinhard-a16to384-ema-4k-2k_nuclei.py \
@@ -7,7 +7,8 @@ python tools/train.py \
 
 _base_ = './mask-rcnn_r18-c4_fpn_crop112to176-s320-reinhard-a16to384-ema-4k_nuclei.py'
 
-load_from = 'CHECKPOINT'  # to be given: without one, training stops and does not start from scratch
+# Without a checkpoint given, training stops with this text and does not start from scratch.
+load_from = 'CHECKPOINT (give --cfg-options load_from=FILE)'
 train_cfg = dict(max_iters=2_000, val_interval=2_000)
 randomness = dict(seed=1)  # with the seed of its base it would see the same crops again
 optim_wrapper = dict(optimizer=dict(lr=0.0005))

@@ -1,46 +1,11 @@
-r"""The small model on the class data, with stains made weaker and stronger at random.
+"""As its base, with stains made weaker and stronger at random.
 
 python tools/train.py \
     configs/dense/mask-rcnn_r18_fpn_crop160-x2-a16to256-jitter-1500_nuclei.py --fold 1
-
-Otherwise as ``mask-rcnn_r18_fpn_crop160-x2-a16to256-1500_nuclei.py``: crops of 160 px, enlarged
-twice, from scratch on a CPU. Enlarged, because masks read off a map with a stride of 4 px are too
-coarse for nuclei of 25 px.
 """
 
-_base_ = [
-    '../_base_/mask-rcnn_r18_fpn.py',
-    '../_base_/nuclei_s800.py',
-    '../_base_/schedule_adamw.py',
-    '../_base_/runtime.py',
-]
+_base_ = './mask-rcnn_r18_fpn_crop160-x2-a16to256-1500_nuclei.py'
 
-# A field of view has up to 1,862 nuclei.
-model = dict(
-    test_cfg=dict(rpn=dict(nms_pre=3000, max_per_img=3000), rcnn=dict(max_per_img=2000)),
-)
-
-crop = dict(type='RandomCrop', crop_size=(160, 160), allow_negative_crop=False, recompute_bbox=True)
+pipeline = _base_.train_dataloader.dataset.pipeline
 jitter = dict(type='StainJitter', sigma=0.25)  # before enlarging: a quarter of the pixels
-enlarge = dict(type='Resize', scale_factor=2.0)
-# A nucleus that the crop cuts to a sliver, or to nothing, is none.
-whole = dict(type='FilterAnnotations', min_gt_bbox_wh=(4, 4))  # px
-flip = dict(
-    type='RandomFlip',
-    prob=[0.25, 0.25, 0.25],
-    direction=['horizontal', 'vertical', 'diagonal'],
-)
-train_dataloader = dict(
-    batch_size=4,
-    dataset=dict(
-        pipeline=[*_base_.load, crop, jitter, enlarge, whole, flip, dict(type='PackDetInputs')]
-    ),
-)
-test_dataloader = dict(dataset=dict(pipeline=[_base_.load[0], enlarge, _base_.pack]))
-
-default_hooks = dict(checkpoint=dict(interval=250))
-train_cfg = dict(max_iters=1_500, val_interval=1_500)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=50, end=1_500, eta_min=1e-5),
-]
+train_dataloader = dict(dataset=dict(pipeline=[*pipeline[:3], jitter, *pipeline[3:]]))
