@@ -67,7 +67,12 @@ def hold_out_fold(cfg: Config, fold: int) -> None:
     Args:
         cfg: with ``test_dataloader`` and ``test_evaluator``, which serve for the fold.
         fold: number, from 1, of ``annotations/fold<N>_{train,val}.json``.
+
+    Raises:
+        UserError: the number is below 1; ``check_files`` tells of files that are not there.
     """
+    if fold < 1:
+        raise UserError(f'--fold {fold}: folds count from 1')
     held_out = f'annotations/fold{fold}_val.json'
     cfg.train_dataloader.dataset.ann_file = f'annotations/fold{fold}_train.json'
     loader = cfg.test_dataloader

@@ -222,6 +222,19 @@ class TestWrongInput:
         arguments = [CONFIG, '--data-root', tmp_path]
         self.check(capsys, train.main, arguments, f'{tmp_path}/annotations/train.json: not there')
 
+    @pytest.mark.parametrize('main', [train.main, test.main])
+    @pytest.mark.parametrize(
+        ('fold', 'message'),
+        [
+            (0, '--fold 0: folds count from 1'),
+            (-1, '--fold -1: folds count from 1'),
+            (9, 'annotations/fold9_'),
+        ],
+    )
+    def test_no_such_fold(self, capsys, tmp_path, main, fold, message):
+        arguments = [CONFIG, '--fold', fold, '--data-root', tmp_path]
+        self.check(capsys, main, arguments, message)
+
     @pytest.mark.parametrize(
         ('content', 'message'),
         [

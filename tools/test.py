@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cfg = run_config.load_config(args.config, args.cfg_options, args.work_dir)
     if args.data_root:
         run_config.set_data_root(cfg, args.data_root)
-    if args.fold:
+    if args.fold is not None:
         run_config.hold_out_fold(cfg, args.fold)
     run_config.check_files(cfg, 'test_dataloader')
     _, checkpoint = model_files(args.config, args.checkpoint)
