@@ -78,12 +78,14 @@ def hold_out_fold(cfg: Config, fold: int) -> None:
     loader = cfg.test_dataloader
     loader.dataset.ann_file = held_out
     loader.dataset.data_prefix = dict(img='train/')
-    for evaluator in as_list(cfg.test_evaluator):
+    evaluators = as_list(cfg.test_evaluator)
+    for evaluator in evaluators:
         evaluator.ann_file = str(Path(cfg.data_root, held_out))
     cfg.val_dataloader = copy.deepcopy(loader)
     cfg.val_evaluator = copy.deepcopy(cfg.test_evaluator)
     cfg.val_cfg = dict(type='ValLoop')
-    cfg.default_hooks.checkpoint.save_best = 'nuclei/PQ'
+    has_pq = any(evaluator.type == 'NucleiMetric' for evaluator in evaluators)
+    cfg.default_hooks.checkpoint.save_best = 'nuclei/PQ' if has_pq else 'coco/segm_mAP'
     cfg.default_hooks.checkpoint.rule = 'greater'
 
 

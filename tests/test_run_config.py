@@ -1,11 +1,20 @@
 """What the tools change in a config, and what they leave."""
 
+import json
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from mmdet.registry import METRICS
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from pycocotools import mask as coco_mask
 
 from nucseg_mmdet import run_config
 from nucseg_mmdet.errors import UserError
+
+CONFIGS = Path(__file__).parents[1] / 'configs'
 
 
 @pytest.fixture
@@ -44,7 +53,7 @@ def test_data_root_reaches_wrapped_sets_and_evaluators(cfg):
 
 def test_fold_is_held_out(cfg):
     cfg.train_dataloader.dataset = cfg.train_dataloader.dataset.dataset
-    cfg.test_evaluator = cfg.test_evaluator[0]
+    cfg.test_evaluator = dict(type='NucleiMetric', ann_file='data/x/a/test.json')
     run_config.hold_out_fold(cfg, 2)
     assert cfg.train_dataloader.dataset.ann_file == 'annotations/fold2_train.json'
     assert cfg.val_dataloader.dataset.ann_file == 'annotations/fold2_val.json'
@@ -52,6 +61,39 @@ def test_fold_is_held_out(cfg):
     assert cfg.val_evaluator.ann_file == 'data/x/annotations/fold2_val.json'
     assert cfg.val_cfg == dict(type='ValLoop')
     assert cfg.default_hooks.checkpoint.save_best == 'nuclei/PQ'
+
+
+def test_best_checkpoint_is_by_a_score_that_the_config_has(tmp_path):
+    """The shipped config of several classes, its evaluator at work on one nucleus."""
+    cfg = Config.fromfile(CONFIGS / 'dense/mask-rcnn_r18_fpn_x2-a16to256-5k_pannuke-types.py')
+    run_config.set_data_root(cfg, tmp_path)
+    run_config.hold_out_fold(cfg, 2)
+    classes = cfg.metainfo.classes
+    square = np.zeros((8, 8), np.uint8, order='F')
+    square[2:6, 2:6] = 1
+    rle = coco_mask.encode(square)
+    text = dict(rle, counts=rle['counts'].decode())
+    truth = dict(
+        images=[dict(id=1, file_name='a.png', height=8, width=8)],
+        annotations=[
+            dict(id=1, image_id=1, category_id=2, iscrowd=0, area=16, bbox=[2, 2, 4, 4],
+                 segmentation=text)
+        ],
+        categories=[dict(id=number, name=name) for number, name in enumerate(classes, 1)],
+    )  # fmt: skip
+    (tmp_path / 'annotations').mkdir()
+    (tmp_path / 'annotations/fold2_val.json').write_text(json.dumps(truth))
+    init_default_scope('mmdet')
+    metric = METRICS.build(cfg.val_evaluator)
+    metric.dataset_meta = dict(classes=classes)
+    found = dict(
+        bboxes=torch.tensor([[2.0, 2, 6, 6]]),
+        scores=torch.tensor([0.9]),
+        labels=torch.tensor([1]),
+        masks=[rle],
+    )
+    metric.process({}, [dict(img_id=1, ori_shape=(8, 8), pred_instances=found)])
+    assert metric.evaluate(1)[cfg.default_hooks.checkpoint.save_best] == 1.0
 
 
 def test_from_scratch_frees_the_backbone(cfg):
@@ -96,3 +138,11 @@ def test_cached_weights_are_taken(cfg, tmp_path, monkeypatch):
     cached.touch()
     run_config.set_initial_weights(cfg, None)
     assert cfg.model.backbone.init_cfg.checkpoint == 'open-mmlab://detectron2/resnet101_caffe'
+
+
+def test_file_of_detectron2_is_local(cfg, tmp_path):
+    cfg.model.backbone.init_cfg.checkpoint = f'detectron2://{tmp_path}/R-101.pkl'
+    with pytest.raises(UserError, match='not on this machine'):
+        run_config.set_initial_weights(cfg, None)
+    (tmp_path / 'R-101.pkl').touch()
+    run_config.set_initial_weights(cfg, None)
