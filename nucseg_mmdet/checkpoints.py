@@ -1,18 +1,20 @@
 """Reading checkpoints without running what is in them.
 
-mmengine falls back to a full unpickling where ``weights_only`` refuses a file, and on
-``--resume`` runs ``meta['config']`` as Python. The loader here is registered for plain
-paths in mmengine's own table of loaders, so that ``load_from``, ``init_cfg`` and
-``--resume`` all go through it; it refuses instead. It takes Detectron2's files too.
+mmengine falls back to a full unpickling where ``weights_only`` refuses a file, unpickles
+downloads in full, and on ``--resume`` runs ``meta['config']`` as Python. The loaders here
+take the place of its own in its table, so that ``load_from``, ``init_cfg`` and ``--resume``
+all go through them; they refuse instead. They take Detectron2's files too.
 """
 
 import os
 import pickle
 from pathlib import Path
+from urllib.parse import urlparse
 
 import torch
+from mmengine.dist import barrier, is_main_process
 from mmengine.logging import HistoryBuffer
-from mmengine.runner.checkpoint import CheckpointLoader
+from mmengine.runner.checkpoint import CheckpointLoader, get_external_models
 from torch import nn
 
 from nucseg_mmdet import array_pickle
@@ -57,6 +59,52 @@ def load_weights_only(filename: str, map_location: str | torch.device | None = N
     if isinstance(checkpoint.get('meta'), dict):
         checkpoint['meta'].pop('config', None)
     return checkpoint
+
+
+def cached_download(name: str) -> tuple[str, Path]:
+    """Say where weights come from, and where they lie once downloaded: in torch hub's cache.
+
+    Args:
+        name: an address, or ``open-mmlab://`` and a name of mmengine's list.
+
+    Raises:
+        UserError: another kind of address, or no name of the list.
+    """
+    scheme, rest = name.split('://', 1)
+    url = get_external_models().get(rest, '') if 'mmlab' in scheme else name
+    if not url.startswith(('https://', 'http://')):
+        raise UserError(f'{name}: expected a file, https:// or open-mmlab:// and a listed name')
+    return url, Path(torch.hub.get_dir(), 'checkpoints', os.path.basename(urlparse(url).path))
+
+
+@CheckpointLoader.register_scheme(
+    prefixes=[
+        *('https://', 'http://', 'open-mmlab://', 'openmmlab://'),
+        # These are refused: they take libraries or networks that few have.
+        *('torchvision://', 'modelzoo://', 'mmcls://', 'pavi://'),
+        *(r'(\S+\:)?s3://', r'(\S+\:)?petrel://'),
+    ],
+    force=True,
+)
+def load_from_web(filename: str, map_location: str | torch.device | None = None) -> dict:
+    """Download a checkpoint unless it is in the cache, and load it as any file.
+
+    Args:
+        filename: as for ``cached_download``.
+        map_location: as for ``torch.load``.
+
+    Raises:
+        UserError: as ``cached_download`` and ``load_weights_only``, or it can't be had.
+    """
+    url, path = cached_download(filename)
+    if is_main_process() and not path.exists():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path), progress=os.isatty(0))
+        except OSError as error:
+            raise UserError(f'{url}: not downloaded ({error})') from None
+    barrier()
+    return CheckpointLoader.load_checkpoint(str(path), map_location)
 
 
 def model_files(

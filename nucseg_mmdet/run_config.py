@@ -2,13 +2,13 @@
 
 import copy
 import json
-import os
 from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.runner.checkpoint import CheckpointLoader, get_external_models
+from mmengine.runner.checkpoint import CheckpointLoader
 
+from nucseg_mmdet.checkpoints import cached_download
 from nucseg_mmdet.coco_files import load_json
 from nucseg_mmdet.coco_scores import SCORE_THR
 from nucseg_mmdet.errors import UserError
@@ -181,11 +181,10 @@ def earlier_choice(work_dir: str) -> str | None:
 
 def _is_local(checkpoint: str) -> bool:
     """Whether mmengine finds weights without network: a file, or in torch hub's cache."""
-    if '://' not in checkpoint:
-        return Path(checkpoint).expanduser().is_file()
-    name = checkpoint.split('://', 1)[1]
-    url = get_external_models().get(name, name)
-    return Path(torch.hub.get_dir(), 'checkpoints', os.path.basename(url)).is_file()
+    path = checkpoint.removeprefix('detectron2://')
+    if '://' not in path:
+        return Path(path).expanduser().is_file()
+    return cached_download(checkpoint)[1].is_file()
 
 
 def set_mixed_precision(cfg: Config) -> None:

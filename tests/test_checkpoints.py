@@ -1,6 +1,9 @@
 """Checkpoints are read without running what is in them."""
 
+import functools
+import http.server
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -23,6 +26,59 @@ class Malicious:
 
 def test_registered_for_plain_paths():
     assert CheckpointLoader._get_checkpoint_loader('some/file.pth') is load_weights_only
+
+
+def test_no_loader_of_mmengine_is_left():
+    loaders = CheckpointLoader._schemes.values()
+    assert {loader.__module__.split('.')[0] for loader in loaders} == {'nucseg_mmdet'}
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """Torch hub's folder of downloads."""
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    folder = tmp_path / 'hub/checkpoints'
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ('name', 'file'),
+    [
+        ('https://example.org/a.pth?raw=1', 'a.pth'),
+        ('open-mmlab://detectron2/resnet101_caffe', 'resnet101_msra-6cc46731.pth'),
+    ],
+)
+def test_downloads_are_read_as_files_are(cache, tmp_path, name, file):
+    torch.save(dict(state_dict=Malicious(tmp_path / 'made')), cache / file)
+    with pytest.raises(UserError, match=f'{file}: not read.*open is not admitted'):
+        CheckpointLoader.load_checkpoint(name)
+    assert not (tmp_path / 'made').exists()
+    torch.save(dict(weight=torch.ones(1)), cache / file)
+    assert CheckpointLoader.load_checkpoint(name)['weight'].item() == 1
+
+
+def test_download(cache, tmp_path):
+    served = tmp_path / 'served'
+    served.mkdir()
+    torch.save(dict(weight=torch.ones(1)), served / 'a.pth')
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(served))
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f'http://127.0.0.1:{server.server_port}'
+        assert CheckpointLoader.load_checkpoint(f'{address}/a.pth')['weight'].item() == 1
+        with pytest.raises(UserError, match=r'/b\.pth: not downloaded .*404'):
+            CheckpointLoader.load_checkpoint(f'{address}/b.pth')
+        server.shutdown()
+    assert [path.name for path in cache.iterdir()] == ['a.pth']
+
+
+@pytest.mark.parametrize(
+    'name', ['torchvision://resnet50', 's3://bucket/a.pth', 'a:s3://b', 'open-mmlab://no_model']
+)
+def test_other_addresses_are_refused(name):
+    with pytest.raises(UserError, match=f'{name}: expected a file, https:// or open-mmlab://'):
+        CheckpointLoader.load_checkpoint(name)
 
 
 def test_own_checkpoint_comes_back(tmp_path):
