@@ -324,6 +324,8 @@ def write_row(path: Path, row: Views, broken: Sequence[tuple[int, str]] = ()) ->
             broken=np.array([column for column, _ in broken], np.int32),
             reasons=np.array([reason for _, reason in broken], np.str_),
         )
+        file.flush()
+        os.fsync(file.fileno())  # else a power cut may leave the name without the content
     os.replace(partial, path)
 
 
@@ -352,5 +354,5 @@ def _opened(path: Path) -> Iterator[NpzFile]:
     try:
         with np.load(path, allow_pickle=False) as shard:
             yield shard
-    except (OSError, KeyError, ValueError, BadZipFile) as error:
+    except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
         raise UserError(f'{path}: no readable row of tiles ({error}); remove it') from None

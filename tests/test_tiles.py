@@ -323,10 +323,11 @@ class TestShard:
         assert tiles.read_row(tmp_path / 'row.npz').nuclei.num == 0
         assert tiles.read_broken(tmp_path / 'row.npz') == []
 
-    def test_broken_file(self, tmp_path):
+    @pytest.mark.parametrize('size', [0, 300])
+    def test_broken_file(self, tmp_path, size):
         path = tmp_path / 'row.npz'
         tiles.write_row(path, Views(rectangle(1, 2, 5, 9), np.zeros(1, bool)))
-        path.write_bytes(path.read_bytes()[:300])
+        path.write_bytes(path.read_bytes()[:size])
         with pytest.raises(UserError, match=r'row\.npz: no readable row of tiles'):
             tiles.read_row(path)
         with pytest.raises(UserError, match=r'gone\.npz: no readable row of tiles'):
