@@ -117,14 +117,19 @@ class RunCardHook(Hook):
     """Keep ``run_card.json`` in the work folder: what ran, how far, and its scores.
 
     ``scores`` is keyed by the annotation file that was scored; a test of a trained model
-    adds its own beside those of the training. ``tools/results_table.py`` reads these files.
+    adds its own beside those of the training. A training that starts anew starts a new card.
+    ``tools/results_table.py`` reads these files.
     """
 
     priority = 'LOWEST'  # after every hook that may still change the scores
 
     def before_train(self, runner: Runner) -> None:
         self.started = time.monotonic()
-        self.seconds_before = self._read(runner).get('train_seconds', 0.0) if runner.iter else 0.0
+        self.seconds_before = 0.0
+        if runner.iter:
+            self.seconds_before = self._read(runner).get('train_seconds', 0.0)
+        else:  # a new run, to which an earlier one's scores do not belong
+            self._remove(runner)
         self._write(runner, self._training_facts(runner))
 
     def after_train_iter(
@@ -197,6 +202,10 @@ class RunCardHook(Hook):
     def _read(runner: Runner) -> dict:
         path = Path(runner.work_dir, 'run_card.json')
         return json.loads(path.read_text()) if path.is_file() else {}
+
+    @master_only
+    def _remove(self, runner: Runner) -> None:
+        Path(runner.work_dir, 'run_card.json').unlink(missing_ok=True)
 
     @master_only
     def _write(self, runner: Runner, facts: dict) -> None:

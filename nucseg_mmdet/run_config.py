@@ -18,8 +18,10 @@ COCO_KEYS = {'images', 'annotations', 'categories'}
 EVALUATORS = ('val_evaluator', 'test_evaluator')
 
 
-def load_config(path: Path, options: dict, work_dir: Path | None) -> Config:
-    """Read a config; the work folder is named like it, unless given.
+def load_config(
+    path: Path, options: dict, work_dir: Path | None, fold: int | None = None
+) -> Config:
+    """Read a config; the work folder is named like it and the fold, unless given.
 
     Raises:
         UserError: the file is missing or no config.
@@ -31,7 +33,8 @@ def load_config(path: Path, options: dict, work_dir: Path | None) -> Config:
     except (OSError, KeyError, SyntaxError, ImportError) as error:
         raise UserError(f'{path}: not readable as a config ({error})') from None
     cfg.merge_from_dict(options)
-    cfg.work_dir = str(work_dir or cfg.get('work_dir') or Path('work_dirs', path.stem))
+    name = path.stem if fold is None else f'{path.stem}_fold{fold}'
+    cfg.work_dir = str(work_dir or cfg.get('work_dir') or Path('work_dirs', name))
     return cfg
 
 

@@ -87,6 +87,21 @@ def test_run_card_of_a_training(tmp_path):
     assert card['train_seconds'] > 0
 
 
+def test_new_training_has_a_new_card_and_a_resumed_one_goes_on(tmp_path):
+    path = tmp_path / 'run_card.json'
+    earlier = {'fold1_val.json': {'nuclei/PQ': 0.5}}
+    path.write_text(json.dumps(dict(scores=earlier, train_seconds=1e6)))
+    run(tmp_path, OneWeight(), dict(type='RunCardHook'), iterations=1)
+    card = json.loads(path.read_text())
+    assert card['scores'] == {}
+    assert card['train_seconds'] < 1e6
+    path.write_text(json.dumps(dict(card, scores=earlier, train_seconds=1e6)))
+    run(tmp_path, OneWeight(), dict(type='RunCardHook'), iterations=2, resume=True)
+    card = json.loads(path.read_text())
+    assert (card['iteration'], card['scores']) == (2, earlier)
+    assert card['train_seconds'] > 1e6
+
+
 def test_fitting_checkpoint_is_taken(tmp_path):
     torch.save(dict(state_dict={'weight': torch.tensor([5.0])}), tmp_path / 'good.pth')
     runner = run(

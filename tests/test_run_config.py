@@ -42,6 +42,15 @@ def cfg():
     )
 
 
+def test_every_fold_has_a_work_folder_of_its_own(tmp_path):
+    path = tmp_path / 'some.py'
+    path.touch()
+    assert run_config.load_config(path, {}, None).work_dir == 'work_dirs/some'
+    assert run_config.load_config(path, {}, None, 2).work_dir == 'work_dirs/some_fold2'
+    assert run_config.load_config(path, {}, Path('mine'), 2).work_dir == 'mine'
+    assert run_config.load_config(path, dict(work_dir='mine'), None, 2).work_dir == 'mine'
+
+
 def test_data_root_reaches_wrapped_sets_and_evaluators(cfg):
     run_config.set_data_root(cfg, 'other/place')
     assert cfg.train_dataloader.dataset.dataset.data_root == 'other/place/'

@@ -25,7 +25,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         'checkpoint', type=Path, nargs='?', help="may be left out for the project's own model"
     )
-    parser.add_argument('--work-dir', type=Path, help='default: work_dirs/<name of the config>')
+    parser.add_argument(
+        '--work-dir', type=Path, help='default: work_dirs/<name of the config>[_fold<N>]'
+    )
     parser.add_argument('--data-root', type=Path, help='folder that tools/prepare_data.py made')
     parser.add_argument('--fold', type=int, help='test on the images that this fold holds out')
     parser.add_argument(
@@ -61,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     if args.out and not args.format_only:
         raise UserError(f'--out {args.out}: goes with --format-only')
-    cfg = run_config.load_config(args.config, args.cfg_options, args.work_dir)
+    cfg = run_config.load_config(args.config, args.cfg_options, args.work_dir, args.fold)
     if args.data_root:
         run_config.set_data_root(cfg, args.data_root)
     if args.fold is not None:

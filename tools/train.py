@@ -14,7 +14,9 @@ from nucseg_mmdet.errors import UserError, exit_code
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', type=Path)
-    parser.add_argument('--work-dir', type=Path, help='default: work_dirs/<name of the config>')
+    parser.add_argument(
+        '--work-dir', type=Path, help='default: work_dirs/<name of the config>[_fold<N>]'
+    )
     parser.add_argument('--data-root', type=Path, help='folder that tools/prepare_data.py made')
     parser.add_argument(
         '--fold', type=int, help='hold out this fold of the training images and validate on it'
@@ -46,7 +48,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 @exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    cfg = run_config.load_config(args.config, args.cfg_options, args.work_dir)
+    cfg = run_config.load_config(args.config, args.cfg_options, args.work_dir, args.fold)
     if args.data_root:
         run_config.set_data_root(cfg, args.data_root)
     if args.fold is not None:
