@@ -16,7 +16,7 @@ import torch
 from mmdet.registry import HOOKS
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 from pycocotools import mask as coco_mask
 
 from nucseg_mmdet.checkpoints import refuse_unfit
@@ -63,7 +63,9 @@ class RefuseUnfitCheckpointHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         model = runner.model.module if hasattr(runner.model, 'module') else runner.model
-        refuse_unfit(model, checkpoint, runner._load_from)
+        # A resumed run that was told of no file takes the last one of its work folder.
+        path = runner._load_from or find_latest_checkpoint(runner.work_dir)
+        refuse_unfit(model, checkpoint, path)
 
 
 @HOOKS.register_module()

@@ -132,6 +132,14 @@ def test_unfit_checkpoint_is_refused(tmp_path, weights, message):
         )
 
 
+def test_unfit_checkpoint_of_a_resumed_run_is_named(tmp_path):
+    refuse = dict(type='RefuseUnfitCheckpointHook')
+    run(tmp_path, OneWeight(), refuse, iterations=1)
+    torch.save(dict(state_dict={'weight': torch.ones(2)}), tmp_path / 'iter_1.pth')
+    with pytest.raises(UserError, match=r'iter_1\.pth: does not fit this config'):
+        run(tmp_path, OneWeight(), refuse, resume=True)
+
+
 def test_outlines_are_written(tmp_path):
     path = tmp_path / 'image.png'
     cv2.imwrite(str(path), np.full((20, 20, 3), 128, np.uint8))
