@@ -199,5 +199,6 @@ def publish(source: Path, out: Path, facts: dict) -> int:
         torch.save(dict(meta=dict(facts, iteration=iteration), state_dict=weights), partial)
         os.replace(partial, out)
     except (OSError, RuntimeError) as error:  # torch's own writer raises the latter
+        partial.unlink(missing_ok=True)
         raise UserError(f'{out}: cannot be written ({str(error).splitlines()[0]})') from None
     return out.stat().st_size

@@ -176,3 +176,6 @@ def test_a_place_that_cannot_be_written(tmp_path, capsys):
     torch.save(dict(state_dict=dict(weight=torch.ones(1))), tmp_path / 'a.pth')
     assert main([str(tmp_path / 'a.pth'), str(tmp_path / 'missing/b.pth')]) == 2
     assert 'missing/b.pth: cannot be written' in capsys.readouterr().err
+    (tmp_path / 'folder').mkdir()
+    assert main([str(tmp_path / 'a.pth'), str(tmp_path / 'folder')]) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['a.pth', 'folder']

@@ -9,4 +9,4 @@ GPUS_PER_NODE=${GPUS_PER_NODE:-$((GPUS < 8 ? GPUS : 8))}
 # shellcheck disable=SC2086  # SRUN_ARGS holds several words
 srun --partition="$1" --job-name="$2" --gres="gpu:$GPUS_PER_NODE" --ntasks="$GPUS" \
   --ntasks-per-node="$GPUS_PER_NODE" --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 \
-  ${SRUN_ARGS:-} python -u tools/train.py "$3" --launcher slurm "${@:4}"
+  ${SRUN_ARGS:-} python -u "$(dirname "$0")/train.py" "$3" --launcher slurm "${@:4}"
