@@ -14,7 +14,7 @@ import numpy as np
 BITS = 5  # of a run in each character
 MORE = 1 << BITS  # this character is not the last of its run
 OFFSET = 48  # from the 6 bits to a printable character: '0' to 'o'
-LONGEST = 7  # characters of a run: 34 bits, more than any image has pixels
+LONGEST = 7  # characters of a run: 34 bits; pycocotools has 32 for all pixels of a mask
 
 
 def encode_counts(runs: np.ndarray, sizes: np.ndarray) -> list[bytes]:

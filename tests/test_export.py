@@ -324,6 +324,22 @@ def test_coco_results_without_nuclei(tmp_path):
     assert strict_json(path.read_text()) == []
 
 
+def test_coco_results_of_more_pixels_than_pycocotools_counts_are_skipped_with_a_note(tmp_path):
+    # 2^32 px; a region of such a slide has run lengths of the whole slide, too.
+    target = Target('slide', 1 << 16, 1 << 16, scale=1.0, mpp=0.25, region=(0, 0, 9, 9))
+    with open_writers(['csv', 'coco'], tmp_path, target) as writers:
+        assert writers.notes == [
+            'slide: no coco, 65536 x 65536 px are more than pycocotools can count'
+        ]
+    assert [path.name for path in tmp_path.iterdir()] == ['slide.csv']
+    largest = target._replace(height=(1 << 16) - 1)
+    with open_writers(['coco'], tmp_path, largest) as writers:
+        writers.write(ONE)
+        assert not writers.notes
+    (result,) = strict_json((tmp_path / 'slide.coco.json').read_text())
+    assert coco_mask.area(result['segmentation']) == 6
+
+
 def test_overlay_has_outlines_on_the_image(tmp_path):
     mask = np.zeros((20, 30), bool)
     mask[5:15, 10:20] = True

@@ -16,6 +16,7 @@ from nucseg_mmdet.tiles import Nuclei
 
 TILE = 256  # px; a row of tiles, all that is painted at once, is 100 MB at 100,000 px
 PAINT = 1 << 20  # pixels painted together; bounds the memory
+COCO_LIMIT = 1 << 32  # px; pycocotools counts them in 32 bits
 OVERLAY_LIMIT = 4096 * 4096  # px; the drawing is twice as wide and high, 200 MB
 
 # A nucleus of a label image: vertices, score, first row and the one after the last, px.
@@ -63,6 +64,12 @@ class CocoResults(Writer):
     """COCO results with run lengths at the size of the slide, as its truth has."""
 
     suffix = '.coco.json'
+
+    @classmethod
+    def obstacle(cls, target: Target) -> str | None:
+        if target.width * target.height >= COCO_LIMIT:
+            return f'{target.width} x {target.height} px are more than pycocotools can count'
+        return None
 
     def _start(self) -> None:
         self._empty = True
