@@ -215,6 +215,12 @@ def test_bad_picture_is_named(raw, capsys, name, save, message):
     assert f'{name}: {message}' in capsys.readouterr().err
 
 
+def test_picture_that_is_too_large_for_pillow_is_named(raw, capsys, monkeypatch):
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 10)  # it takes twice as many, of 24
+    assert run(raw) == 2
+    assert 'a.png: more than 20 px, expected a field' in capsys.readouterr().err
+
+
 def test_pictures_are_copied_or_become_png(raw):
     pixels = np.random.default_rng(0).integers(0, 256, (*LABELS.shape, 3), dtype=np.uint8)
     for name in ('b.jpg', 'c.tif', 'd.bmp'):

@@ -60,7 +60,7 @@ def open_picture(path: Path) -> ImageFile:
 
     Raises:
         UserError: the file is no image of 8 bits a channel, has several pages, is to be
-            shown rotated, or is transparent somewhere.
+            shown rotated, is transparent somewhere, or too large for Pillow.
     """
     pixels = decode_image(path)
     height, width = pixels.shape[:2]
@@ -85,6 +85,9 @@ def _check_header(path: Path) -> None:
             orientation = header.getexif().get(ORIENTATION, 1)
     except UnidentifiedImageError:
         return  # OpenCV read it, and nothing tells of pages or an orientation
+    except Image.DecompressionBombError:
+        limit = 2 * Image.MAX_IMAGE_PIXELS
+        raise UserError(f'{path}: more than {limit:,} px, expected a field of a slide') from None
     if pages != 1:
         raise UserError(f'{path}: {pages} pages, expected one image')
     if orientation != 1:
