@@ -171,9 +171,11 @@ def test_several_processes_write_the_same_answer(answer, trained, data_root, tmp
 
 def test_scores_of_a_fold(trained, data_root, tmp_path):
     checkpoint = str(trained / f'iter_{ITERATIONS}.pth')
-    done = tool('test', CONFIG, checkpoint, '--fold', 1, *options(data_root, tmp_path))
+    arguments = ['--fold', 1, '--data-root', data_root, '--cfg-options', *TINY]
+    done = tool('test', CONFIG, checkpoint, *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    scores = json.loads((tmp_path / 'run_card.json').read_text())['scores']['fold1_val.json']
+    card = tmp_path / 'work_dirs' / f'{Path(CONFIG).stem}_fold1' / 'run_card.json'
+    scores = json.loads(card.read_text())['scores']['fold1_val.json']
     assert 0 <= scores['nuclei/AP50'] <= 1
     assert (scores['checkpoint'], scores['score_thr']) == (checkpoint, 0.5)
 
