@@ -130,7 +130,11 @@ def test_overlaps_are_kept(raw):
 
 
 @pytest.mark.parametrize(
-    'name', ['../a.png', '/etc/a.png', 'sub/../../a.png', '', '..', r'..\a.png', 'C:/a.png']
+    'name',
+    [
+        *('../a.png', '/etc/a.png', 'sub/../../a.png', '', '..', r'..\a.png', 'C:/a.png'),
+        *('...png', 'sub/...png', '..png'),  # '..' or '.' without the suffix
+    ],
 )
 def test_file_name_that_leads_elsewhere(raw, capsys, name):
     content = document(BOXES[0])

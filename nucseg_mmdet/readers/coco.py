@@ -93,7 +93,8 @@ def _field(entry: object, key: str, kind: type, where: str) -> object:
 def _inside(name: str, where: str) -> PurePosixPath:
     """Refuse a file name that leads out of the folder."""
     path = PurePosixPath(name)
-    if not path.name or path.is_absolute() or '..' in path.parts or '\\' in name or ':' in name:
+    leads_out = '..' in path.parts or path.stem in ('.', '..')  # also without its suffix
+    if not path.name or path.is_absolute() or leads_out or '\\' in name or ':' in name:
         raise UserError(f'{where}: file_name {name!r}, expected a file in the folder')
     return path
 
