@@ -7,8 +7,8 @@ To check a file from anywhere::
 
 import argparse
 import json
-import math
 import os
+import sys
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -83,10 +83,12 @@ def find_disorder(results: Sequence[dict], images: dict[int, tuple[int, int]]) -
 
 
 def _find_problem(result: dict, images: dict[int, tuple[int, int]]) -> str | None:
-    if not isinstance(result, dict) or set(result) != KEYS:
+    if not isinstance(result, dict):
+        return f'{type(result).__name__}, expected an object'
+    if set(result) != KEYS:
         return f'keys {sorted(result)}, expected {sorted(KEYS)}'
     image_id, bbox, score = result['image_id'], result['bbox'], result['score']
-    if image_id not in images:
+    if not isinstance(image_id, int) or image_id not in images:
         return f'image_id {image_id}, expected one of {list(images)}'
     height, width = images[image_id]
     if result['category_id'] != 1:
@@ -100,7 +102,7 @@ def _find_problem(result: dict, images: dict[int, tuple[int, int]]) -> str | Non
     if min(x, y) < low or min(w, h) < 0 or x + w > right or y + h > bottom:
         return f'bbox {bbox}, expected inside the image of {width} x {height} px'
     segmentation = result['segmentation']
-    if not isinstance(segmentation, dict) or list(segmentation.get('size', ())) != [height, width]:
+    if not isinstance(segmentation, dict) or segmentation.get('size') != [height, width]:
         return f'segmentation not an RLE of size {[height, width]}'
     if not isinstance(segmentation.get('counts'), str):
         return 'RLE counts are no text, expected the compressed string'
@@ -108,7 +110,8 @@ def _find_problem(result: dict, images: dict[int, tuple[int, int]]) -> str | Non
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and abs(value) <= sys.float_info.max  # which whole numbers may exceed
 
 
 def ordered(results: Sequence[dict], images: dict[int, tuple[int, int]]) -> list[dict]:

@@ -30,15 +30,19 @@ def test_good_result():
 
 BAD = [
     (dict(image_id=2), 'image_id 2'),
+    (dict(image_id=[1]), r'image_id \[1\]'),
     (dict(category_id=0), 'category_id 0'),
     (dict(score=float('nan')), 'score nan'),
     (dict(score=1.5), 'score 1.5'),
     (dict(score=None), 'score None'),
+    (dict(score=10**400), 'score 1000'),
     (dict(bbox=[0, 0, 3, 1]), 'expected inside the image'),
     (dict(bbox=[-1, 0, 1, 1]), 'expected inside the image'),
     (dict(bbox=[0, 0, float('inf'), 1]), 'four finite numbers'),
+    (dict(bbox=[10**400, 0, 0.5, 1]), 'four finite numbers'),
     (dict(bbox=[0, 0, 1]), 'four finite numbers'),
     (dict(segmentation=dict(size=[2, 3], counts='112')), r'not an RLE of size \[2, 2\]'),
+    (dict(segmentation=dict(size=2, counts='112')), r'not an RLE of size \[2, 2\]'),
     (dict(segmentation=dict(size=[2, 2], counts=[1, 1, 2])), 'counts are no text'),
     (dict(segmentation=dict(size=[2, 2], counts='113')), 'RLE'),  # 5 pixels
     (dict(segmentation=dict(size=[2, 2], counts='\x7f')), 'RLE'),
@@ -53,6 +57,14 @@ def test_bad_result_is_found(tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
         submission.write([changed(**changes)], {**IMAGES}, tmp_path / 'answer.json')
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ('result', 'message'), [(1, 'int, expected an object'), (None, 'NoneType'), ([], 'list')]
+)
+def test_result_that_is_no_object(result, message):
+    (problem,) = submission.find_problems([result], IMAGES)
+    assert problem.startswith(f'result 0: {message}')
 
 
 def test_order_by_image_then_score():
