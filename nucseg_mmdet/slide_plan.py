@@ -181,8 +181,12 @@ def plan_slide(
             if settings.skip_glass:
                 wanted = mask.holds(rectangles).reshape(wanted.shape)
                 if draw and not wanted.all():
-                    drawn = draw_mask(slide, mask, rectangles)
-                    write_png(settings.out / f'{name}.tissue.png', drawn)
+                    try:
+                        drawn = draw_mask(slide, mask, rectangles)
+                    except RegionError as error:
+                        notes.append(f'{error}; no picture of the tissue')
+                    else:
+                        write_png(settings.out / f'{name}.tissue.png', drawn)
         stat = path.stat()
         identity = dict(
             slide=dict(

@@ -352,6 +352,26 @@ class TestWrong:
         assert whole['broken_tiles'] == []
         assert 0.3 * whole['nuclei'] < damaged['nuclei'] < whole['nuclei']
 
+    def test_broken_glass(self, capsys, random_model, images, tmp_path):
+        # Glass is told from tissue on a level that is whole, and drawn from the one that is not.
+        image = cv2.imread(str(images / 'tall.png'))
+        path = tmp_path / 'damaged.tif'
+        with tifffile.TiffWriter(path) as tiff:
+            for step in (1, 4):
+                options = dict(tile=(64, 64), compression='zlib', photometric='rgb')
+                tiff.write(image[::step, ::step].copy(), subfiletype=int(step > 1), **options)
+        with tifffile.TiffFile(path) as tiff:
+            middle = 3 * (1100 // 2 // 64)  # three tiles a row
+            start, size = tiff.pages[0].dataoffsets[middle], tiff.pages[0].databytecounts[middle]
+        content = bytearray(path.read_bytes())
+        content[start : start + size] = bytes(size)
+        path.write_bytes(content)
+        assert segment.main(arguments(random_model, tmp_path / 'out', path)) == 0
+        assert '; no picture of the tissue' in capsys.readouterr().err
+        found = summary(tmp_path / 'out', 'damaged')
+        assert found['tiles_skipped_as_glass'] > 0
+        assert found['broken_tiles'] == []
+
 
 @pytest.mark.parametrize(
     ('names', 'expected'),
