@@ -7,6 +7,7 @@ annotations and results are counted from 0 there; mask 5 belongs to annotation o
 import gzip
 import json
 import reprlib
+import sys
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.masks import segmentation_to_rle
 
 CATEGORY_ID = 1
+MAX_PIXELS = 2**32 - 1  # of an image; pycocotools counts runs in 32 bits
 
 
 class TruthImage(NamedTuple):
@@ -103,7 +105,10 @@ def parse_truth(data: Any, source: str) -> list[TruthImage]:
         image_id = _field(info, 'id', int, where)
         if image_id in sizes:
             raise UserError(f'{where}: id {image_id} is taken, expected another')
-        sizes[image_id] = (_field(info, 'height', int, where), _field(info, 'width', int, where))
+        height, width = (_field(info, side, int, where) for side in ('height', 'width'))
+        if min(height, width) < 1 or height * width > MAX_PIXELS:
+            raise UserError(f'{where}: is {height} x {width} px, expected 1 to {MAX_PIXELS:,} px')
+        sizes[image_id] = (height, width)
         names[image_id] = _field(info, 'file_name', str, where)
     if not sizes:
         raise UserError(f'{source}: found no images, expected at least one')
@@ -149,7 +154,7 @@ def parse_results(data: Any, images: Sequence[TruthImage], source: str) -> dict[
         where = f'{source}: result {index}'
         _check_ids(result, sizes, where)
         score = _field(result, 'score', int | float, where)
-        if not np.isfinite(score):
+        if not abs(score) <= sys.float_info.max:  # which whole numbers may exceed
             raise UserError(f'{where}: score is {score}, expected a finite number')
     rles, areas = _read_masks(data, sizes, source)
     values = np.array([result['score'] for result in data], np.float64)
@@ -222,8 +227,11 @@ def _read_masks(
         else:
             _field(segmentation, 'size', list, where)
             counts = _field(segmentation, 'counts', str | bytes | list, where)
-            if isinstance(counts, list) and not all(type(c) is int and c >= 0 for c in counts):
-                raise UserError(f'{where}: counts are {reprlib.repr(counts)}, expected runs >= 0')
+            if isinstance(counts, list) and not all(
+                type(run) is int and 0 <= run <= height * width for run in counts
+            ):
+                found = reprlib.repr(counts)
+                raise UserError(f'{where}: counts are {found}, expected runs in the image')
         try:
             rles.append(segmentation_to_rle(segmentation, height, width))
         except ValueError as error:
@@ -243,7 +251,7 @@ def _check_polygons(polygons: list, limit: float, where: str) -> None:
             points = np.asarray(polygon, np.float64)
             valid = points.ndim == 1 and points.size >= 6 and points.size % 2 == 0
             valid = valid and bool((np.abs(points) <= limit).all())
-        except (TypeError, ValueError):
+        except (OverflowError, TypeError, ValueError):
             valid = False
         if not valid:
             raise UserError(
