@@ -23,6 +23,8 @@ from nucseg_mmdet.tissue import TissueMask, draw_mask, tissue_mask
 
 IMAGES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff')
 SCANS = ('.svs', '.ndpi', '.mrxs', '.scn', '.svslide', '.bif', '.vms', '.vmu', '.dcm')
+TISSUE = '.tissue.png'  # a picture of what is kept
+RESULTS = (TISSUE, *(writer.suffix for writer in export.FORMATS.values()))  # ends of names
 DENSITY = 8_000  # nuclei per mm2 of tissue, as in the class images
 SHARD_BYTES = 600  # of a nucleus while its slide is not finished, and below of its results
 ASSUMED = 'is assumed'
@@ -91,8 +93,8 @@ class Plan(NamedTuple):
 def find_inputs(paths: Sequence[Path]) -> list[Path]:
     """List the images and slides that paths name, each once.
 
-    In a folder these are the files with the suffix of one, not those of folders in it. A folder
-    of DICOM files is one slide.
+    In a folder these are the files with the suffix of one, not those of folders in it, and not
+    those named like results, which may be in the same folder. A folder of DICOM files is one slide.
 
     Raises:
         UserError: a path does not exist, or a folder has no image.
@@ -107,7 +109,9 @@ def find_inputs(paths: Sequence[Path]) -> list[Path]:
         inside = sorted(
             item
             for item in path.iterdir()
-            if item.suffix.lower() in IMAGES + SCANS and not item.name.startswith('.')
+            if item.suffix.lower() in IMAGES + SCANS
+            and not item.name.startswith('.')
+            and not item.name.endswith(RESULTS)
         )
         dicom = [item for item in inside if item.suffix.lower() == '.dcm']
         inside = [item for item in inside if item not in dicom[1:]]
@@ -186,7 +190,7 @@ def plan_slide(
                     except RegionError as error:
                         notes.append(f'{error}; no picture of the tissue')
                     else:
-                        write_png(settings.out / f'{name}.tissue.png', drawn)
+                        write_png(settings.out / f'{name}{TISSUE}', drawn)
         stat = path.stat()
         identity = dict(
             slide=dict(

@@ -154,6 +154,16 @@ class TestResults:
         assert names == {'one_a.csv', 'two_a.csv'}
 
 
+def test_results_in_a_folder_are_no_inputs(tmp_path):
+    names = ['a.tif', 'b.png', 'a.labels.tif', 'a.tissue.png', 'b.overlay.png', 'labels.tif']
+    for name in names:
+        (tmp_path / name).touch()
+    found = slide_plan.find_inputs([tmp_path])
+    assert [path.name for path in found] == ['a.tif', 'b.png', 'labels.tif']
+    named = [tmp_path / 'a.labels.tif']
+    assert slide_plan.find_inputs(named) == named
+
+
 @pytest.mark.parametrize(
     ('paths', 'names'),
     [
