@@ -228,10 +228,10 @@ def _read_masks(
             _field(segmentation, 'size', list, where)
             counts = _field(segmentation, 'counts', str | bytes | list, where)
             if isinstance(counts, list) and not all(
-                type(run) is int and 0 <= run <= height * width for run in counts
+                type(run) is int and 0 <= run <= MAX_PIXELS for run in counts
             ):
                 found = reprlib.repr(counts)
-                raise UserError(f'{where}: counts are {found}, expected runs in the image')
+                raise UserError(f'{where}: counts are {found}, expected 0 to {MAX_PIXELS:,} each')
         try:
             rles.append(segmentation_to_rle(segmentation, height, width))
         except ValueError as error:
