@@ -171,7 +171,13 @@ def plan_slide(
         frame = make_frame(slide, region)
         grid = segmenter.make_grid(frame)
         target = export.Target(
-            name, slide.width, slide.height, frame.scale, MPP, region if settings.region else None
+            name,
+            slide.width,
+            slide.height,
+            frame.scale,
+            MPP,
+            region if settings.region else None,
+            corner=(frame.left * frame.scale, frame.top * frame.scale),
         )
         wanted = np.ones((len(grid.tops), len(grid.lefts)), bool)
         tissue_mm2 = region[2] * region[3] * (target.slide_mpp / 1000) ** 2

@@ -266,6 +266,24 @@ def test_label_image_of_a_region_has_its_size_and_place(tmp_path):
         assert tiff.shaped_metadata[0] == dict(shape=[20, 30], mpp=0.5, origin=[100, 40])
 
 
+def test_a_frame_that_does_not_start_with_its_region(tmp_path):
+    # 2 px of the slide a px of the nuclei: the frame starts at 10, 8, the region 1 px later.
+    target = Target('image', 60, 50, 2.0, 0.25, region=(11, 9, 20, 20), corner=(10, 8))
+    grey = np.full((20, 20, 3), 128, np.uint8)
+    paths = write(tmp_path, ['label', 'coco', 'csv', 'overlay'], target, ONE, image=lambda: grey)
+    # x from 2 to 5 and y from 1 to 3 are 14 to 20 and 10 to 14 on the slide.
+    expected = np.zeros((20, 20), np.int32)
+    expected[1:5, 3:9] = 1
+    np.testing.assert_array_equal(tifffile.imread(paths[0]), expected)
+    assert strict_json(paths[1].read_text())[0]['bbox'] == [14, 10, 6, 4]
+    row = next(csv.DictReader(paths[2].open()))
+    assert (float(row['centroid_x_px']), float(row['centroid_y_px'])) == (17, 12)
+    y, x = np.nonzero((cv2.imread(str(paths[3])) != 128).any(2))
+    # The lines, on twice the image, are blurred by 1 px to both sides.
+    assert (x.min(), x.max() + 1) == pytest.approx((2 * 3 - 1, 2 * 9 + 1), abs=1)
+    assert (y.min(), y.max() + 1) == pytest.approx((2 * 1 - 1, 2 * 5 + 1), abs=1)
+
+
 def test_label_image_takes_nuclei_in_any_order(tmp_path):
     masks = ovals(40, 700, 90, seed=3, radii=(4, 90))
     nuclei = nuclei_of(masks)

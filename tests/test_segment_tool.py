@@ -144,6 +144,15 @@ class TestResults:
         assert len(centres) > 10
         assert all(20 <= x <= 120 and 870 <= y <= 960 for x, y in centres)
 
+    def test_region_starts_within_a_pixel_of_the_model(self, random_model, images, tmp_path):
+        # At 0.1 microns per px the model's pixels are 2.5 px: 6 / 2.5 = 2.4 and 9 / 2.5 = 3.6,
+        # so the working image starts with pixel 2, 4, which is at 5, 10.
+        finder = Segmenter(*random_model, device='cpu')
+        settings = slide_plan.Settings(tmp_path, ('csv',), mpp=0.1, region=(6, 9, 50, 40))
+        plan = slide_plan.plan_slide(images / 'small.png', 'small', settings, finder)
+        assert plan.target.to_slide(np.array([[0, 0], [2, 4]])).tolist() == [[5, 10], [10, 20]]
+        assert plan.target.box == (6, 9, 50, 40)
+
     def test_names_of_two_folders(self, random_model, images, tmp_path):
         for folder in ('one', 'two'):
             (tmp_path / folder).mkdir()

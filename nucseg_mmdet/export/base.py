@@ -26,6 +26,8 @@ class Target(NamedTuple):
         region: x, y, width, height of the part that the nuclei's frame covers,
             full-resolution px; all of the slide if None.
         image_id: in COCO results.
+        corner: x, y of the frame's corner, full-resolution px; that of the region if None. It
+            may be off the region's by half a px of the nuclei.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Target(NamedTuple):
     mpp: float
     region: tuple[int, int, int, int] | None = None
     image_id: int = 1
+    corner: tuple[float, float] | None = None
 
     @property
     def box(self) -> tuple[int, int, int, int]:
@@ -48,7 +51,7 @@ class Target(NamedTuple):
 
     def to_slide(self, points: np.ndarray) -> np.ndarray:
         """Coordinates of the nuclei, (P, 2), in full-resolution px of the slide, float64."""
-        return points * self.scale + self.box[:2]
+        return points * self.scale + (self.corner or self.box[:2])
 
     def to_pixels(self, points: np.ndarray) -> np.ndarray:
         """Pixel edges, int64, (P, 2), between which lie the pixels whose centres a ring encloses.

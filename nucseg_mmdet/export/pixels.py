@@ -211,7 +211,8 @@ class Overlay(Writer):
         return None
 
     def _write(self, nuclei: Nuclei, ids: np.ndarray) -> None:
-        points = (nuclei.points * self.target.scale).reshape(-1).tolist()
+        points = self.target.to_slide(nuclei.points) - self.target.box[:2]
+        points = points.reshape(-1).tolist()
         ends = (2 * np.cumsum(nuclei.sizes)).tolist()
         self._outlines += [[points[start:end]] for start, end in pairwise([0, *ends])]
 
