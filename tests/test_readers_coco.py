@@ -197,6 +197,8 @@ BAD_FILES = {
     'image twice': (doubled('images'), 'image 1: id 40 is taken'),
     'unknown image': (changed('annotations', image_id=41), 'image_id 41'),
     'unknown category': (changed('annotations', category_id=9), 'category_id 9'),
+    'organ of a number': (changed('images', organ=5), 'image 0: organ is 5, expected str'),
+    'type of a list': (changed('annotations', type=['a']), "annotation 0: type is ['a']"),
     'image of another size': (changed('images', width=11), 'expected 11 x 8 px as in any.json'),
     'no image file': (changed('images', file_name='b.png'), 'b.png: No such file'),
 }

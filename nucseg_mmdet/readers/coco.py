@@ -47,8 +47,8 @@ def find_images(raw: Path, images: str | None = None) -> list[Entry]:
     """The images of a JSON file in its order, each with its annotations.
 
     Raises:
-        UserError: the file is no COCO JSON, ids stand twice or are unknown, or an image is
-            to be looked for outside the folder.
+        UserError: the file is no COCO JSON, ids stand twice or are unknown, an organ or a type
+            is no text, or an image is to be looked for outside the folder.
     """
     data = load_json(raw)
     infos, annotations, categories = (
@@ -70,6 +70,7 @@ def find_images(raw: Path, images: str | None = None) -> list[Entry]:
         if number in entries:
             raise UserError(f'{where}: id {number} is taken, expected another')
         path = folder / _inside(_field(info, 'file_name', str, where), where)
+        _check_text(info, 'organ', where)
         entries[number] = Entry(raw, path, info, [], types if len(types) > 1 else None)
     for index, annotation in enumerate(annotations):
         where = f'{raw}: annotation {index}'
@@ -77,6 +78,7 @@ def find_images(raw: Path, images: str | None = None) -> list[Entry]:
         category = _field(annotation, 'category_id', int, where)
         if number not in entries or category not in types:
             raise UserError(f'{where}: image_id {number}, category_id {category}: one is not there')
+        _check_text(annotation, 'type', where)
         entries[number].annotations.append(annotation)
     if not entries:
         raise UserError(f'{raw}: no images, expected at least one')
@@ -88,6 +90,12 @@ def _field(entry: object, key: str, kind: type, where: str) -> object:
     if not isinstance(value, kind) or isinstance(value, bool):
         raise UserError(f'{where}: {key} is {value!r:.60}, expected {kind.__name__}')
     return value
+
+
+def _check_text(entry: dict, key: str, where: str) -> None:
+    """Refuse a field that may be left out but is no text: organs and types are sorted."""
+    if entry.get(key) is not None:
+        _field(entry, key, str, where)
 
 
 def _inside(name: str, where: str) -> PurePosixPath:
