@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.masks import polygons_to_rle
+from nucseg_mmdet.readers.label_map import decode_labels
 from tools import prepare_data
 
 # Label 7 in two parts, 300 only beyond 8 bits; 70,000 only beyond 16.
@@ -177,13 +179,15 @@ def test_types_file(raw):
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
+        ('', 'header []'),
         ('name,label\n', "header ['name', 'label']"),
+        ('file_name,label,type\na.png,2,n\xe9crose\n', 'types.csv: not readable'),
         ('file_name,label,type\na.png,x,dead\n', 'line 2 is'),
         ('file_name,label,type\na.png,2,dead\n', 'label 7 has pixels but no type'),
     ],
 )
 def test_bad_types_file(raw, capsys, text, message):
-    (raw / 'types.csv').write_text(text)
+    (raw / 'types.csv').write_text(text, encoding='latin1')
     assert run(raw) == 2
     assert message in capsys.readouterr().err
 
@@ -219,6 +223,13 @@ def test_picture_that_is_too_large_for_pillow_is_named(raw, capsys, monkeypatch)
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 10)  # it takes twice as many, of 24
     assert run(raw) == 2
     assert 'a.png: more than 20 px, expected a field' in capsys.readouterr().err
+
+
+def test_label_map_that_is_too_large_for_pillow_is_named(tmp_path, monkeypatch):
+    write_labels(tmp_path / 'a.tif', LABELS.astype(np.uint16))
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 10)  # it takes twice as many, of 24
+    with pytest.raises(UserError, match=r'a\.tif: more than 20 px, expected'):
+        decode_labels(tmp_path / 'a.tif')
 
 
 def test_pictures_are_copied_or_become_png(raw):

@@ -74,16 +74,18 @@ def read_types(path: Path) -> dict[str, dict[int, str]]:
     Raises:
         UserError: a line is not as the export writes it.
     """
+    try:
+        with path.open(newline='', encoding='utf-8') as file:
+            header, *rows = list(csv.reader(file)) or [[]]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f'{path}: not readable ({error}), expected CSV in UTF-8') from None
+    if header != TYPES_HEADER:
+        raise UserError(f'{path}: header {header}, expected {TYPES_HEADER}')
     types: dict[str, dict[int, str]] = {}
-    with path.open(newline='', encoding='utf-8') as file:
-        rows = csv.reader(file)
-        header = next(rows, [])
-        if header != TYPES_HEADER:
-            raise UserError(f'{path}: header {header}, expected {TYPES_HEADER}')
-        for number, row in enumerate(rows, start=2):
-            if len(row) != 3 or not row[1].isdecimal() or not row[2]:
-                raise UserError(f'{path}: line {number} is {row}, expected a name, label, type')
-            types.setdefault(row[0], {})[int(row[1])] = row[2]
+    for number, row in enumerate(rows, start=2):
+        if len(row) != 3 or not row[1].isdecimal() or not row[2]:
+            raise UserError(f'{path}: line {number} is {row}, expected a name, label, type')
+        types.setdefault(row[0], {})[int(row[1])] = row[2]
     return types
 
 
@@ -123,7 +125,8 @@ def decode_labels(path: Path) -> np.ndarray:
     """Read a label map as it is stored.
 
     Raises:
-        UserError: the file is broken, or of a kind that cannot be read safely.
+        UserError: the file is broken, of a kind that cannot be read safely, or a TIFF file too
+            large for Pillow.
     """
     if path.suffix.lower() == '.npy':
         try:
@@ -137,6 +140,9 @@ def decode_labels(path: Path) -> np.ndarray:
             if file.n_frames != 1:
                 raise UserError(f'{path}: {file.n_frames} pages, expected one label map')
             return np.array(file)
+    except Image.DecompressionBombError:
+        limit = 2 * Image.MAX_IMAGE_PIXELS
+        raise UserError(f'{path}: more than {limit:,} px, expected that of a field') from None
     except (OSError, SyntaxError, UnidentifiedImageError, ValueError) as error:
         if isinstance(error, UserError):
             raise
