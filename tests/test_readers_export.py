@@ -56,6 +56,13 @@ def test_masks_are_the_raw_files(raw_data, data_root, tmp_path):
             assert (cv2.imread(str(path), -1) == cv2.imread(str(again), -1)).all()
 
 
+def test_output_in_the_folder_where_one_is(data_root, tmp_path, monkeypatch):
+    (tmp_path / 'here').mkdir()
+    monkeypatch.chdir(tmp_path / 'here')
+    assert run('export', data_root, '.', '--workers', 1) == 0
+    assert (tmp_path / 'here/labels').is_dir()
+
+
 def test_one_fold(data_root, tmp_path):
     assert run('export', data_root, tmp_path / 'out', '--part', 'fold1_val') == 0
     names = {image['file_name'] for image in read(data_root, 'fold1_val')['images']}

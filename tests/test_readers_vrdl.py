@@ -231,6 +231,13 @@ def test_existing_output_is_kept(raw, capsys):
     assert (out / 'notes.txt').read_text() == 'mine'
 
 
+def test_output_in_the_folder_where_one_is(raw, tmp_path, monkeypatch):
+    (tmp_path / 'here').mkdir()
+    monkeypatch.chdir(tmp_path / 'here')
+    assert prepare_data.main(['vrdl', str(raw), '.', '--workers=1']) == 0
+    assert (tmp_path / 'here/annotations/train.json').is_file()
+
+
 def test_missing_raw_folder(tmp_path):
     with pytest.raises(UserError, match='nowhere: no such folder'):
         vrdl.find_images(tmp_path / 'nowhere')

@@ -157,6 +157,7 @@ def prepare(
             images have one name, ``classes`` do not fit, or ``out`` is there already.
     """
     check_target(out, overwrite)
+    out = out.resolve()  # '.' has no name of its own
     partial = out.with_name(f'.{out.name}.partial')
     shutil.rmtree(partial, ignore_errors=True)
     try:

@@ -71,6 +71,7 @@ def export(
     for index, name in enumerate(names):
         if name in names[:index]:
             raise UserError(f'{entries[index].path}: another image has this name up to the suffix')
+    out = out.resolve()  # '.' has no name of its own
     partial = out.with_name(f'.{out.name}.partial')
     shutil.rmtree(partial, ignore_errors=True)
     try:
