@@ -358,10 +358,11 @@ def raise_limits(cfg: Config, tile: int) -> None:
 
 
 def tile_step(pipeline: Sequence[dict]) -> int:
-    """Pixels that a tile may be moved by without any change for the network.
+    """Pixels that a tile may be moved by with nuclei in the same places of the network's maps.
 
-    Boxes and masks come from maps with strides of up to 64 px of the network's input: another
-    phase gives slightly other nuclei, as different as those of tiles and the whole image.
+    Boxes and masks come from maps with strides of up to 32 px of the network's input: another
+    phase gives slightly other nuclei, as different as those of tiles and the whole image. The
+    configs' coarsest map, of 64 px, does not count: its anchors are larger than any nucleus.
     """
     factor = 1.0
     for step in pipeline:

@@ -101,6 +101,17 @@ def test_tiles_start_where_the_coarsest_map_does(factor, step):
     assert segmenter.tile_step([dict(type='PackDetInputs')]) == 32
 
 
+@pytest.mark.parametrize('path', sorted(CONFIGS.glob('[!_]*/*.py')), ids=lambda path: path.stem)
+def test_maps_that_are_coarser_than_the_step_are_not_for_nuclei(path):
+    cfg = Config.fromfile(path)
+    factors = [step.get('scale_factor', 1.0) for step in tile_pipeline(cfg)]
+    anchors = cfg.model.rpn_head.anchor_generator
+    coarser = [stride for stride in anchors.strides if stride > segmenter.STRIDE]
+    assert coarser == [64]
+    # The largest nuclei are 64 px; an anchor of 100 px has an IoU of 0.41 with them at best.
+    assert min(anchors.scales) * 64 > 100 * np.prod(factors)
+
+
 @pytest.mark.parametrize(('tile', 'proposals'), [(256, 3_000), (512, 3_000), (1024, 12_000)])
 def test_limits_follow_the_area(tile, proposals):
     cfg = Config.fromfile(CONFIGS / 'dense/mask-rcnn_r18_fpn_crop160-x2-a16to256-1500_nuclei.py')
