@@ -22,8 +22,8 @@ class NucleiDataset(CocoDataset):
 
     Raises:
         UserError: an image file is missing, a nucleus is of a class that the config does not
-            have, or the truth is RLE: with ``poly2mask=False`` mmdet would drop its masks
-            silently.
+            have, or the truth to train on is RLE: with ``poly2mask=False`` mmdet would drop its
+            masks silently. In test mode evaluators read the truth themselves, RLE as well.
     """
 
     METAINFO: ClassVar[dict] = dict(classes=('nucleus',), palette=[(220, 20, 60)])
@@ -51,7 +51,7 @@ class NucleiDataset(CocoDataset):
                     f'{annotation["category_id"]}, which is none of the classes of the config, '
                     f'{", ".join(self.metainfo["classes"])}'
                 )
-            if not isinstance(annotation.get('segmentation'), list):
+            if not self.test_mode and not isinstance(annotation.get('segmentation'), list):
                 raise UserError(
                     f'{self.ann_file}: annotation {annotation["id"]} has no polygons, expected '
                     'polygons as tools/prepare_data.py writes them'

@@ -62,3 +62,8 @@ def test_truth_that_would_be_dropped(tmp_path, changes, message):
     write(tmp_path, **changes)
     with pytest.raises(UserError, match=message):
         load(tmp_path)
+
+
+def test_truth_to_score_against_may_be_rle(tmp_path):
+    write(tmp_path, segmentation=dict(size=[20, 20], counts='abc'))
+    assert len(load(tmp_path, test_mode=True)) == 1
