@@ -266,7 +266,10 @@ def _class_warnings(cfg: Config, ann_file: Path, classes: Sequence[str]) -> list
         if count != len(classes)
     ]
     for name in sorted(set(names) - set(classes)):
-        warnings.append(f'category {name} of {ann_file.name} is no class of the config: left out')
+        # The data set refuses nuclei of such a category: it has none.
+        warnings.append(
+            f'category {name} of {ann_file.name}, without nuclei, is no class of the config'
+        )
     for name in sorted(set(classes) - set(names)):
         warnings.append(f'class {name} is no category of {ann_file.name}')
     return warnings

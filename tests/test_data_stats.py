@@ -136,6 +136,20 @@ def test_misfit_is_told(cfg, case):
     assert any(message in line for line in collect(cfg).warnings)
 
 
+def test_category_that_is_no_class(cfg, data_root, tmp_path):
+    truth = json.loads((data_root / 'annotations/train.json').read_text())
+    truth['categories'].append(dict(id=2, name='dead'))
+    path = tmp_path / 'two.json'
+    path.write_text(json.dumps(truth))
+    cfg.train_dataloader.dataset.ann_file = str(path)
+    line = 'category dead of two.json, without nuclei, is no class of the config'
+    assert line in collect(cfg).warnings
+    truth['annotations'][0]['category_id'] = 2
+    path.write_text(json.dumps(truth))
+    with pytest.raises(UserError, match='of category 2, which is none of the classes'):
+        collect(cfg)
+
+
 def test_dark_grey_images_are_told(cfg, data_root, tmp_path):
     annotations = tmp_path / 'annotations'
     annotations.mkdir()
