@@ -20,7 +20,8 @@ def to_nuclei(rles: Sequence[dict], scores: np.ndarray, image: np.ndarray, mpp: 
     label maps that the scores are made of, a contested pixel belongs to the most certain mask:
     areas add up, no stain is measured twice, and polygons, tables and label image show the same
     nuclei. A mask that more certain ones leave less than half of its pixels is their duplicate
-    and is dropped; a label map would keep a sliver of it.
+    and is dropped; a label map would keep a sliver of it. A nucleus is one ring, so a hole in it
+    is filled, and a nucleus within the hole is dropped, however certain.
 
     Args:
         rles: N masks of the tile's size, COCO run lengths.
@@ -45,13 +46,14 @@ def to_nuclei(rles: Sequence[dict], scores: np.ndarray, image: np.ndarray, mpp: 
     centroids, measurements = measure(masks, boxes[:, :2], image, mpp)
     points, sizes = _trace(strip, starts)
     points += np.repeat(boxes[:, :2] - np.stack([starts, np.ones_like(starts)], 1), sizes, axis=0)
-    return Nuclei(
+    nuclei = Nuclei(
         points.astype(np.int32),
         sizes.astype(np.int32),
         np.asarray(scores, np.float32)[kept],
         centroids,
         measurements,
     )
+    return nuclei.take(_outermost(masks, boxes, labels.shape))
 
 
 def _lay_out(
@@ -92,6 +94,29 @@ def _keep_whole_parts(strip: np.ndarray, starts: np.ndarray) -> None:
     # Background that does not reach the empty border is a hole.
     _, parts = cv2.connectedComponents(1 - strip, connectivity=4)
     strip[parts != parts[0, 0]] = 1
+
+
+def _outermost(
+    masks: Sequence[np.ndarray], boxes: np.ndarray, shape: tuple[int, int]
+) -> np.ndarray:
+    """Which masks do not lie in a hole, now filled, of another.
+
+    Apart from that they are disjoint.
+
+    Args:
+        masks: N bool arrays, (h, w).
+        boxes: int, (N, 4), xywh, px; where they lie.
+        shape: height and width of the tile, px.
+
+    Returns:
+        bool, (N,).
+    """
+    labels = np.zeros(shape, np.int32)
+    areas = [np.count_nonzero(mask) for mask in masks]
+    for index in np.argsort(areas, kind='stable').tolist():  # the larger covers the smaller
+        x, y, width, height = boxes[index].tolist()
+        labels[y : y + height, x : x + width][masks[index]] = index + 1
+    return np.bincount(labels.ravel(), minlength=len(masks) + 1)[1:] > 0
 
 
 def _trace(strip: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

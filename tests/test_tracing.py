@@ -59,6 +59,24 @@ def test_the_largest_part_stays_and_holes_are_filled():
     assert found.centroids.tolist() == [[10, 10]]
 
 
+@pytest.mark.parametrize('scores', [(0.9, 0.6), (0.6, 0.9)])
+@pytest.mark.parametrize('ring', [False, True])
+def test_a_nucleus_within_another_is_dropped(scores, ring):
+    # 10 x 10 px within 30 x 30 px; the network may have left the hole itself.
+    outer, inner = rectangle(5, 5, 35, 35), rectangle(15, 15, 25, 25)
+    beside = rectangle(36, 5, 39, 8)
+    found = traced([outer & ~inner if ring else outer, inner, beside], [*scores, 0.7])
+    assert found.measurements[:, AREA].tolist() == [900, 9]
+    assert found.points[:4].tolist() == [[5, 5], [35, 5], [35, 35], [5, 35]]
+    assert found.scores.tolist() == np.float32([scores[0], 0.7]).tolist()
+
+
+def test_a_nucleus_in_a_bay_of_another_stays():
+    outer, inner = rectangle(5, 5, 35, 35), rectangle(15, 5, 25, 25)
+    found = traced([outer, inner], [0.6, 0.9])
+    assert found.measurements[:, AREA].tolist() == [700, 200]
+
+
 def test_a_hole_that_touches_the_outside_at_a_corner_is_filled():
     mask = rectangle(5, 5, 9, 9)
     mask[6, 6] = mask[5, 5] = False
@@ -90,6 +108,7 @@ def test_random_masks_come_back():
         assert found.centroids[0] == pytest.approx([x.mean() + 0.5, y.mean() + 0.5], abs=1e-9)
     together = rasterised(traced(masks, rng.random(len(masks))))
     assert len(together) < len(masks)  # they lie on top of each other
+    assert np.sum(together, axis=0).max() == 1
 
 
 @pytest.mark.parametrize('masks', [[], [np.zeros((SIZE, SIZE), bool)]])
