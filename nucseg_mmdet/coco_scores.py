@@ -84,13 +84,31 @@ def coco_scores(
     return result
 
 
+def paint(image: TruthImage, found: Detections, score_thr: float = -np.inf) -> np.ndarray:
+    """Paint the detections of an image as a label map; detection ``i`` gets the value ``i + 1``.
+
+    Where detections overlap, the higher score keeps the pixel; equal scores, the one
+    that comes first in the file.
+
+    Args:
+        image: the truth, for its size.
+        found: the detections.
+        score_thr: detections below this score are left out.
+
+    Returns:
+        int32, (height, width); 0 is background.
+    """
+    ascending = np.argsort(-found.scores, kind='stable')[::-1]
+    order = ascending[found.scores[ascending] >= score_thr]
+    return rle.label_map(found.rles, image.height, image.width, order)
+
+
 def overlap_images(
     images: Sequence[TruthImage], detections: Mapping[int, Detections], score_thr: float
 ) -> list[Overlaps]:
     """Paint truth and detections as label maps and tabulate which nuclei share pixels.
 
-    Where detections overlap, the higher score keeps the pixel; equal scores, the one
-    that comes first in the file. A detection left without pixels does not count.
+    Detections are painted by ``paint``; one left without pixels does not count.
 
     Args:
         images: the truth.
@@ -99,12 +117,8 @@ def overlap_images(
     """
     overlaps = []
     for image in images:
-        found = detections[image.id]
-        ascending = np.argsort(-found.scores, kind='stable')[::-1]
-        order = ascending[found.scores[ascending] >= score_thr]
-        size = (image.height, image.width)
-        truth, pred = rle.label_map(image.rles, *size), rle.label_map(found.rles, *size, order)
-        overlaps.append(find_overlaps(truth, pred))
+        truth = rle.label_map(image.rles, image.height, image.width)
+        overlaps.append(find_overlaps(truth, paint(image, detections[image.id], score_thr)))
     return overlaps
 
 

@@ -20,7 +20,7 @@ from scipy.ndimage import find_objects
 
 from nucseg_mmdet import rle
 from nucseg_mmdet.coco_files import Detections, TruthImage, read_results, read_truth
-from nucseg_mmdet.coco_scores import ALL_DETS, SCORE_THR, make_report
+from nucseg_mmdet.coco_scores import ALL_DETS, SCORE_THR, make_report, paint
 from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.masks import Polygon, mask_to_outlines
 from nucseg_mmdet.scores import find_overlaps
@@ -210,9 +210,7 @@ def compare(image: TruthImage, found: Detections, score_thr: float) -> dict[str,
         predicted, ``score``.
     """
     truth = rle.label_map(image.rles, image.height, image.width)
-    pred = _paint(image, found)
-    kept = np.append(False, found.scores >= score_thr)
-    pred[~kept[pred]] = 0
+    pred = paint(image, found, score_thr)
     overlaps = find_overlaps(truth, pred)
     iou = overlaps.shared / overlaps.union
     sides = {}
@@ -250,7 +248,7 @@ def pq_by_threshold(
     total, count = np.zeros(THRESHOLDS.size), np.zeros(THRESHOLDS.size)
     for image in images:
         found = detections[image.id]
-        pred = _paint(image, found)
+        pred = paint(image, found)
         overlaps = find_overlaps(rle.label_map(image.rles, image.height, image.width), pred)
         values = found.scores[np.unique(pred[pred != 0]) - 1]
         iou = overlaps.shared / overlaps.union
@@ -330,12 +328,6 @@ def _script(kind: str, data: dict[str, Any]) -> str:
     # A file may be called anything; with no '<' no name can end the script.
     text = text.replace('<', '\\u003c')
     return f'<script type="application/json" class="{kind}">{text}</script>'
-
-
-def _paint(image: TruthImage, found: Detections) -> np.ndarray:
-    """Paint all detections, the highest score last, as ``coco_scores.count_images`` does."""
-    ascending = np.argsort(-found.scores, kind='stable')[::-1]
-    return rle.label_map(found.rles, image.height, image.width, ascending)
 
 
 def _rings(labels: np.ndarray, number: int, box: tuple[slice, slice]) -> list[list[int]]:
