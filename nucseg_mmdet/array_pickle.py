@@ -1,8 +1,9 @@
 """Files of arrays, pickled by NumPy's or torch's users, read without running them.
 
-A pickle names the functions that rebuild its objects. Here each admitted name leads to
-one of the classes below and never to NumPy's own function, so that not even a forged
-dtype or shape reaches NumPy's C code unchecked.
+A pickle names the functions that rebuild its objects. For ``load`` each admitted name leads
+to one of the classes below and never to NumPy's own function, so that not even a forged
+dtype or shape reaches NumPy's C code unchecked. ``load_torch`` leaves the reading to torch,
+which calls what it admits: of NumPy, the constructors of arrays, numbers and dtypes.
 """
 
 import pickle
