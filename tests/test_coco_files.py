@@ -160,7 +160,9 @@ def put(data, keys, value):
         (('annotations', 0, 'segmentation', 0, 7), None, r'T: mask 0: polygon is'),
         (('annotations', 0, 'segmentation', 0, 0), float('nan'), r'T: mask 0: polygon is \[nan'),
         (('annotations', 0, 'segmentation', 0, 0), 1e9, r'T: mask 0: polygon is .* in the image'),
-        (('annotations', 0, 'segmentation', 0, 0), 10**400, r'T: mask 0: polygon is'),
+        pytest.param(
+            ('annotations', 0, 'segmentation', 0, 0), 10**400, r'T: mask 0: polygon is', id='huge'
+        ),
         (('annotations', 0, 'segmentation', 0, 0), 'x', r'T: mask 0: polygon is'),
     ],
 )
@@ -178,7 +180,7 @@ def test_says_what_is_wrong_with_the_truth(keys, value, message):
         ((1, 'score'), None, r'R: result 1: found no score'),
         ((1, 'score'), float('nan'), r'R: result 1: score is nan, expected a finite number'),
         ((1, 'score'), float('inf'), r'R: result 1: score is inf, expected a finite number'),
-        ((1, 'score'), 10**400, r'R: result 1: score is 1000.*, expected a finite number'),
+        pytest.param((1, 'score'), 10**400, r'R: result 1: score is 1000.*, expected', id='huge'),
         ((1, 'score'), '1', r"R: result 1: score is '1', expected int \| float"),
         ((1, 'score'), True, r'R: result 1: score is True, expected int \| float'),
         ((1,), 5, r'R: result 1: found int, expected an object'),
