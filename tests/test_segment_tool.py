@@ -397,8 +397,13 @@ class TestWrong:
     [
         ({}, (0, 1, 0)),
         (dict(RANK='3', WORLD_SIZE='4', LOCAL_RANK='1'), (3, 4, 1)),
-        (dict(SLURM_PROCID='5', SLURM_NTASKS='8', SLURM_LOCALID='2'), (5, 8, 2)),
+        (
+            dict(SLURM_PROCID='5', SLURM_NTASKS='9', SLURM_STEP_NUM_TASKS='8', SLURM_LOCALID='2'),
+            (5, 8, 2),
+        ),
         (dict(SLURM_NTASKS='8'), (0, 1, 0)),  # inside salloc, without srun
+        # Likewise in a script for sbatch.
+        (dict(SLURM_PROCID='0', SLURM_NTASKS='8', SLURM_LOCALID='0'), (0, 1, 0)),
     ],
 )
 def test_which_process_this_is(monkeypatch, names, expected):
@@ -408,6 +413,7 @@ def test_which_process_this_is(monkeypatch, names, expected):
         'LOCAL_RANK',
         'SLURM_PROCID',
         'SLURM_NTASKS',
+        'SLURM_STEP_NUM_TASKS',
         'SLURM_LOCALID',
     ):
         monkeypatch.delenv(name, raising=False)

@@ -88,10 +88,14 @@ def parse_region(text: str) -> tuple[int, int, int, int]:
 
 
 def find_share() -> tuple[slide_run.Share, int]:
-    """Which process this is, for torchrun or Slurm, and its number on this machine."""
+    """Which process this is, for torchrun or Slurm, and its number on this machine.
+
+    A batch script of Slurm has the number of the job's tasks, but runs once: only what srun
+    starts is a step with a number of tasks of its own.
+    """
     for names in (
         ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
-        ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
+        ('SLURM_PROCID', 'SLURM_STEP_NUM_TASKS', 'SLURM_LOCALID'),
     ):
         if all(name in os.environ for name in names):
             rank, world, local = (int(os.environ[name]) for name in names)
