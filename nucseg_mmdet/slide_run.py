@@ -11,7 +11,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -29,8 +29,7 @@ from nucseg_mmdet.slide_plan import Plan, Settings, tile_rectangles
 from nucseg_mmdet.slides import open_slide
 from nucseg_mmdet.tiles import EMPTY, Views
 
-PATIENCE = 300  # s without a sign of life after which the other processes count as ended
-CLAIM = 60  # s that process 0 may take to get the folders ready
+PATIENCE = 300  # s without a sign of life after which another process counts as ended
 PULSE = 10  # s between signs of life
 POLL = 0.2  # s between looks at what the other processes have done
 UNSEEN = Views(EMPTY, np.zeros(0, bool))
@@ -47,7 +46,8 @@ class SlideRun:
     """The work on planned slides.
 
     Args:
-        plans: of all slides, the same in every process.
+        plans: of all slides, the same in every process. Each folder is made before the next
+            plan is asked for, so that no process has to wait for more than one.
         settings: for all slides.
         segmenter: that looks at the tiles.
         share: of this process.
@@ -61,7 +61,7 @@ class SlideRun:
     """
 
     def __init__(
-        self, plans: Sequence[Plan], settings: Settings, segmenter: Segmenter, share: Share
+        self, plans: Iterable[Plan], settings: Settings, segmenter: Segmenter, share: Share
     ) -> None:
         self.settings, self.segmenter, self.share = settings, segmenter, share
         self.problems: list[str] = []
@@ -250,7 +250,7 @@ def claim(plan: Plan, settings: Settings, share: Share) -> dict | None:
     Raises:
         UserError: there are results, or rows of tiles, of other settings.
     """
-    note, until = plan.folder / 'run.json', time.monotonic() + CLAIM
+    note, until = plan.folder / 'run.json', time.monotonic() + PATIENCE
     while True:
         summary = _read_json(summary_path(plan, settings))
         if summary and summary['identity'] == plan.identity:

@@ -278,6 +278,19 @@ class Stopped(Exception):
         return progress
 
 
+def test_folders_are_made_one_by_one(random_model, images, tmp_path, monkeypatch):
+    # The other processes wait for them, and process 0 draws the tissue before each.
+    seen, plan_slide = [], slide_plan.plan_slide
+
+    def look(*args):
+        seen.append(sorted(path.name for path in tmp_path.glob('*.partial')))
+        return plan_slide(*args)
+
+    monkeypatch.setattr(slide_plan, 'plan_slide', look)
+    assert segment.main(arguments(random_model, tmp_path, images)) == 0
+    assert seen == [[], ['small.partial']]
+
+
 def start(model, path, out):
     """A run with the settings of ``arguments``, ready to go, and the number of rows to do."""
     finder = Segmenter(*model, device='cpu', score_thr=0.0, tile=80, overlap=30)

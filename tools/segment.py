@@ -8,7 +8,7 @@ torchrun --nproc-per-node N tools/segment.py ..., or srun with one task a GPU.
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -157,13 +157,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     model = make_segmenter(args, local)
     slide_plan.check_out(args.out)
 
-    plans, problems = [], []
-    for path, name in zip(paths, slide_plan.name_outputs(paths), strict=True):
-        try:
-            plans.append(slide_plan.plan_slide(path, name, settings, model, share.rank == 0))
-        except UserError as error:
-            problems.append(str(error))
-    run = slide_run.SlideRun(plans, settings, model, share)
+    problems = []
+
+    def plans() -> Iterator[slide_plan.Plan]:
+        for path, name in zip(paths, slide_plan.name_outputs(paths), strict=True):
+            try:
+                plan = slide_plan.plan_slide(path, name, settings, model, share.rank == 0)
+            except UserError as error:
+                problems.append(str(error))
+            else:
+                yield plan
+
+    run = slide_run.SlideRun(plans(), settings, model, share)
     if share.rank == 0:
         slide_plan.check_space(run.left, settings)
         tell_notes(run.left)
