@@ -6,8 +6,6 @@ rows of a slide are there, process 0 joins them straight into the output files a
 folder. To go on, or to share the work, nothing but these files is needed.
 """
 
-import json
-import os
 import shutil
 import threading
 import time
@@ -25,13 +23,19 @@ from nucseg_mmdet import export, tiles
 from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.segmenter import Job, Segmenter
 from nucseg_mmdet.slide_base import RegionError, Slide
+from nucseg_mmdet.slide_claim import (
+    PATIENCE,
+    POLL,
+    claim,
+    output_settings,
+    summary_path,
+    write_json,
+)
 from nucseg_mmdet.slide_plan import Plan, Settings, tile_rectangles
 from nucseg_mmdet.slides import open_slide
 from nucseg_mmdet.tiles import EMPTY, Views
 
-PATIENCE = 300  # s without a sign of life after which another process counts as ended
 PULSE = 10  # s between signs of life
-POLL = 0.2  # s between looks at what the other processes have done
 UNSEEN = Views(EMPTY, np.zeros(0, bool))
 
 
@@ -73,7 +77,7 @@ class SlideRun:
         number = count()  # of a row among those of all slides, done or not
         for plan in plans:
             mine = [next(number) % share.world == share.rank for _ in plan.wanted]
-            if summary := claim(plan, settings, share):
+            if summary := claim(plan, settings, share.rank):
                 self._add(plan, summary)
                 continue
             rows = [row for row in np.flatnonzero(mine).tolist() if not plan.shard(row).is_file()]
@@ -241,54 +245,6 @@ def _write_row(plan: Plan, row: int, views: Views, broken: Sequence[tuple[int, s
         ) from None
 
 
-def claim(plan: Plan, settings: Settings, share: Share) -> dict | None:
-    """Take the folder of a slide's rows, or go on with it.
-
-    Returns:
-        The summary if the slide is finished already, else None.
-
-    Raises:
-        UserError: there are results, or rows of tiles, of other settings.
-    """
-    note, until = plan.folder / 'run.json', time.monotonic() + PATIENCE
-    while True:
-        summary = _read_json(summary_path(plan, settings))
-        if summary and summary['identity'] == plan.identity:
-            if summary['output'] == _output(settings) and all(
-                (settings.out / name).is_file() for name in summary['files']
-            ):
-                if share.rank == 0:
-                    shutil.rmtree(plan.folder, ignore_errors=True)
-                return summary
-        elif summary and not settings.overwrite:
-            _refuse(plan, summary_path(plan, settings), summary['identity'])
-        found = _read_json(note)
-        if found == plan.identity:
-            return None
-        if found and not settings.overwrite:
-            _refuse(plan, plan.folder, found)
-        if share.rank == 0:
-            shutil.rmtree(plan.folder, ignore_errors=True)
-            plan.folder.mkdir()
-            _write_json(note, plan.identity)
-            return None
-        if time.monotonic() > until:
-            raise UserError(f'{plan.folder}: process 0 has not made it')
-        time.sleep(POLL)
-
-
-def _refuse(plan: Plan, path: Path, found: dict) -> None:
-    names = [key for key in plan.identity if found.get(key) != plan.identity[key]]
-    raise UserError(
-        f'{path}: made with other settings ({", ".join(names)}), expected the same, another '
-        '--out, or --overwrite'
-    )
-
-
-def summary_path(plan: Plan, settings: Settings) -> Path:
-    return settings.out / f'{plan.target.name}.summary.json'
-
-
 def finish(plan: Plan, settings: Settings, facts: dict) -> dict:
     """Join all rows of a slide into its files; then its shards are not needed any more.
 
@@ -335,11 +291,11 @@ def finish(plan: Plan, settings: Settings, facts: dict) -> dict:
         **facts,
         files=[path.name for path in writers.paths],
         notes=[*plan.notes, *writers.notes],
-        output=_output(settings),
+        output=output_settings(settings),
         identity=plan.identity,
     )
     try:
-        _write_json(summary_path(plan, settings), summary)
+        write_json(summary_path(plan, settings), summary)
     except OSError as error:
         raise UserError(f'{summary_path(plan, settings)}: not written, {error.strerror}') from None
     shutil.rmtree(plan.folder, ignore_errors=True)
@@ -363,13 +319,6 @@ def describe(summary: dict) -> str:
     return line
 
 
-def _output(settings: Settings) -> dict:
-    """What the files depend on besides the nuclei."""
-    return dict(
-        formats=list(settings.formats), simplify=settings.simplify, compress=settings.compress
-    )
-
-
 def _read_image(plan: Plan, settings: Settings) -> np.ndarray:
     """The slide or its region at full resolution, white where it cannot be read."""
     left, top, width, height = plan.target.box
@@ -384,16 +333,3 @@ def _read_image(plan: Plan, settings: Settings) -> np.ndarray:
                 except RegionError:
                     continue
     return image
-
-
-def _read_json(path: Path) -> dict | None:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-
-
-def _write_json(path: Path, content: dict) -> None:
-    beside = path.with_name(f'.{path.name}.partial')
-    beside.write_text(json.dumps(content, indent=2) + '\n')
-    os.replace(beside, path)
