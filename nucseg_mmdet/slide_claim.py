@@ -6,10 +6,12 @@ import shutil
 import time
 from pathlib import Path
 
+from nucseg_mmdet import export
 from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.slide_plan import Plan, Settings
 
 PATIENCE = 300  # s without a sign of life after which another process counts as ended
+NOTE = 'run.json'  # in the folder of a slide's rows: what they depend on
 POLL = 0.2  # s between looks at what the other processes have done
 
 
@@ -25,29 +27,31 @@ def claim(plan: Plan, settings: Settings, rank: int) -> dict | None:
         The summary if the slide is finished already, else None.
 
     Raises:
-        UserError: there are results, or rows of tiles, of other settings.
+        UserError: there are results, or rows of tiles, of other settings, or files that no run
+            has made.
     """
-    note, until = plan.folder / 'run.json', time.monotonic() + PATIENCE
+    note, until = plan.folder / NOTE, time.monotonic() + PATIENCE
     while True:
         summary = _read_json(summary_path(plan, settings))
-        if summary and summary['identity'] == plan.identity:
+        known = summary.get('identity')
+        if known == plan.identity:
             if summary['output'] == output_settings(settings) and all(
                 (settings.out / name).is_file() for name in summary['files']
             ):
                 if rank == 0:
                     shutil.rmtree(plan.folder, ignore_errors=True)
                 return summary
-        elif summary and not settings.overwrite:
-            _refuse(plan, summary_path(plan, settings), summary['identity'])
+        elif known and not settings.overwrite:
+            _refuse(plan, summary_path(plan, settings), known)
         found = _read_json(note)
         if found == plan.identity:
             return None
         if found and not settings.overwrite:
             _refuse(plan, plan.folder, found)
         if rank == 0:
-            shutil.rmtree(plan.folder, ignore_errors=True)
-            plan.folder.mkdir()
-            write_json(note, plan.identity)
+            if not settings.overwrite:
+                _refuse_foreign(plan, settings, summary)
+            _make_folder(plan)
             return None
         if time.monotonic() > until:
             raise UserError(f'{plan.folder}: process 0 has not made it')
@@ -62,6 +66,31 @@ def _refuse(plan: Plan, path: Path, found: dict) -> None:
     )
 
 
+def _refuse_foreign(plan: Plan, settings: Settings, summary: dict) -> None:
+    """Refuse to replace what is not of the run that left this summary, if one did."""
+    own = [summary_path(plan, settings).name, *summary['files']] if 'identity' in summary else []
+    options = export.Options(settings.compress)
+    names = [export.FORMATS[name].file_name(plan.target, options) for name in settings.formats]
+    paths = [*(settings.out / name for name in names), summary_path(plan, settings)]
+    if not (plan.folder / NOTE).exists():
+        paths.append(plan.folder)
+    for path in paths:
+        if path.exists() and path.name not in own:
+            raise UserError(
+                f'{path}: is there, but of no earlier run, expected another --out, or --overwrite'
+            )
+
+
+def _make_folder(plan: Plan) -> None:
+    """Make the folder of a slide's rows anew, with its note or not at all."""
+    beside = plan.folder.with_name(f'.{plan.folder.name}.new')
+    for folder in (beside, plan.folder):
+        shutil.rmtree(folder, ignore_errors=True)
+    beside.mkdir()
+    write_json(beside / NOTE, plan.identity)
+    os.replace(beside, plan.folder)
+
+
 def summary_path(plan: Plan, settings: Settings) -> Path:
     return settings.out / f'{plan.target.name}.summary.json'
 
@@ -73,11 +102,13 @@ def output_settings(settings: Settings) -> dict:
     )
 
 
-def _read_json(path: Path) -> dict | None:
+def _read_json(path: Path) -> dict:
+    """What is in a file; nothing if it is missing, damaged or something else."""
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError):
-        return None
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def write_json(path: Path, content: dict) -> None:

@@ -42,7 +42,8 @@ class Settings(NamedTuple):
         skip_glass: look only where there is tissue.
         simplify: of GeoJSON outlines, level-0 px.
         compress: write GeoJSON with gzip.
-        overwrite: start anew where there are results, or rows, of other settings.
+        overwrite: start anew where there are results, or rows, of other settings, or files
+            that no run has made.
     """
 
     out: Path

@@ -133,6 +133,41 @@ class TestResults:
         assert segment.main(again) == 0
         assert summary(tmp_path, 'small')['nuclei'] == 0
 
+    @pytest.mark.parametrize(
+        ('name', 'options'),
+        [
+            ('small.geojson', []),
+            ('small.geojson.gz', ['--gzip']),
+            ('small.labels.tif', []),
+            ('small.summary.json', []),
+            ('small.partial/notes.txt', []),
+        ],
+    )
+    def test_files_of_others_are_kept(self, random_model, images, tmp_path, capsys, name, options):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text('{"type": "FeatureCollection", "features": []}')
+        options = [*arguments(random_model, tmp_path, images / 'small.png'), *options]
+        assert segment.main(options) == 2
+        error = capsys.readouterr().err
+        assert f'{name.split("/")[0]}: is there, but of no earlier run' in error
+        assert error.count('\n') == 1
+        assert path.is_file()
+        assert len(list(tmp_path.iterdir())) == 1
+        assert segment.main([*options, '--overwrite']) == 0
+        assert summary(tmp_path, 'small')['nuclei'] > 20
+
+    def test_another_format_replaces_no_file_of_others(
+        self, random_model, images, tmp_path, capsys
+    ):
+        options = arguments(random_model, tmp_path, images / 'small.png')
+        assert segment.main([*options, '--format', 'csv']) == 0
+        (tmp_path / 'small.geojson').write_text('by hand')
+        assert segment.main(options) == 2
+        assert 'small.geojson: is there' in capsys.readouterr().err
+        (tmp_path / 'small.geojson').unlink()
+        assert segment.main(options) == 0
+
     def test_region(self, random_model, images, tmp_path):
         options = arguments(random_model, tmp_path, images / 'tall.png')
         assert segment.main([*options, '--roi', '20,870,100,90']) == 0

@@ -72,7 +72,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help='default: bf16 on a GPU, fp32 on a CPU',
     )
     parser.add_argument(
-        '--overwrite', action='store_true', help='start anew where settings have changed'
+        '--overwrite',
+        action='store_true',
+        help='start anew where settings have changed, and replace files of others',
     )
     return parser.parse_args(argv)
 

@@ -90,7 +90,7 @@ class Writer:
 
     def __init__(self, out_dir: Path, target: Target, options: Options) -> None:
         self.target, self.options = target, options
-        self.path = Path(out_dir, target.name + self.suffix)
+        self.path = Path(out_dir, self.file_name(target, options))
         self._partial = self.path.with_name(f'.{self.path.name}.partial')
         self._count = 0
         self._held = contextlib.ExitStack()  # what has to be closed beside the file
@@ -103,6 +103,10 @@ class Writer:
         except BaseException:
             self.abort()
             raise
+
+    @classmethod
+    def file_name(cls, target: Target, options: Options) -> str:
+        return target.name + cls.suffix
 
     @classmethod
     def obstacle(cls, target: Target) -> str | None:

@@ -4,7 +4,6 @@ import gzip
 import re
 import uuid
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import shapely
@@ -41,10 +40,9 @@ class GeoJson(Writer):
 
     suffix = '.geojson'
 
-    def __init__(self, out_dir: Path, target: Target, options: Options) -> None:
-        if options.compress:
-            self.suffix = '.geojson.gz'
-        super().__init__(out_dir, target, options)
+    @classmethod
+    def file_name(cls, target: Target, options: Options) -> str:
+        return super().file_name(target, options) + ('.gz' if options.compress else '')
 
     def _start(self) -> None:
         self._text = self._file
