@@ -13,6 +13,20 @@ class UserError(ValueError):
     """
 
 
+def check_fraction(option: str, value: float | None) -> None:
+    """Refuse the value of a command's option that is given and not from 0 to 1."""
+    if value is not None and not 0 <= value <= 1:
+        raise UserError(f'{option} {value}: expected 0 to 1')
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder for results, or say why it can't be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'{path}: no folder for results ({error.strerror})') from None
+
+
 def exit_code(main: Callable[..., int]) -> Callable[..., int]:
     """Let a tool's ``main`` end with exit code 2 and a plain message at a ``UserError``."""
 

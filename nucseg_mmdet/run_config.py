@@ -1,11 +1,12 @@
 """What the tools do to a config before they hand it to mmengine's ``Runner``."""
 
+import argparse
 import copy
 import json
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from nucseg_mmdet.checkpoints import cached_download
@@ -24,18 +25,42 @@ def load_config(
     """Read a config; the work folder is named like it and the fold, unless given.
 
     Raises:
-        UserError: the file is missing or no config.
+        UserError: the file is missing or no config of a model, or an option does not fit it.
     """
     if not path.is_file():
         raise UserError(f'{path}: no such config')
     try:
         cfg = Config.fromfile(path)
-    except (OSError, KeyError, SyntaxError, ImportError) as error:
-        raise UserError(f'{path}: not readable as a config ({error})') from None
-    cfg.merge_from_dict(options)
+    except Exception as error:  # a config is Python, and any mistake may be in it
+        raise UserError(f'{path}: not readable as a config ({_first_line(error)})') from None
+    try:
+        cfg.merge_from_dict(options)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        given = ' '.join(options)
+        raise UserError(
+            f'--cfg-options {given}: does not fit {path} ({_first_line(error)})'
+        ) from None
+    if 'model' not in cfg:
+        raise UserError(f'{path}: has no model, expected an experiment and not a part of one')
     name = path.stem if fold is None else f'{path.stem}_fold{fold}'
     cfg.work_dir = str(work_dir or cfg.get('work_dir') or Path('work_dirs', name))
     return cfg
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [''])[0][:200] or type(error).__name__
+
+
+class ConfigOptions(DictAction):
+    """mmengine's ``--cfg-options``, with a usage line for one that is no ``KEY=VALUE``."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: list, *rest
+    ) -> None:
+        odd = [value for value in values if '=' not in value]
+        if odd:
+            parser.error(f'--cfg-options {odd[0]}: expected KEY=VALUE')
+        super().__call__(parser, namespace, values, *rest)
 
 
 def score_threshold(cfg: Config) -> float:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from nucseg_mmdet import rle
 from nucseg_mmdet.coco_files import load_json
-from nucseg_mmdet.errors import UserError, exit_code
+from nucseg_mmdet.errors import UserError, exit_code, make_folder
 
 KEYS = {'image_id', 'bbox', 'score', 'category_id', 'segmentation'}
 # Boxes are written with two decimals, so an edge at the image's border may be off by this.
@@ -129,21 +129,25 @@ def write(results: Sequence[dict], images: dict[int, tuple[int, int]], path: Pat
         path: such as ``answer.json``; inside the zip the name is ``answer.json``.
 
     Raises:
-        UserError: a result would not be taken; nothing is written.
+        UserError: a result would not be taken, and nothing is written; or no place to write.
     """
     problems = find_problems(results, images)
     if problems:
         raise UserError(
             f'{path}: {len(problems)} bad results, nothing written; first: {problems[0]}'
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     text = json.dumps(ordered(results, images))
     partial = path.with_name(f'.{path.name}.partial')
-    partial.write_text(text)
-    os.replace(partial, path)
-    with zipfile.ZipFile(partial, 'w', zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr('answer.json', text)
-    os.replace(partial, path.with_suffix('.zip'))
+    try:
+        partial.write_text(text)
+        os.replace(partial, path)
+        with zipfile.ZipFile(partial, 'w', zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr('answer.json', text)
+        os.replace(partial, path.with_suffix('.zip'))
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise UserError(f'{path}: cannot be written ({error.strerror})') from None
 
 
 @exit_code

@@ -44,7 +44,7 @@ def cfg():
 
 def test_every_fold_has_a_work_folder_of_its_own(tmp_path):
     path = tmp_path / 'some.py'
-    path.touch()
+    path.write_text('model = dict()')
     assert run_config.load_config(path, {}, None).work_dir == 'work_dirs/some'
     assert run_config.load_config(path, {}, None, 2).work_dir == 'work_dirs/some_fold2'
     assert run_config.load_config(path, {}, Path('mine'), 2).work_dir == 'mine'

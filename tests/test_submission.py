@@ -85,6 +85,16 @@ def test_written_files(tmp_path):
     assert sorted(file.name for file in path.parent.iterdir()) == ['answer.json', 'answer.zip']
 
 
+def test_no_place_to_write(tmp_path):
+    (tmp_path / 'answer.json').mkdir()
+    with pytest.raises(UserError, match=r'answer\.json: cannot be written'):
+        submission.write([GOOD], IMAGES, tmp_path / 'answer.json')
+    assert [file.name for file in tmp_path.iterdir()] == ['answer.json']
+    (tmp_path / 'file').touch()
+    with pytest.raises(UserError, match='file: no folder for results'):
+        submission.write([GOOD], IMAGES, tmp_path / 'file' / 'answer.json')
+
+
 def test_command_checks_a_file(tmp_path, capsys):
     listing = tmp_path / 'test_img_ids.json'
     listing.write_text(json.dumps([dict(id=i, height=h, width=w) for i, (h, w) in IMAGES.items()]))

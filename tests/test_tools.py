@@ -13,7 +13,7 @@ import cv2
 import pytest
 import torch
 
-from tools import browse_data, test, train
+from tools import browse_data, score, test, train
 
 ROOT = Path(__file__).parents[1]
 CONFIG = str(ROOT / 'configs/demo/mask-rcnn_r18_fpn_demo_nuclei.py')
@@ -219,6 +219,55 @@ class TestWrongInput:
 
     def test_no_config(self, capsys):
         self.check(capsys, train.main, ['nowhere.py'], 'train.py: nowhere.py: no such config')
+
+    @pytest.mark.parametrize(
+        ('content', 'message'),
+        [
+            ("_base_ = './other.py'\n", 'not readable as a config'),
+            ('model = nothing\n', "not readable as a config (name 'nothing' is not defined)"),
+            ('a = dict(b=1)\nmodel = a.c\n', 'not readable as a config'),
+            ('interval = 1\n', 'has no model'),
+        ],
+    )
+    def test_config_of_no_model(self, capsys, tmp_path, content, message):
+        config = tmp_path / 'config.py'
+        config.write_text(content)
+        self.check(capsys, train.main, [config], f'train.py: {config}: {message}')
+
+    @pytest.mark.parametrize('main', [train.main, test.main, browse_data.main])
+    def test_option_that_does_not_fit(self, capsys, tmp_path, main):
+        arguments = [CONFIG, '--cfg-options', 'train_dataloader.dataset.pipeline.19.type=Crop']
+        if main is browse_data.main:
+            arguments += ['--out', tmp_path]
+        message = '--cfg-options train_dataloader.dataset.pipeline.19.type: does not fit'
+        self.check(capsys, main, arguments, message)
+        arguments[2] = 'seed'
+        with pytest.raises(SystemExit, match='2'):
+            main([str(argument) for argument in arguments])
+        assert '--cfg-options seed: expected KEY=VALUE' in capsys.readouterr().err
+
+    @pytest.mark.parametrize('main', [train.main, test.main, browse_data.main])
+    def test_folder_where_a_file_is(self, capsys, data_root, tmp_path, main):
+        (tmp_path / 'file').touch()
+        folder = tmp_path / 'file/folder'
+        option = '--out' if main is browse_data.main else '--work-dir'
+        arguments = [CONFIG, '--data-root', data_root, option, folder]
+        if main is test.main:
+            (tmp_path / 'model.pth').touch()
+            arguments[1:1] = [tmp_path / 'model.pth', '--format-only']
+        self.check(capsys, main, arguments, f'{folder}: no folder for results (Not a directory)')
+
+    def test_answer_where_a_folder_is(self, capsys, tmp_path):
+        arguments = [CONFIG, '--format-only', '--out', tmp_path]
+        self.check(capsys, test.main, arguments, f'--out {tmp_path}: is a folder')
+
+    def test_numbers_out_of_range(self, capsys, tmp_path):
+        message = '--show-score-thr 7.0: expected 0 to 1'
+        self.check(capsys, test.main, [CONFIG, '--show-score-thr', 7], message)
+        arguments = [CONFIG, '--out', tmp_path, '--number', 0]
+        self.check(capsys, browse_data.main, arguments, '--number 0: expected 1 or more')
+        arguments = [tmp_path, tmp_path, '--score-thr', 'nan']
+        self.check(capsys, score.main, arguments, '--score-thr nan: expected 0 to 1')
 
     def test_no_data(self, capsys, tmp_path):
         arguments = [CONFIG, '--data-root', tmp_path]

@@ -13,14 +13,13 @@ import cv2
 import numpy as np
 from mmdet.registry import DATASETS
 from mmdet.structures.mask import PolygonMasks
-from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
 from tqdm import tqdm
 
 from nucseg_mmdet import data_stats, run_config
 from nucseg_mmdet.draw import draw_outlines
-from nucseg_mmdet.errors import exit_code
+from nucseg_mmdet.errors import UserError, exit_code, make_folder
 from nucseg_mmdet.masks import mask_to_outlines
 
 
@@ -36,21 +35,23 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--stats', action='store_true', help='report on all images; stats.png in the folder'
     )
     parser.add_argument('--seed', type=int, default=0, help='of the random steps')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
+    parser.add_argument('--cfg-options', nargs='+', action=run_config.ConfigOptions, default={})
     return parser.parse_args(argv)
 
 
 @exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
+    if args.number is not None and args.number < 1:
+        raise UserError(f'--number {args.number}: expected 1 or more')
     cfg = run_config.load_config(args.config, args.cfg_options, None)
     if args.data_root:
         run_config.set_data_root(cfg, args.data_root)
     run_config.check_files(cfg, 'train_dataloader')
+    make_folder(args.out)
     init_default_scope(cfg.default_scope)
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     set_random_seed(args.seed)
-    args.out.mkdir(parents=True, exist_ok=True)
     if args.stats:
         stats = data_stats.collect(cfg, dataset)
         data_stats.plot(stats, args.out / 'stats.png')

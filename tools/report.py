@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from nucseg_mmdet.errors import UserError, exit_code
+from nucseg_mmdet.errors import check_fraction, exit_code
 from nucseg_mmdet.report import write_report
 
 
@@ -36,8 +36,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 @exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    if args.score_thr is not None and not 0 <= args.score_thr <= 1:
-        raise UserError(f'--score-thr {args.score_thr}: expected 0 to 1')
+    check_fraction('--score-thr', args.score_thr)
     out = args.out or args.work_dir / 'report.html'
     write_report(args.work_dir, out, args.score_thr, args.annotations)
     print(f'{out} written, {out.stat().st_size / 1e6:.1f} MB')

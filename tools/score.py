@@ -15,7 +15,7 @@ from typing import Any
 
 from nucseg_mmdet.coco_files import read_results, read_truth
 from nucseg_mmdet.coco_scores import BANDS, LARGE, SMALL, make_report
-from nucseg_mmdet.errors import UserError, exit_code
+from nucseg_mmdet.errors import UserError, check_fraction, exit_code
 from nucseg_mmdet.scores import FATES
 
 COCO_KEYS = (
@@ -114,6 +114,7 @@ def _without_nan(item: Any) -> Any:
 @exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
+    check_fraction('--score-thr', args.score_thr)
     images = read_truth(args.truth)
     report = make_report(images, read_results(args.results, images), args.score_thr)
     if args.json:

@@ -9,12 +9,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import ConfigDict, DictAction
+from mmengine.config import ConfigDict
 from mmengine.runner import Runner
 
 from nucseg_mmdet import run_config
 from nucseg_mmdet.checkpoints import model_files
-from nucseg_mmdet.errors import UserError, exit_code
+from nucseg_mmdet.errors import UserError, check_fraction, exit_code, make_folder
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -52,7 +52,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         action='store_true',
         help="average over the views of the config's tta_pipeline: slower, a little better",
     )
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
+    parser.add_argument('--cfg-options', nargs='+', action=run_config.ConfigOptions, default={})
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
     return parser.parse_args(argv)
@@ -63,6 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     if args.out and not args.format_only:
         raise UserError(f'--out {args.out}: goes with --format-only')
+    if args.out and args.out.is_dir():
+        raise UserError(f'--out {args.out}: is a folder, expected the file to write')
+    check_fraction('--show-score-thr', args.show_score_thr)
     cfg = run_config.load_config(args.config, args.cfg_options, args.work_dir, args.fold)
     if args.data_root:
         run_config.set_data_root(cfg, args.data_root)
@@ -82,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f'{ann_file}: has no nuclei to score against; --format-only writes answer.json, '
             '--fold N scores held-out training images'
         )
+    make_folder(Path(cfg.work_dir))
     for evaluator in run_config.as_list(cfg.test_evaluator):
         if evaluator.type == 'NucleiMetric':
             evaluator.out = str(Path(cfg.work_dir, f'{ann_file.stem}_results.json'))

@@ -4,11 +4,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import DictAction
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from nucseg_mmdet import run_config
-from nucseg_mmdet.errors import UserError, exit_code
+from nucseg_mmdet.errors import UserError, exit_code, make_folder
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -39,7 +38,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar='CHECKPOINT',
         help='go on from a checkpoint, by default the last one of the work folder',
     )
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
+    parser.add_argument('--cfg-options', nargs='+', action=run_config.ConfigOptions, default={})
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
     return parser.parse_args(argv)
@@ -54,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.fold is not None:
         run_config.hold_out_fold(cfg, args.fold)
     run_config.check_files(cfg, 'train_dataloader', 'val_dataloader')
+    make_folder(Path(cfg.work_dir))
     if args.amp:
         run_config.set_mixed_precision(cfg)
     if args.auto_scale_lr:
