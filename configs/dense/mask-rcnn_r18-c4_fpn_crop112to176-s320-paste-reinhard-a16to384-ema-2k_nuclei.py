@@ -1,4 +1,4 @@
-"""As its base with copies of a crop's own nuclei pasted where it has none. Not run yet."""
+"""As its base with copies of a crop's own nuclei pasted where it has none."""
 
 _base_ = './mask-rcnn_r18-c4_fpn_crop112to176-s320-reinhard-a16to384-ema-2k_nuclei.py'
 

@@ -1,4 +1,4 @@
-"""As its base, nothing enlarged: crops of 320 px, smaller anchors, 1x to test. Not run yet."""
+"""As its base, nothing enlarged: crops of 320 px, smaller anchors, 1x to test."""
 
 _base_ = './mask-rcnn_r18-c4_fpn_crop112to176-s320-reinhard-a16to384-ema-2k_nuclei.py'
 
