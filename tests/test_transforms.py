@@ -239,8 +239,9 @@ def test_jitter_config_is_the_plain_one_with_a_step_more():
     added = [step for step in steps if step['type'] == 'StainJitter']
     assert added == [dict(type='StainJitter', sigma=0.25)]
     steps.remove(added[0])
-    for cfg in (plain, jittered):  # the name of the step in the file
-        cfg.pop('jitter', None)
+    for cfg in (plain, jittered):  # names in the file
+        for name in ('jitter', 'pipeline'):
+            cfg.pop(name, None)
     assert jittered == plain
 
 
