@@ -318,6 +318,20 @@ def test_head_lowers_doubles_where_told_to():
     assert found[1].masks == found[0].masks
 
 
+@pytest.mark.parametrize('rescale', [True, False])
+def test_head_moves_nuclei_to_where_the_truth_lies(rescale):
+    meta = dict(ori_shape=(HEIGHT, WIDTH), scale_factor=(2.0, 2.0))
+    _, head = heads(1, False)
+    probs, boxes = random_probs(0, 9), random_boxes(0, 9)
+    results = [InstanceData(bboxes=2 * boxes, labels=torch.zeros(9, dtype=torch.long))]
+    cfg = ConfigDict(mask_thr_binary=0.5, truth_offset=(-0.25, -3))
+    (found,) = head.predict_by_feat([probs[:, None]], results, [meta], cfg, rescale, True)
+    scale = 1 if rescale else 2
+    moved = scale * (boxes + torch.tensor([-0.25, -3.0, -0.25, -3.0]))
+    assert torch.equal(found.bboxes, moved)
+    assert found.masks == paste_rle(probs, moved, scale * HEIGHT, scale * WIDTH)
+
+
 def test_head_takes_activated_maps():
     meta = dict(ori_shape=(HEIGHT, WIDTH), scale_factor=(1.0, 1.0))
     results = [InstanceData(bboxes=random_boxes(0, 9), labels=torch.zeros(9, dtype=torch.long))]

@@ -250,6 +250,17 @@ def test_mmdets_own_mask_head_gives_the_same(finder, random_model, tmp_path, ima
     assert columns_equal(stock(small), finder(small))
 
 
+def test_nuclei_lie_where_the_image_has_them(finder, random_model, tmp_path, image):
+    config = tmp_path / 'offset_nuclei.py'
+    config.write_text(
+        f'_base_ = {str(random_model[0])!r}\n'
+        'model = dict(test_cfg=dict(rcnn=dict(truth_offset=(-9, 7))))\n'
+    )
+    moved = Segmenter(config, random_model[1], device='cpu', score_thr=0.0, tile=96, overlap=32)
+    small = image[:90, :90]
+    assert columns_equal(moved(small), finder(small))
+
+
 def test_nuclei_whose_score_was_lowered_below_the_threshold_are_left_out(
     random_model, tmp_path, image
 ):
