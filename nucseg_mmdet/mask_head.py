@@ -74,7 +74,7 @@ class RLEMaskHead(FCNMaskHead):
 
     Truth may lie beside the nuclei, each image alike; a model that was trained with turns and flips
     can't learn that. ``test_cfg.rcnn`` may have ``truth_offset=(x, y)``, px of the image file, by
-    which boxes and masks are moved to be scored against such truth.
+    which masks are moved to be scored against such truth.
 
     Raises:
         ValueError: ``mask_thr_binary`` is not above 0 (stock's grey masks, for
@@ -131,12 +131,12 @@ class RLEMaskHead(FCNMaskHead):
         offset = bboxes.new_tensor(rcnn_test_cfg.get('truth_offset', (0.0, 0.0)))
         if rescale:
             bboxes /= scale_factor.repeat(2)  # in place: the boxes of the result change too
-            bboxes += offset.repeat(2)
         else:
-            bboxes += (offset * scale_factor).repeat(2)
+            offset *= scale_factor
             width_scale, height_scale = scale_factor.tolist()
             height, width = round(height * height_scale), round(width * width_scale)
-        return paste_rle(probs, bboxes, height, width, rcnn_test_cfg.mask_thr_binary)
+        moved = bboxes + offset.repeat(2)  # the boxes of the result stay within the image
+        return paste_rle(probs, moved, height, width, rcnn_test_cfg.mask_thr_binary)
 
 
 def lower_doubles(results: InstanceData, iom_thr: float, factor: float) -> InstanceData:
