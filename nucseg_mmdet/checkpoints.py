@@ -23,7 +23,7 @@ from nucseg_mmdet.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 # The project's own small model, see models/README.md.
-DEFAULT_NAME = 'mask-rcnn_r18-c4_fpn_crop112to176-s320-reinhard-a16to384-ema-4k-2k_nuclei'
+DEFAULT_NAME = 'mask-rcnn_r18-c4_fpn_crop112to176-s320-reinhard-a16to384-ema-4k-2x2k_nuclei'
 DEFAULT_CONFIG = ROOT / f'configs/dense/{DEFAULT_NAME}.py'
 DEFAULT_CHECKPOINT = ROOT / f'models/{DEFAULT_NAME}.pth'
 

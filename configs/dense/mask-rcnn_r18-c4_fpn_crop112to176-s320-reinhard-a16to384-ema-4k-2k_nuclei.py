@@ -1,4 +1,4 @@
-"""The default model: 2,000 iterations more from a checkpoint of its base, at half its rate.
+"""A cycle of 2,000 iterations more, from a checkpoint of its base and at half its rate.
 
 python tools/train.py \
     configs/dense/mask-rcnn_r18-c4_fpn_crop112to176-s320-reinhard-a16to384-ema-4k-2k_nuclei.py \

@@ -1,4 +1,4 @@
-"""As its base without turns and flips. Not run yet."""
+"""As its base without turns and flips."""
 
 _base_ = './mask-rcnn_r18-c4_fpn_crop112to176-s320-reinhard-a16to384-ema-2k_nuclei.py'
 
