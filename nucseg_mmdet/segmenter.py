@@ -34,9 +34,9 @@ from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.precision import prepare_for_inference
 from nucseg_mmdet.slide_base import ArraySlide, RegionError, Slide
 from nucseg_mmdet.stain import UnfitImageError, tissue_share
+from nucseg_mmdet.stain_transforms import StainNormalize
 from nucseg_mmdet.tiles import Grid, Nuclei, Views
 from nucseg_mmdet.tracing import to_nuclei
-from nucseg_mmdet.transforms import StainNormalize
 
 MPP = 0.25  # microns per pixel that the models are trained at
 FIELD = 1_000  # px; side of the images that a config's fixed sizes are meant for

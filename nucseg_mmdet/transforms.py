@@ -1,21 +1,7 @@
-"""Transforms of H&E images: unpack mmdet's results, leave arithmetic on stains to ``stain``.
-
-They are steps of a pipeline after loading. A config whose model shall see normalised images has
-the same step in training and wherever the model runs::
-
-    normalize = dict(type='MacenkoNormalize')
-    train_dataloader = dict(dataset=dict(pipeline=[*_base_.load, normalize, ...]))
-    test_dataloader = dict(
-        dataset=dict(pipeline=[_base_.load[0], normalize, _base_.resize, _base_.pack])
-    )
-
-``tools/test.py`` and inference both take the test pipeline.
-"""
+"""Transforms of images and their truth: loading, turns, copies, offsets."""
 
 import functools
-import warnings
-from collections.abc import Callable, Sequence
-from typing import ClassVar
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -25,13 +11,8 @@ from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import PolygonMasks
 
-from nucseg_mmdet import stain
 from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.masks import mask_to_polygons
-
-
-def _warn(results: dict, problem: str) -> None:
-    warnings.warn(f'{results.get("img_path") or "image"}: left as it is, {problem}', stacklevel=3)
 
 
 @TRANSFORMS.register_module()
@@ -235,178 +216,39 @@ class Orient(BaseTransform):
 
 
 @TRANSFORMS.register_module()
-class StainJitter(BaseTransform):
-    """Make haematoxylin and eosin weaker or stronger at random.
+class MoveTruth(BaseTransform):
+    """Move truth that lies beside the nuclei onto them, before images are turned and flipped.
 
-    Each stain gets a factor of its own, in optical density; white glass stays white. An image
-    of one colour is left as it is, with a warning.
+    Turned and flipped with its image, such truth lies beside the nuclei on all sides, and outlines
+    learned from it are a mean of them. ``test_cfg.rcnn.truth_offset`` is the way back.
 
-    Required and modified key:
-        img: uint8, (H, W, 3), BGR.
+    Required and modified keys:
+        gt_bboxes: ``HorizontalBoxes``.
+        gt_masks: ``PolygonMasks``.
+
+    Required key:
+        img_shape: height and width, px; what is moved beyond the border is cut off.
 
     Args:
-        sigma: half-width of the uniform range of factors about 1, from 0 to below 1. 0 leaves
-            the image as it is. Strengths spread between the class images as with 0.4.
+        offset: x, y, px, the same for all images.
 
     Raises:
-        UserError: ``sigma`` is negative, or 1 or more.
+        UserError: ``offset`` is not a pair.
     """
 
-    def __init__(self, sigma: float = 0.25) -> None:
-        if not 0 <= sigma < 1:
-            raise UserError(f'sigma is {sigma}, expected 0 or more and less than 1')
-        self.sigma = sigma
+    def __init__(self, offset: Sequence[float]) -> None:
+        if len(offset) != 2:
+            raise UserError(f'offset is {offset}, expected x and y')
+        self.offset = tuple(offset)
 
     def transform(self, results: dict) -> dict:
-        img = results['img']
-        factors = np.random.uniform(1 - self.sigma, 1 + self.sigma, size=2)
-        if (img == img[0, 0]).all():
-            _warn(results, 'it has one colour only')
-            return results
-        jittered = stain.scale_stains(img[..., ::-1], *factors)
-        results['img'] = np.ascontiguousarray(jittered[..., ::-1])
+        shape = results['img_shape']
+        boxes = results['gt_bboxes'].clone()
+        boxes.translate_(self.offset)
+        boxes.clip_(shape)
+        results['gt_bboxes'] = boxes
+        results['gt_masks'] = results['gt_masks'].translate(shape, self.offset, 'diagonal')
         return results
 
     def __repr__(self) -> str:
-        return f'{type(self).__name__}(sigma={self.sigma})'
-
-
-class StainNormalize(BaseTransform):
-    """What the normalisations share: targets, of which each image gets one.
-
-    Required and modified key:
-        img: uint8, (H, W, 3), BGR.
-
-    Removed key:
-        measured: what ``measure`` gave for the slide that the image is a tile of; without it
-            the image is measured.
-    """
-
-    default: ClassVar[tuple]  # the target if none is given
-    measure: ClassVar[Callable[[np.ndarray], tuple]]  # make a target of an image, RGB
-    # Give it to an image, RGB, which is measured if the last argument is None.
-    normalize: ClassVar[Callable[[np.ndarray, tuple, tuple | None], np.ndarray]]
-
-    def __init__(self, target: str | Sequence[str] | None = None) -> None:
-        self.target = target
-        if target is None:
-            self.targets = [self.default]
-        else:
-            paths = [target] if isinstance(target, str) else target
-            self.targets = [self._read(path) for path in paths]
-        if not self.targets:
-            raise UserError('target is an empty list, expected paths of images')
-
-    def _read(self, path: str) -> tuple:
-        img = cv2.imread(path, cv2.IMREAD_COLOR)
-        if img is None:
-            raise UserError(f'{path}: no readable image, expected the target of a normalisation')
-        try:
-            return self.measure(img[..., ::-1])
-        except stain.UnfitImageError as error:
-            raise UserError(f'{path}: unfit as a target, {error}') from error
-
-    def draw_target(self) -> tuple:
-        return self.targets[np.random.randint(len(self.targets))]
-
-    def transform(self, results: dict) -> dict:
-        measured = results.pop('measured', None)
-        try:
-            normalized = self.normalize(results['img'][..., ::-1], self.draw_target(), measured)
-        except stain.UnfitImageError as error:
-            _warn(results, str(error))
-            return results
-        results['img'] = np.ascontiguousarray(normalized[..., ::-1])
-        return results
-
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}(target={self.target!r})'
-
-
-@TRANSFORMS.register_module()
-class MacenkoNormalize(StainNormalize):
-    """Give the haematoxylin and the eosin of an image the colours and amounts of a target.
-
-    Both stains are found in the image itself (Macenko et al., ISBI 2009). Glass stays as bright
-    as it is. An image with hardly any tissue, or with a single stain, is left as it is, with a
-    warning.
-
-    Required and modified key:
-        img: uint8, (H, W, 3), BGR.
-
-    Args:
-        target: an image file, or several, of which each image gets one at random. None takes
-            the medians of the class training images.
-
-    Raises:
-        UserError: a target cannot be read or has too little tissue, or the list is empty.
-    """
-
-    default = stain.TARGET_STAINS
-    measure = staticmethod(stain.measure_stains)
-    normalize = staticmethod(stain.normalize_stains)
-
-
-@TRANSFORMS.register_module()
-class ReinhardNormalize(StainNormalize):
-    """Give an image the mean and the spread of a target's colours, in l-alpha-beta.
-
-    The whole image counts, glass too, as in the paper (Reinhard et al., IEEE Comput. Graph.
-    Appl. 21, 2001): glass takes a tint where the image has much more or less of it than the
-    target. ``MacenkoNormalize`` does not do that. An image that is grey or has hardly any
-    tissue is left as it is, with a warning.
-
-    Required and modified key:
-        img: uint8, (H, W, 3), BGR.
-
-    Args:
-        target: an image file, or several, of which each image gets one at random. None takes
-            the medians of the class training images.
-
-    Raises:
-        UserError: a target cannot be read or is grey, or the list is empty.
-    """
-
-    default = stain.TARGET_COLOURS
-    measure = staticmethod(stain.measure_colours)
-    normalize = staticmethod(stain.normalize_colours)
-
-
-@TRANSFORMS.register_module()
-class ReinhardJitter(ReinhardNormalize):
-    """Give an image the colours of a made-up slide at random, for training (RandStainNA).
-
-    The target of the Reinhard normalisation is drawn anew each time: mean and spread, in l-alpha-
-    beta, of normal distributions like those of the class training images. So a model sees pale,
-    dark, flat and pink slides that are not among its own. An image that cannot be normalised is
-    left as it is, with a warning.
-
-    Required and modified key:
-        img: uint8, (H, W, 3), BGR; a crop is measured on its own.
-
-    Args:
-        strength: of the variation, as a multiple of that between the class images, 0 or more.
-
-    Raises:
-        UserError: ``strength`` is negative.
-
-    Source:
-        Shen et al., RandStainNA, MICCAI 2022. There the six values are drawn one by one; here
-        the three means are drawn together, as are the three spreads.
-    """
-
-    def __init__(self, strength: float = 1.0) -> None:
-        if not strength >= 0:  # nor nan
-            raise UserError(f'strength is {strength}, expected 0 or more')
-        super().__init__()
-        self.strength = strength
-
-    def draw_target(self) -> stain.Colours:
-        mean, log_ratio = (
-            self.strength * np.random.multivariate_normal(np.zeros(3), covariance)
-            for covariance in (stain.COVARIANCE_OF_MEAN, stain.COVARIANCE_OF_LOG_STD)
-        )
-        return stain.Colours(self.default.mean + mean, self.default.std * np.exp(log_ratio))
-
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}(strength={self.strength})'
+        return f'{type(self).__name__}(offset={self.offset})'

@@ -4,6 +4,7 @@ import os
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmdet.registry import MODELS
@@ -26,6 +27,15 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if 'class_data' in item.fixturenames:
                 item.add_marker(skip)
+
+
+@pytest.fixture
+def seeded():
+    """NumPy's global generator: set for the test, given back as it was."""
+    state = np.random.get_state()
+    np.random.seed(0)
+    yield
+    np.random.set_state(state)
 
 
 @pytest.fixture(scope='session')

@@ -11,6 +11,7 @@ custom_imports = dict(
         'nucseg_mmdet.metrics',
         'nucseg_mmdet.precision',
         'nucseg_mmdet.roi_align',
+        'nucseg_mmdet.stain_transforms',
         'nucseg_mmdet.transforms',
         'nucseg_mmdet.tta',
     ],

@@ -1,0 +1,232 @@
+"""The steps that change stains: what they draw, what they read, what they leave alone."""
+
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from mmcv.transforms import Compose
+from mmdet.registry import TRANSFORMS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from nucseg_mmdet import stain, stain_transforms
+from nucseg_mmdet.errors import UserError
+from nucseg_mmdet.synthetic import synthesize
+
+DENSE = Path(__file__).parents[1] / 'configs/dense'
+NAMES = ['StainJitter', 'MacenkoNormalize', 'ReinhardNormalize', 'ReinhardJitter']
+NORMALIZE = {'MacenkoNormalize': 'normalize_stains', 'ReinhardNormalize': 'normalize_colours'}
+MEASURE = {'MacenkoNormalize': 'measure_stains', 'ReinhardNormalize': 'measure_colours'}
+pytestmark = pytest.mark.usefixtures('seeded')
+by_name = pytest.mark.parametrize('name', NAMES)
+normalizations = pytest.mark.parametrize('name', NORMALIZE)
+
+
+@pytest.fixture(scope='module')
+def img():
+    """BGR, as mmdet loads it."""
+    return np.ascontiguousarray(synthesize(4, 80, 112)[0][..., ::-1])
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Two images to be targets, and their pixels in RGB."""
+    images = [synthesize(seed, 64, 64)[0] for seed in (5, 6)]
+    paths = [str(tmp_path / f'{index}.png') for index in range(2)]
+    for path, target in zip(paths, images, strict=True):
+        cv2.imwrite(path, target[..., ::-1])
+    return paths, images
+
+
+def build(name, **kwargs):
+    return TRANSFORMS.build(dict(type=name, **kwargs))
+
+
+def test_jitter_draws_one_factor_for_each_stain(img):
+    np.random.seed(7)
+    haematoxylin, eosin = np.random.uniform(0.7, 1.3, size=2)
+    amounts = -np.log((img[..., ::-1] + 1.0) / 256) @ np.linalg.inv(stain.STAIN_OD)
+    light = 256 * np.exp(-(amounts * [haematoxylin, eosin, eosin]) @ stain.STAIN_OD) - 1
+    expected = np.clip(np.rint(light), 0, 255)[..., ::-1]
+    np.random.seed(7)
+    jittered = build('StainJitter', sigma=0.3)(dict(img=img))['img']
+    assert np.abs(jittered - expected).max() <= 1
+    assert np.abs(jittered - img.astype(int)).max() > 5
+
+
+def test_jitter_of_an_image_differs_from_time_to_time(img):
+    jitter = build('StainJitter')
+    first, second = (jitter(dict(img=img))['img'] for _ in range(2))
+    assert (first != second).any()
+    np.random.seed(0)
+    np.testing.assert_array_equal(jitter(dict(img=img))['img'], first)
+
+
+def test_jitter_of_0_changes_nothing(img):
+    np.testing.assert_array_equal(build('StainJitter', sigma=0)(dict(img=img))['img'], img)
+
+
+@pytest.mark.parametrize('sigma', [-0.1, 1.0, float('nan')])
+def test_wrong_sigma_is_refused(sigma):
+    with pytest.raises(UserError, match=f'sigma is {sigma}, expected'):
+        stain_transforms.StainJitter(sigma=sigma)
+
+
+@normalizations
+def test_default_target_is_that_of_the_arithmetic(name, img):
+    expected = getattr(stain, NORMALIZE[name])(img[..., ::-1])[..., ::-1]
+    np.testing.assert_array_equal(build(name)(dict(img=img))['img'], expected)
+
+
+@normalizations
+def test_target_is_a_file(name, img, files):
+    (path, _), (target, _) = files
+    arithmetic = getattr(stain, NORMALIZE[name])
+    expected = arithmetic(img[..., ::-1], getattr(stain, MEASURE[name])(target))
+    normalized = build(name, target=path)(dict(img=img))['img']
+    np.testing.assert_array_equal(normalized, expected[..., ::-1])
+
+
+@normalizations
+def test_each_image_gets_one_of_the_targets(name, img, files):
+    paths, _ = files
+    alone = [build(name, target=path)(dict(img=img))['img'] for path in paths]
+    assert (alone[0] != alone[1]).any()
+    normalize = build(name, target=paths)
+    drawn = [normalize(dict(img=img))['img'] for _ in range(20)]
+    matches = [[(one == other).all() for other in alone] for one in drawn]
+    assert all(sum(match) == 1 for match in matches)
+    assert 0 < sum(match[0] for match in matches) < 20
+
+
+@normalizations
+def test_wrong_targets_are_refused(name, tmp_path):
+    missing, text, blank = (str(tmp_path / file) for file in ('none.png', 'a.png', 'b.png'))
+    Path(text).write_text('no image')
+    cv2.imwrite(blank, np.full((32, 32, 3), 255, dtype=np.uint8))
+    cls = getattr(stain_transforms, name)
+    for path, problem in ((missing, 'no readable'), (text, 'no readable'), (blank, 'unfit')):
+        with pytest.raises(UserError, match=problem) as error:
+            cls(target=[path])
+        assert path in str(error.value)
+        assert '\n' not in str(error.value)
+    with pytest.raises(UserError, match='empty list'):
+        cls(target=[])
+
+
+@normalizations
+def test_a_tile_is_normalized_as_its_slide(name, img):
+    measured = getattr(stain, MEASURE[name])(img[..., ::-1])
+    whole = build(name)(dict(img=img))['img']
+    tile = build(name)(dict(img=img[20:60, 30:80], measured=measured))
+    np.testing.assert_allclose(tile['img'], whole[20:60, 30:80], atol=1)
+    assert tile.keys() == {'img'}
+    alone = build(name)(dict(img=img[20:60, 30:80]))['img']
+    assert np.abs(alone.astype(int) - tile['img']).max() > 2
+
+
+@pytest.mark.parametrize('strength', [0.5, 2.0])
+def test_targets_spread_as_the_slides_do(strength):
+    jitter = stain_transforms.ReinhardJitter(strength)
+    drawn = [jitter.draw_target() for _ in range(4000)]
+    means = np.array([target.mean for target in drawn]) - stain.TARGET_COLOURS.mean
+    ratios = np.log([target.std for target in drawn] / stain.TARGET_COLOURS.std)
+    for values, covariance in (
+        (means, stain.COVARIANCE_OF_MEAN),
+        (ratios, stain.COVARIANCE_OF_LOG_STD),
+    ):
+        spread = strength * np.sqrt(np.diag(covariance))
+        np.testing.assert_allclose(values.mean(0) / spread, 0, atol=0.08)
+        expected = strength**2 * covariance / np.outer(spread, spread)
+        np.testing.assert_allclose(np.cov(values.T) / np.outer(spread, spread), expected, atol=0.1)
+
+
+def test_the_image_takes_the_colours_drawn(img):
+    jitter = build('ReinhardJitter')
+    np.random.seed(0)
+    target = jitter.draw_target()
+    np.random.seed(0)
+    expected = stain.normalize_colours(img[..., ::-1], target)[..., ::-1]
+    np.testing.assert_array_equal(jitter(dict(img=img))['img'], expected)
+    assert (jitter(dict(img=img))['img'] != expected).any()
+
+
+def test_jitter_of_strength_0_is_the_normalization(img):
+    expected = build('ReinhardNormalize')(dict(img=img))['img']
+    np.testing.assert_array_equal(
+        build('ReinhardJitter', strength=0)(dict(img=img))['img'], expected
+    )
+
+
+@pytest.mark.parametrize('strength', [-0.1, float('nan')])
+def test_wrong_strength_is_refused(strength):
+    with pytest.raises(UserError, match=f'strength is {strength}, expected'):
+        stain_transforms.ReinhardJitter(strength)
+
+
+@by_name
+@pytest.mark.parametrize('colour', [(255, 255, 255), (0, 0, 0), (140, 90, 180)])
+def test_one_colour_is_left_with_a_warning(name, colour):
+    img = np.full((30, 40, 3), colour, dtype=np.uint8)
+    with pytest.warns(UserWarning, match=r'^a/b\.png: left as it is') as record:
+        results = build(name)(dict(img=img.copy(), img_path='a/b.png'))
+    assert len(record) == 1
+    np.testing.assert_array_equal(results['img'], img)
+
+
+@by_name
+def test_only_the_image_changes_and_no_warning(name, img):
+    before = img.copy()
+    results = dict(img=img, img_path='a.png', img_shape=(80, 112), gt_bboxes='kept')
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        done = build(name)(dict(results))
+    assert {key: done[key] for key in results if key != 'img'} == {
+        key: results[key] for key in results if key != 'img'
+    }
+    assert set(done) == set(results)
+    assert (done['img'].shape, done['img'].dtype) == (img.shape, np.uint8)
+    assert done['img'].flags.c_contiguous
+    np.testing.assert_array_equal(img, before)  # another pipeline may hold the same array
+
+
+def test_texts_name_the_settings():
+    assert repr(build('StainJitter', sigma=0.1)) == 'StainJitter(sigma=0.1)'
+    assert repr(build('MacenkoNormalize')) == 'MacenkoNormalize(target=None)'
+
+
+@normalizations
+def test_step_of_a_test_pipeline(name, img, tmp_path):
+    init_default_scope('mmdet')
+    path = str(tmp_path / 'a.png')
+    cv2.imwrite(path, img)
+    pipeline = [
+        dict(type='LoadImageFromFile'),
+        dict(type=name),
+        dict(type='Resize', scale_factor=2.0),
+        dict(type='PackDetInputs', meta_keys=('img_path', 'scale_factor')),
+    ]
+    inputs = Compose(pipeline)(dict(img_path=path))['inputs']
+    expected = build('Resize', scale_factor=2.0)(build(name)(dict(img=img)))['img']
+    np.testing.assert_array_equal(inputs.permute(1, 2, 0).numpy(), expected)
+
+
+def test_jitter_config_is_the_plain_one_with_a_step_more():
+    names = ('', '-jitter')
+    plain, jittered = (
+        Config.fromfile(
+            DENSE / f'mask-rcnn_r18_fpn_crop160-x2-a16to256{name}-1500_nuclei.py',
+            import_custom_modules=False,
+        ).to_dict()
+        for name in names
+    )
+    steps = jittered['train_dataloader']['dataset']['pipeline']
+    added = [step for step in steps if step['type'] == 'StainJitter']
+    assert added == [dict(type='StainJitter', sigma=0.25)]
+    steps.remove(added[0])
+    for cfg in (plain, jittered):  # names in the file
+        for name in ('jitter', 'pipeline'):
+            cfg.pop(name, None)
+    assert jittered == plain
