@@ -23,6 +23,7 @@ from nucseg_mmdet.scores import (
     ap_ceiling,
     count_overlaps,
     find_fates,
+    find_offset,
     find_overlaps,
     scores,
     summarise,
@@ -160,7 +161,8 @@ def make_report(
         ``scores``: those of ``coco_scores`` and the means of ``scores.summarise``;
         ``pooled`` and ``images_in_mean``: the other parts of ``scores.summarise``;
         ``per_image``: for each image ``image_id``, ``file_name``, ``nuclei``,
-        ``results``, ``results_kept``, ``fates`` (see ``count_fates``) and all scores.
+        ``results``, ``results_kept``, ``fates`` (see ``count_fates``), ``offset`` (see
+        ``scores.find_offset``) and all scores.
     """
     overlaps = overlap_images(images, detections, score_thr)
     counts = [count_overlaps(pairs) for pairs in overlaps]
@@ -176,6 +178,7 @@ def make_report(
                 results=values.size,
                 results_kept=int((values >= score_thr).sum()),
                 fates=count_fates(pairs),
+                offset=list(find_offset(pairs)),
                 **coco_scores([image], detections),
                 **scores(count),
             )

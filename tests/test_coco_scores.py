@@ -237,6 +237,7 @@ def test_report():
         large=dict.fromkeys(one_each, 0),
     )
     assert (first['AJI'], first['recall']) == (1 / 2, 1 / 2)
+    assert first['offset'] == [0, 0]
     assert (second['nuclei'], second['results']) == (0, 0)
     assert all(math.isnan(second[key]) for key in ('AP', 'AP50@100_ceiling', 'AJI', 'PQ'))
 
@@ -260,8 +261,9 @@ def test_tool_prints_aligned_tables(files, capsys):
     halves, thirds = '0.5000', '0.6667'
     expected = [halves, halves, thirds, '1.0000', thirds, thirds, thirds, '1.0000', halves, thirds]
     assert cells['mean of images'][3:] == cells['pooled'][1:] == expected
-    assert cells['image2'][1:] == ['0', *['-'] * 5]
-    assert cells['image1'][1:] == ['2', '50.0', '0.0', '0.0', '0.0', '50.0']
+    assert cells['image2'][1:] == ['0', *['-'] * 7]
+    found_and_missed = ['2', '50.0', '0.0', '0.0', '0.0', '50.0', '+0.00', '+0.00']
+    assert cells['image1'][1:] == cells['all nuclei'][2:] == found_and_missed
     assert cells['medium nuclei'][2:] == ['0', *['-'] * 5]
     for title in ('COCO, masks', 'label maps', '%'):
         start = next(i for i, line in enumerate(lines) if line.startswith(title))

@@ -9,12 +9,14 @@ import sys
 import cellseg_metrics
 import numpy as np
 import pytest
+from skimage.measure import regionprops
 
 from nucseg_mmdet.scores import (
     FATES,
     ap_ceiling,
     count_image,
     find_fates,
+    find_offset,
     find_overlaps,
     pool,
     scores,
@@ -307,6 +309,31 @@ def test_fates_found_are_the_matches():
         truth, pred = random_maps(seed)
         found = find_fates(find_overlaps(truth, pred)) == FATES.index('found')
         assert found.sum() == count_image(truth, pred).matched
+
+
+def test_offset_is_the_mean_over_found_nuclei():
+    truth, pred = np.zeros((2, 40, 40), int)
+    truth[5:15, 5:15], pred[6:16, 3:13] = 1, 7  # 2 px to the left, 1 below
+    truth[20:30, 20:30], pred[20:30, 21:31] = 2, 5  # 1 px to the right
+    truth[0:4, 30:34], pred[2:6, 32:36] = 3, 9  # not found
+    assert find_offset(find_overlaps(truth, pred)) == (-0.5, 0.5)
+
+
+def test_offset_without_a_found_nucleus_is_undefined():
+    assert np.isnan(find_offset(find_overlaps(row('11..'), row('..11')))).all()
+    assert np.isnan(find_offset(find_overlaps(row('....'), row('....')))).all()
+
+
+def test_centroids_are_those_of_regionprops():
+    for seed in range(5):
+        truth, pred = random_maps(seed)
+        overlaps = find_overlaps(truth, pred)
+        for labels, found in (
+            (truth, overlaps.truth_centroid),
+            (pred, overlaps.pred_centroid),
+        ):
+            expected = [region.centroid[::-1] for region in regionprops(labels)]
+            np.testing.assert_allclose(found, expected)
 
 
 def test_mean_and_pooled():

@@ -59,8 +59,9 @@ def format_report(report: dict[str, Any]) -> str:
             '',
             *_table('label maps', labels, LABEL_KEYS),
             '',
-            *_fate_table(names, [row['fates'] for row in rows]),
+            *_fate_table(names, [row['fates'] for row in rows], [row['offset'] for row in rows]),
             'merged: with another nucleus; cut: found, at an IoU below 0.5; else missed',
+            'right, below: px by which found nuclei lie there of their truth, by the centroids',
         ]
     )
 
@@ -78,18 +79,35 @@ def _table(
     return lines
 
 
-def _fate_table(names: Sequence[str], fates: Sequence[dict[str, dict[str, int]]]) -> list[str]:
+def _fate_table(
+    names: Sequence[str],
+    fates: Sequence[dict[str, dict[str, int]]],
+    offsets: Sequence[tuple[float, float]],
+) -> list[str]:
     """Lay out how many nuclei in a hundred were found or lost, by image and by size."""
-    rows = [(name, counts['all']) for name, counts in zip(names, fates, strict=True)]
+    rows = [
+        (name, counts['all'], offset)
+        for name, counts, offset in zip(names, fates, offsets, strict=True)
+    ]
+    found = [
+        (counts['all']['found'], offset) for counts, offset in zip(fates, offsets, strict=True)
+    ]
+    pooled = [
+        sum(number * offset[axis] for number, offset in found if number)
+        / (sum(number for number, _ in found) or math.nan)
+        for axis in (0, 1)
+    ]
     for band in ('all', *BANDS):
         total = {fate: sum(counts[band][fate] for counts in fates) for fate in FATES}
-        rows.append(('all nuclei' if band == 'all' else f'{band} nuclei', total))
-    first = max(len(name) for name, _ in rows)
-    lines = ['  '.join(['%'.ljust(first), 'nuclei', *(fate.rjust(6) for fate in FATES)])]
-    for name, counts in rows:
+        rows.append((f'{band} nuclei', total, pooled if band == 'all' else ()))
+    first = max(len(name) for name, _, _ in rows)
+    heads = [*(fate.rjust(6) for fate in FATES), ' right', ' below']
+    lines = ['  '.join(['%'.ljust(first), 'nuclei', *heads])]
+    for name, counts, offset in rows:
         nuclei = sum(counts.values())
         cells = [f'{100 * counts[fate] / nuclei:6.1f}' if nuclei else '     -' for fate in FATES]
-        lines.append('  '.join([name.ljust(first), f'{nuclei:6}', *cells]))
+        shifts = ['     -' if math.isnan(axis) else f'{axis:+6.2f}' for axis in offset]
+        lines.append('  '.join([name.ljust(first), f'{nuclei:6}', *cells, *shifts]))
     return lines
 
 
