@@ -180,7 +180,8 @@ class Segmenter:
             mpp: its microns per pixel.
 
         Returns:
-            Nuclei in px of the image.
+            Nuclei in px of the image, where ``points`` are float64: outlines follow the edges of
+            pixels of 0.25 microns.
 
         Raises:
             UserError: the image or the microns per pixel are something else.
@@ -197,7 +198,7 @@ class Segmenter:
         )
         nuclei = tiles.concatenate([part.nuclei for part in tiles.join(rows, grid.seams_y, axis=1)])
         return nuclei._replace(
-            points=np.rint(nuclei.points * frame.scale).astype(np.int32),
+            points=nuclei.points * frame.scale,
             centroids=nuclei.centroids * frame.scale,
         )
 

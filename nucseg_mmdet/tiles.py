@@ -93,9 +93,9 @@ class Nuclei(NamedTuple):
         )
 
     def boxes(self) -> np.ndarray:
-        """The tight boxes: int32, (N, 4), xyxy, px."""
+        """The tight boxes, xyxy, px: (N, 4), of the dtype of ``points``."""
         if not self.num:
-            return np.zeros((0, 4), np.int32)
+            return np.zeros((0, 4), self.points.dtype)
         first = np.cumsum(self.sizes, dtype=np.int64) - self.sizes
         sides = [side.reduceat(self.points, first) for side in (np.minimum, np.maximum)]
         return np.hstack(sides)

@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import shapely
 import torch
 from mmcv.transforms import Compose
 from mmengine.config import Config
@@ -15,6 +16,7 @@ from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.segmenter import Job, Segmenter, make_frame, tile_pipeline
 from nucseg_mmdet.slide_base import ArraySlide, RegionError
 from nucseg_mmdet.synthetic import synthesize
+from nucseg_mmdet.tiles import MEASUREMENTS
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 
@@ -52,6 +54,8 @@ def test_other_pixel_size(finder, image):
     assert (low >= 0).all()
     assert (high <= (80, 60)).all()
     assert (np.abs(found.centroids - (low + high) / 2) < 20).all()
+    areas = shapely.area(found.polygons()) * 0.5**2
+    np.testing.assert_allclose(areas, found.measurements[:, MEASUREMENTS.index('area_um2')], 1e-5)
 
 
 def test_an_image_smaller_than_a_tile(finder):
