@@ -184,9 +184,10 @@ def _cell(key: str, value: Any) -> str:
         return f'{value / 2**30:.1f} GiB'
     if isinstance(value, float):
         return f'{value:.4f}'
-    # Every name here starts and ends alike.
-    text = str(value).removeprefix('mask-rcnn_').removesuffix('_nuclei') if key == 'run' else value
-    return str(text).replace('|', '\\|')
+    text = str(value)
+    if key in ('run', 'weights'):  # what every name here has in common
+        text = text.removeprefix('mask-rcnn_').replace('_nuclei', '')
+    return text.replace('|', '\\|')
 
 
 def to_csv(rows: Sequence[Row]) -> str:
