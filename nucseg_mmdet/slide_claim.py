@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nucseg_mmdet import export
 from nucseg_mmdet.errors import UserError
-from nucseg_mmdet.slide_plan import Plan, Settings
+from nucseg_mmdet.slide_plan import TISSUE, Plan, Settings
 
 PATIENCE = 300  # s without a sign of life after which another process counts as ended
 NOTE = 'run.json'  # in the folder of a slide's rows: what they depend on
@@ -68,10 +68,16 @@ def _refuse(plan: Plan, path: Path, found: dict) -> None:
 
 def _refuse_foreign(plan: Plan, settings: Settings, summary: dict) -> None:
     """Refuse to replace what is not of the run that left this summary, if one did."""
-    own = [summary_path(plan, settings).name, *summary['files']] if 'identity' in summary else []
+    if 'identity' in summary:
+        own = [summary_path(plan, settings).name, picture_path(plan, settings).name]
+        own += summary['files']
+    else:
+        own = []
     options = export.Options(settings.compress)
     names = [export.FORMATS[name].file_name(plan.target, options) for name in settings.formats]
     paths = [*(settings.out / name for name in names), summary_path(plan, settings)]
+    if plan.picture is not None:
+        paths.append(picture_path(plan, settings))
     if not (plan.folder / NOTE).exists():
         paths.append(plan.folder)
     for path in paths:
@@ -93,6 +99,10 @@ def _make_folder(plan: Plan) -> None:
 
 def summary_path(plan: Plan, settings: Settings) -> Path:
     return settings.out / f'{plan.target.name}.summary.json'
+
+
+def picture_path(plan: Plan, settings: Settings) -> Path:
+    return settings.out / f'{plan.target.name}{TISSUE}'
 
 
 def output_settings(settings: Settings) -> dict:

@@ -70,6 +70,7 @@ class Plan(NamedTuple):
         mpp_source: where the microns per pixel come from.
         notes: lines for the user.
         identity: what the rows of tiles depend on.
+        picture: uint8, (h, w, 3), RGB; what counts as tissue, until it is written.
     """
 
     path: Path
@@ -82,6 +83,7 @@ class Plan(NamedTuple):
     mpp_source: str
     notes: list[str]
     identity: dict
+    picture: np.ndarray | None = None
 
     def shard(self, row: int) -> Path:
         """The file of a row of tiles."""
@@ -161,7 +163,7 @@ def plan_slide(
         name: of its results.
         settings: for all slides.
         segmenter: that will look at it.
-        draw: write a picture of the tissue, if there is glass to leave out.
+        draw: a picture of the tissue, if there is glass to leave out.
 
     Raises:
         UserError: it cannot be opened, or the region is not on it.
@@ -182,6 +184,7 @@ def plan_slide(
         )
         wanted = np.ones((len(grid.tops), len(grid.lefts)), bool)
         tissue_mm2 = region[2] * region[3] * (target.slide_mpp / 1000) ** 2
+        picture = None
         try:
             mask = tissue_mask(slide)
         except RegionError as error:
@@ -193,11 +196,9 @@ def plan_slide(
                 wanted = mask.holds(rectangles).reshape(wanted.shape)
                 if draw and not wanted.all():
                     try:
-                        drawn = draw_mask(slide, mask, rectangles)
+                        picture = draw_mask(slide, mask, rectangles)
                     except RegionError as error:
                         notes.append(f'{error}; no picture of the tissue')
-                    else:
-                        write_png(settings.out / f'{name}{TISSUE}', drawn)
         stat = path.stat()
         identity = dict(
             slide=dict(
@@ -210,7 +211,19 @@ def plan_slide(
         )
         folder = settings.out / f'{name}.partial'
         source = slide.mpp_source if slide.mpp else f'{slide.mpp_source}, {MPP} {ASSUMED}'
-        return Plan(path, folder, frame, grid, wanted, tissue_mm2, target, source, notes, identity)
+        return Plan(
+            path,
+            folder,
+            frame,
+            grid,
+            wanted,
+            tissue_mm2,
+            target,
+            source,
+            notes,
+            identity,
+            picture,
+        )
 
 
 def _clip(

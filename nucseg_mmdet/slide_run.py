@@ -28,10 +28,11 @@ from nucseg_mmdet.slide_claim import (
     POLL,
     claim,
     output_settings,
+    picture_path,
     summary_path,
     write_json,
 )
-from nucseg_mmdet.slide_plan import Plan, Settings, tile_rectangles
+from nucseg_mmdet.slide_plan import Plan, Settings, tile_rectangles, write_png
 from nucseg_mmdet.slides import open_slide
 from nucseg_mmdet.tiles import EMPTY, Views
 
@@ -80,6 +81,9 @@ class SlideRun:
             if summary := claim(plan, settings, share.rank):
                 self._add(plan, summary)
                 continue
+            if plan.picture is not None:
+                write_png(picture_path(plan, settings), plan.picture)
+                plan = plan._replace(picture=None)
             rows = [row for row in np.flatnonzero(mine).tolist() if not plan.shard(row).is_file()]
             self._todo.append((plan, rows))
 

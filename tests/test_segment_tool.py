@@ -113,9 +113,7 @@ class TestResults:
         assert (finished / 'tall.tissue.png').is_file()
 
     def test_again_does_nothing(self, finished, random_model, images, capsys):
-        before = {
-            path: path.stat().st_mtime_ns for path in finished.iterdir() if path.suffix != '.png'
-        }
+        before = {path: path.stat().st_mtime_ns for path in finished.iterdir()}
         assert segment.main(arguments(random_model, finished, images)) == 0
         assert '2 of 2 finished before' in capsys.readouterr().out
         assert all(path.stat().st_mtime_ns == changed for path, changed in before.items())
@@ -156,6 +154,23 @@ class TestResults:
         assert len(list(tmp_path.iterdir())) == 1
         assert segment.main([*options, '--overwrite']) == 0
         assert summary(tmp_path, 'small')['nuclei'] > 20
+
+    def test_pictures_of_others_are_kept(self, random_model, images, tmp_path, capsys):
+        path = tmp_path / 'tall.tissue.png'
+        path.write_text('by hand')
+        options = arguments(random_model, tmp_path, images / 'tall.png')
+        assert segment.main(options) == 2
+        assert 'tall.tissue.png: is there, but of no earlier run' in capsys.readouterr().err
+        assert path.read_text() == 'by hand'
+        assert len(list(tmp_path.iterdir())) == 1
+
+    def test_a_refused_run_leaves_the_picture(self, finished, random_model, images, capsys):
+        path = finished / 'tall.tissue.png'
+        before = path.read_bytes()
+        options = arguments(random_model, finished, images / 'tall.png')
+        assert segment.main([*options, '--roi', '20,300,100,500']) == 2
+        assert 'made with other settings (region)' in capsys.readouterr().err
+        assert path.read_bytes() == before
 
     def test_another_format_replaces_no_file_of_others(
         self, random_model, images, tmp_path, capsys
