@@ -10,11 +10,13 @@ import torch
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import PolygonMasks
+from mmengine.config import Config
 
 from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.masks import mask_to_polygons
 from nucseg_mmdet.synthetic import synthesize
 
+DENSE = Path(__file__).parents[1] / 'configs/dense'
 pytestmark = pytest.mark.usefixtures('seeded')
 
 
@@ -203,3 +205,15 @@ def test_truth_moves_by_parts_of_a_pixel(crop):
 def test_an_offset_that_is_no_pair_is_refused():
     with pytest.raises(UserError, match='offset is'):
         build('MoveTruth', offset=(1, 2, 3))
+
+
+def test_truth_moved_for_training_is_moved_back_for_scores():
+    (path,) = DENSE.glob('*-moved-*')
+    cfg = Config.fromfile(path, import_custom_modules=False)
+    load, annotate, move = cfg.train_dataloader.dataset.pipeline[:3]
+    assert [load.type, annotate.type, move.type] == [
+        'LoadImageOnce',
+        'LoadAnnotations',
+        'MoveTruth',
+    ]
+    assert move.offset == tuple(-axis for axis in cfg.model.test_cfg.rcnn.truth_offset)
