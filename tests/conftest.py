@@ -4,6 +4,7 @@ import os
 import tarfile
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -36,6 +37,22 @@ def seeded():
     np.random.seed(0)
     yield
     np.random.set_state(state)
+
+
+@pytest.fixture(scope='session')
+def img():
+    """BGR, as mmdet loads it."""
+    return np.ascontiguousarray(synthetic.synthesize(4, 80, 112)[0][..., ::-1])
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Two images on disk, and their pixels in RGB."""
+    images = [synthetic.synthesize(seed, 64, 64)[0] for seed in (5, 6)]
+    paths = [str(tmp_path / f'{index}.png') for index in range(2)]
+    for path, target in zip(paths, images, strict=True):
+        cv2.imwrite(path, target[..., ::-1])
+    return paths, images
 
 
 @pytest.fixture(scope='session')

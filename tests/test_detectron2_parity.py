@@ -208,14 +208,14 @@ def test_mask_probabilities(source, case):
 
 
 def test_masks(source, case):
-    """The same pixels, but for those whose probability is the threshold up to rounding.
+    """The same pixels, but for a few whose probability is the threshold up to rounding.
 
-    How many these are depends on the CPU and the number of threads, so only their distance from
-    the threshold is checked.
+    How many these are depends on the CPU and the number of threads.
     """
     expected, found = reference(source, case), outputs(case)
     rows = expected['rle_rows']
     index = nearest(expected['boxes'][rows], found['boxes'])
+    differing = 0
     for row, ours in enumerate(index):
         counts = expected['rle'][row]
         counts = counts.encode() if isinstance(counts, str) else bytes(counts)
@@ -228,4 +228,6 @@ def test_masks(source, case):
             probs = torch.from_numpy(found['mask_probs'][ours, None, None])
             box = torch.from_numpy(found['boxes'][ours, None])
             pasted = _do_paste_mask(probs, box, HEIGHT, WIDTH, skip_empty=False)[0][0]
-            np.testing.assert_allclose(pasted.numpy()[differ], 0.5, rtol=0, atol=1e-6)
+            np.testing.assert_allclose(pasted.numpy()[differ], 0.5, rtol=0, atol=3e-7)
+            differing += np.count_nonzero(differ)
+    assert differing <= max(5, len(index) / 20)

@@ -13,7 +13,6 @@ from mmengine.registry import init_default_scope
 
 from nucseg_mmdet import stain, stain_transforms
 from nucseg_mmdet.errors import UserError
-from nucseg_mmdet.synthetic import synthesize
 
 DENSE = Path(__file__).parents[1] / 'configs/dense'
 NAMES = ['StainJitter', 'MacenkoNormalize', 'ReinhardNormalize', 'ReinhardJitter']
@@ -22,22 +21,6 @@ MEASURE = {'MacenkoNormalize': 'measure_stains', 'ReinhardNormalize': 'measure_c
 pytestmark = pytest.mark.usefixtures('seeded')
 by_name = pytest.mark.parametrize('name', NAMES)
 normalizations = pytest.mark.parametrize('name', NORMALIZE)
-
-
-@pytest.fixture(scope='module')
-def img():
-    """BGR, as mmdet loads it."""
-    return np.ascontiguousarray(synthesize(4, 80, 112)[0][..., ::-1])
-
-
-@pytest.fixture
-def files(tmp_path):
-    """Two images to be targets, and their pixels in RGB."""
-    images = [synthesize(seed, 64, 64)[0] for seed in (5, 6)]
-    paths = [str(tmp_path / f'{index}.png') for index in range(2)]
-    for path, target in zip(paths, images, strict=True):
-        cv2.imwrite(path, target[..., ::-1])
-    return paths, images
 
 
 def build(name, **kwargs):

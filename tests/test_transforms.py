@@ -14,26 +14,9 @@ from mmengine.config import Config
 
 from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.masks import mask_to_polygons
-from nucseg_mmdet.synthetic import synthesize
 
 DENSE = Path(__file__).parents[1] / 'configs/dense'
 pytestmark = pytest.mark.usefixtures('seeded')
-
-
-@pytest.fixture(scope='module')
-def img():
-    """BGR, as mmdet loads it."""
-    return np.ascontiguousarray(synthesize(4, 80, 112)[0][..., ::-1])
-
-
-@pytest.fixture
-def files(tmp_path):
-    """Two images, and their pixels in RGB."""
-    images = [synthesize(seed, 64, 64)[0] for seed in (5, 6)]
-    paths = [str(tmp_path / f'{index}.png') for index in range(2)]
-    for path, target in zip(paths, images, strict=True):
-        cv2.imwrite(path, target[..., ::-1])
-    return paths, images
 
 
 def build(name, **kwargs):
