@@ -270,6 +270,23 @@ def test_tool_prints_aligned_tables(files, capsys):
         assert len({len(line) for line in lines[start : start + 4]}) == 1
 
 
+def test_tool_tells_offsets_weighted_by_found_nuclei(tmp_path, capsys):
+    truth = make_truth([(0, 0, 20, 20), (40, 0, 20, 20)], [(0, 0, 20, 20)])
+    results = [
+        result(1, 0.9, 1, 0, 20, 20),
+        result(1, 0.9, 41, 0, 20, 20),
+        result(2, 0.9, 0, 3, 20, 20),
+    ]
+    for name, content in (('truth', truth), ('results', results)):
+        (tmp_path / name).write_text(json.dumps(content))
+    assert main([str(tmp_path / 'truth'), str(tmp_path / 'results')]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    cells = {line.split('  ')[0].strip(): line.split()[-2:] for line in lines}
+    assert cells['image1'] == ['+1.00', '+0.00']
+    assert cells['image2'] == ['+0.00', '+3.00']
+    assert cells['all nuclei'] == ['+0.67', '+1.00']
+
+
 def test_tool_writes_json(files, tmp_path):
     out = tmp_path / 'scores.json'
     assert main([*files, '--json', str(out), '--score-thr', '0.2']) == 0
