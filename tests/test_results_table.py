@@ -116,7 +116,8 @@ def test_other_runs_come_last(tmp_path):
         scores={'test.json': {'submission/detections': 7}},
     )  # fmt: skip
     write_card(
-        tmp_path / 'dense', config='dense', load_from='a/b/mask-rcnn_coco_nuclei.pth', initial_weights='none',
+        tmp_path / 'dense', config='dense', load_from='a/b/mask-rcnn_coco_nuclei.pth',
+        initial_weights='none',
         scores={'fold1_val.json': SCORES, 'fold2_val.json': dict(SCORES, **{'nuclei/PQ': 0.25})},
     )  # fmt: skip
     run_e08(tmp_path / 'folds')
