@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nucseg_mmdet.errors import UserError
+from nucseg_mmdet.utils.errors import UserError
 
 CORES = ('core', '_core')  # NumPy 1 and 2
 DTYPES = ('b1', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'f2', 'f4', 'f8')

@@ -19,7 +19,7 @@ from torch import nn
 
 from nucseg_mmdet import array_pickle
 from nucseg_mmdet.detectron2_weights import is_detectron2, load_from_detectron2
-from nucseg_mmdet.errors import UserError
+from nucseg_mmdet.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 # The project's own small model, see models/README.md.

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nucseg_mmdet import rle
-from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.masks import segmentation_to_rle
+from nucseg_mmdet.utils.errors import UserError
 
 CATEGORY_ID = 1
 MAX_PIXELS = 2**32 - 1  # of an image; pycocotools counts runs in 32 bits

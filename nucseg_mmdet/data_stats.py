@@ -18,8 +18,8 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from scipy.spatial import cKDTree
 
-from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.stain import UnfitImageError, measure_stains
+from nucseg_mmdet.utils.errors import UserError
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 ANCHOR_IOU = (0.5, 0.7)

@@ -7,7 +7,7 @@ from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 from mmengine.logging import print_log
 
-from nucseg_mmdet.errors import UserError
+from nucseg_mmdet.utils.errors import UserError
 
 
 @DATASETS.register_module()

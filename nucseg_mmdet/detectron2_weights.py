@@ -20,7 +20,7 @@ from mmengine.runner import CheckpointLoader
 
 from nucseg_mmdet import array_pickle
 from nucseg_mmdet.array_pickle import PickledArray
-from nucseg_mmdet.errors import UserError
+from nucseg_mmdet.utils.errors import UserError
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # of res2 to res5
 LEVELS = (2, 3, 4, 5)

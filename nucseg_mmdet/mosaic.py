@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 import tifffile
 
-from nucseg_mmdet.errors import UserError, exit_code
 from nucseg_mmdet.pixel_size import chosen
 from nucseg_mmdet.slide_base import paste
 from nucseg_mmdet.slides import open_slide
+from nucseg_mmdet.utils.errors import UserError, exit_code
 
 GLASS = 243  # grey level between the pieces
 TILE = 256  # px

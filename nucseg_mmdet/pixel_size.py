@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from xml.etree import ElementTree
 
-from nucseg_mmdet.errors import UserError
+from nucseg_mmdet.utils.errors import UserError
 
 # Microns per pixel. Between the finest scanners (0.1) and an overview photograph of a slide.
 # 72, 96 and 300 dpi, which programs write when they know nothing, are 353, 265 and 85.

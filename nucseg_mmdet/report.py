@@ -21,9 +21,9 @@ from scipy.ndimage import find_objects
 from nucseg_mmdet import rle
 from nucseg_mmdet.coco_files import Detections, TruthImage, read_results, read_truth
 from nucseg_mmdet.coco_scores import ALL_DETS, SCORE_THR, make_report, paint
-from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.masks import Polygon, mask_to_outlines
 from nucseg_mmdet.scores import find_overlaps
+from nucseg_mmdet.utils.errors import UserError
 
 FOUND = 0.5  # a pair of nuclei above this IoU is a match, as in PQ
 TOUCHED = 0.2  # from this IoU to FOUND a nucleus was seen, but badly cut

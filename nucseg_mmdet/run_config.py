@@ -12,7 +12,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from nucseg_mmdet.checkpoints import cached_download
 from nucseg_mmdet.coco_files import load_json
 from nucseg_mmdet.coco_scores import SCORE_THR
-from nucseg_mmdet.errors import UserError
+from nucseg_mmdet.utils.errors import UserError
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 COCO_KEYS = {'images', 'annotations', 'categories'}

@@ -30,13 +30,13 @@ from pycocotools import mask as coco_mask
 
 from nucseg_mmdet import run_config, tiles
 from nucseg_mmdet.checkpoints import load_weights_only, model_files, refuse_unfit
-from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.precision import prepare_for_inference
 from nucseg_mmdet.slide_base import ArraySlide, RegionError, Slide
 from nucseg_mmdet.stain import UnfitImageError, tissue_share
 from nucseg_mmdet.stain_transforms import StainNormalize
 from nucseg_mmdet.tiles import Grid, Nuclei, Views
 from nucseg_mmdet.tracing import to_nuclei
+from nucseg_mmdet.utils.errors import UserError
 
 MPP = 0.25  # microns per pixel that the models are trained at
 FIELD = 1_000  # px; side of the images that a config's fixed sizes are meant for

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.pixel_size import PixelSize, chosen
 from nucseg_mmdet.resample import apply_weights, axis_weights
+from nucseg_mmdet.utils.errors import UserError
 
 BAND = 4_000_000  # px that are read and resampled at once: 48 MB as floats
 FINER = 1.01  # a level that is coarser than the scale by less serves, it is off by rounding

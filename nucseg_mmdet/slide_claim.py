@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 from nucseg_mmdet import export
-from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.slide_plan import TISSUE, Plan, Settings
+from nucseg_mmdet.utils.errors import UserError
 
 PATIENCE = 300  # s without a sign of life after which another process counts as ended
 NOTE = 'run.json'  # in the folder of a slide's rows: what they depend on

@@ -20,7 +20,6 @@ from typing import NamedTuple
 import numpy as np
 
 from nucseg_mmdet import export, tiles
-from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.segmenter import Job, Segmenter
 from nucseg_mmdet.slide_base import RegionError, Slide
 from nucseg_mmdet.slide_claim import (
@@ -35,6 +34,7 @@ from nucseg_mmdet.slide_claim import (
 from nucseg_mmdet.slide_plan import Plan, Settings, tile_rectangles, write_png
 from nucseg_mmdet.slides import open_slide
 from nucseg_mmdet.tiles import EMPTY, Views
+from nucseg_mmdet.utils.errors import UserError
 
 PULSE = 10  # s between signs of life
 UNSEEN = Views(EMPTY, np.zeros(0, bool))

@@ -16,9 +16,9 @@ import openslide
 from PIL import Image, JpegImagePlugin, PngImagePlugin
 
 from nucseg_mmdet import pixel_size
-from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.slide_base import ArraySlide, RegionError, Slide, name_of, paste
 from nucseg_mmdet.tiff_slide import MAX_WHOLE, TiffSlide
+from nucseg_mmdet.utils.errors import UserError
 
 BLOCK = 1024  # px of a level that OpenSlide is asked for at once, see ``ScannerSlide``
 PNG, JPEG = b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff'

@@ -22,7 +22,7 @@ from mmcv.transforms import BaseTransform
 from mmdet.registry import TRANSFORMS
 
 from nucseg_mmdet import stain
-from nucseg_mmdet.errors import UserError
+from nucseg_mmdet.utils.errors import UserError
 
 
 def _warn(results: dict, problem: str) -> None:

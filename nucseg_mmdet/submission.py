@@ -15,7 +15,7 @@ from pathlib import Path
 
 from nucseg_mmdet import rle
 from nucseg_mmdet.coco_files import load_json
-from nucseg_mmdet.errors import UserError, exit_code, make_folder
+from nucseg_mmdet.utils.errors import UserError, exit_code, make_folder
 
 KEYS = {'image_id', 'bbox', 'score', 'category_id', 'segmentation'}
 # Boxes are written with two decimals, so an edge at the image's border may be off by this.

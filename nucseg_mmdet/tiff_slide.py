@@ -10,8 +10,8 @@ import numpy as np
 import tifffile
 
 from nucseg_mmdet import pixel_size
-from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.slide_base import RegionError, Slide, name_of, paste
+from nucseg_mmdet.utils.errors import UserError
 
 MAX_WHOLE = 400_000_000  # px that may have to be decoded as a whole: 1.2 GB
 CACHE = 128_000_000  # bytes of decoded tiles and strips that are kept for the next region

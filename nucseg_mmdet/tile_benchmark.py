@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 
 from nucseg_mmdet import export, tiles
-from nucseg_mmdet.errors import UserError, exit_code
 from nucseg_mmdet.masks import mask_to_polygons
 from nucseg_mmdet.tiles import MEASUREMENTS, Grid, Nuclei
+from nucseg_mmdet.utils.errors import UserError, exit_code
 
 SPACING = 28  # px between nuclei: 20,000 per mm2, denser than the densest class image
 RADIUS = 16  # px, no nucleus reaches further from its centre

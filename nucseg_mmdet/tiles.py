@@ -23,7 +23,7 @@ import numpy as np
 import shapely
 from numpy.lib.npyio import NpzFile
 
-from nucseg_mmdet.errors import UserError
+from nucseg_mmdet.utils.errors import UserError
 
 SAME = 0.5  # of the smaller one's area, shared by two views of one nucleus
 PIECES = 0.1  # likewise, if both views are cut

@@ -11,8 +11,8 @@ from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import PolygonMasks
 
-from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.masks import mask_to_polygons
+from nucseg_mmdet.utils.errors import UserError
 
 
 @TRANSFORMS.register_module()

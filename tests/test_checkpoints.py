@@ -12,7 +12,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from nucseg_mmdet.checkpoints import load_weights_only, publish
-from nucseg_mmdet.errors import UserError
+from nucseg_mmdet.utils.errors import UserError
 from tools.publish_model import main
 
 

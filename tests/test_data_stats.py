@@ -13,8 +13,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from nucseg_mmdet import data_stats, run_config
-from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.masks import mask_to_polygons
+from nucseg_mmdet.utils.errors import UserError
 from tools import browse_data
 
 CONFIG = Path(__file__).parents[1] / 'configs/demo/mask-rcnn_r18_fpn_demo_nuclei.py'

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nucseg_mmdet.dataset import NucleiDataset
-from nucseg_mmdet.errors import UserError
+from nucseg_mmdet.utils.errors import UserError
 
 
 def write(folder, **changes):

@@ -24,7 +24,7 @@ from nucseg_mmdet.detectron2_weights import (
     parameter_shapes,
     read,
 )
-from nucseg_mmdet.errors import UserError
+from nucseg_mmdet.utils.errors import UserError
 from tools import convert_detectron2
 
 ROOT = Path(__file__).parents[1]

@@ -13,8 +13,8 @@ from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 from torch.utils.data import Dataset
 
-from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.hooks import OutlineHook
+from nucseg_mmdet.utils.errors import UserError
 
 
 class OneWeight(BaseModel):

@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.readers import base
 from nucseg_mmdet.readers.export import export
 from nucseg_mmdet.readers.nuclei import from_labels
+from nucseg_mmdet.utils.errors import UserError
 from tools import prepare_data
 
 

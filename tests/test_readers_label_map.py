@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.masks import polygons_to_rle
 from nucseg_mmdet.readers.label_map import decode_labels
+from nucseg_mmdet.utils.errors import UserError
 from tools import prepare_data
 
 # Label 7 in two parts, 300 only beyond 8 bits; 70,000 only beyond 16.

@@ -16,7 +16,6 @@ from pycocotools import mask as coco_mask
 
 from nucseg_mmdet.coco_files import parse_results, parse_truth
 from nucseg_mmdet.coco_scores import coco_scores, count_images
-from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.report import (
     THRESHOLDS,
     collect,
@@ -27,6 +26,7 @@ from nucseg_mmdet.report import (
     read_run,
 )
 from nucseg_mmdet.scores import summarise
+from nucseg_mmdet.utils.errors import UserError
 from tools.report import main
 
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable')

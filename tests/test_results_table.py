@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from nucseg_mmdet.errors import UserError
+from nucseg_mmdet.utils.errors import UserError
 from tools.results_table import (
     BEGIN,
     CONFIGS,

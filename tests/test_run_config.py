@@ -12,7 +12,7 @@ from mmengine.registry import init_default_scope
 from pycocotools import mask as coco_mask
 
 from nucseg_mmdet import run_config
-from nucseg_mmdet.errors import UserError
+from nucseg_mmdet.utils.errors import UserError
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 

@@ -17,10 +17,10 @@ import tifffile
 import torch
 
 from nucseg_mmdet import slide_plan, slide_run
-from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.export import FORMATS as FORMATS_KNOWN
 from nucseg_mmdet.segmenter import Segmenter
 from nucseg_mmdet.synthetic import synthesize
+from nucseg_mmdet.utils.errors import UserError
 from tools import segment
 
 ROOT = Path(__file__).parents[1]

@@ -12,11 +12,11 @@ from mmcv.transforms import Compose
 from mmengine.config import Config
 
 from nucseg_mmdet import segmenter, stain
-from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.segmenter import Job, Segmenter, make_frame, tile_pipeline
 from nucseg_mmdet.slide_base import ArraySlide, RegionError
 from nucseg_mmdet.synthetic import synthesize
 from nucseg_mmdet.tiles import MEASUREMENTS
+from nucseg_mmdet.utils.errors import UserError
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 

@@ -11,9 +11,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.slides import ArraySlide, RegionError, ScannerSlide, open_slide
 from nucseg_mmdet.tiff_slide import TiffSlide
+from nucseg_mmdet.utils.errors import UserError
 
 WIDTH, HEIGHT = 330, 270
 APERIO = 'Aperio Image Library v1.0\r\n{0}x{1} [0,0 {0}x{1}] JPEG/RGB Q=90|AppMag = 40|MPP = 0.25'

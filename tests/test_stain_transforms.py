@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from nucseg_mmdet import stain, stain_transforms
-from nucseg_mmdet.errors import UserError
+from nucseg_mmdet.utils.errors import UserError
 
 DENSE = Path(__file__).parents[1] / 'configs/dense'
 NAMES = ['StainJitter', 'MacenkoNormalize', 'ReinhardNormalize', 'ReinhardJitter']

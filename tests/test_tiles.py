@@ -10,9 +10,9 @@ import pytest
 import shapely
 
 from nucseg_mmdet import tiles
-from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.masks import mask_to_polygons
 from nucseg_mmdet.tiles import MEASUREMENTS, Nuclei, Views
+from nucseg_mmdet.utils.errors import UserError
 
 RADIUS = 14  # px, of the largest nucleus
 

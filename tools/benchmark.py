@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import torch
 
 from nucseg_mmdet.benchmarks import Spec, count_nuclei, write_data
-from nucseg_mmdet.errors import UserError, exit_code
+from nucseg_mmdet.utils.errors import UserError, exit_code
 
 ROOT = Path(__file__).resolve().parents[1]
 EXACT = ('assign', 'rle', 'load')  # whose results must not differ in one bit

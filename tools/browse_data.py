@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from nucseg_mmdet import data_stats, run_config
 from nucseg_mmdet.draw import draw_outlines
-from nucseg_mmdet.errors import UserError, exit_code, make_folder
 from nucseg_mmdet.masks import mask_to_outlines
+from nucseg_mmdet.utils.errors import UserError, exit_code, make_folder
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from nucseg_mmdet.detectron2_weights import Architecture, convert, inspect, read
-from nucseg_mmdet.errors import UserError, exit_code
+from nucseg_mmdet.utils.errors import UserError, exit_code
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

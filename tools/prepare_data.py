@@ -11,7 +11,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from nucseg_mmdet.errors import UserError, exit_code
 from nucseg_mmdet.readers import (
     base,
     coco,
@@ -23,6 +22,7 @@ from nucseg_mmdet.readers import (
     pannuke,
     vrdl,
 )
+from nucseg_mmdet.utils.errors import UserError, exit_code
 
 READERS = {
     'coco': coco,

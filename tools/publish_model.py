@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nucseg_mmdet.checkpoints import publish
-from nucseg_mmdet.errors import exit_code
+from nucseg_mmdet.utils.errors import exit_code
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -8,8 +8,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from nucseg_mmdet.errors import check_fraction, exit_code
 from nucseg_mmdet.report import write_report
+from nucseg_mmdet.utils.errors import check_fraction, exit_code
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

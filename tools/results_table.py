@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nucseg_mmdet.errors import UserError, exit_code
+from nucseg_mmdet.utils.errors import UserError, exit_code
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / 'vrdl'
 NUMBER = re.compile(r'_e(\d\d)-')

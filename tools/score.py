@@ -15,8 +15,8 @@ from typing import Any
 
 from nucseg_mmdet.coco_files import read_results, read_truth
 from nucseg_mmdet.coco_scores import BANDS, LARGE, SMALL, make_report
-from nucseg_mmdet.errors import UserError, check_fraction, exit_code
 from nucseg_mmdet.scores import FATES
+from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code
 
 COCO_KEYS = (
     'AP50@100', 'AP50@100_ceiling', 'AP', 'AP50', 'AP75', 'AP_small', 'AP_medium', 'AP_large',

@@ -15,8 +15,8 @@ import torch
 from tqdm import tqdm
 
 from nucseg_mmdet import pixel_size, segmenter, slide_plan, slide_run
-from nucseg_mmdet.errors import UserError, exit_code
 from nucseg_mmdet.export import FORMATS
+from nucseg_mmdet.utils.errors import UserError, exit_code
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 
 from nucseg_mmdet import run_config
 from nucseg_mmdet.checkpoints import model_files
-from nucseg_mmdet.errors import UserError, check_fraction, exit_code, make_folder
+from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code, make_folder
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -7,7 +7,7 @@ from pathlib import Path
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from nucseg_mmdet import run_config
-from nucseg_mmdet.errors import UserError, exit_code, make_folder
+from nucseg_mmdet.utils.errors import UserError, exit_code, make_folder
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.export.base import Options, Target, Writer
 from nucseg_mmdet.export.geojson import GeoJson
 from nucseg_mmdet.export.pixels import CocoResults, LabelImage, Overlay
 from nucseg_mmdet.export.tables import Csv, Parquet
 from nucseg_mmdet.tiles import Nuclei
+from nucseg_mmdet.utils.errors import UserError
 
 __all__ = ['FORMATS', 'Options', 'Target', 'Writer', 'Writers', 'open_writers']
 

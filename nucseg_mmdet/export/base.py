@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.tiles import Nuclei
+from nucseg_mmdet.utils.errors import UserError
 
 CHUNK = 20_000  # nuclei written together; bounds the memory for their text
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.export.base import Target, Writer
 from nucseg_mmdet.tiles import MEASUREMENTS, Nuclei
+from nucseg_mmdet.utils.errors import UserError
 
 CENTROIDS = ('centroid_x_px', 'centroid_y_px', 'centroid_x_um', 'centroid_y_um')
 COLUMNS = ('id', *CENTROIDS, *MEASUREMENTS, 'score')

@@ -27,8 +27,8 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
-from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.masks import Polygon
+from nucseg_mmdet.utils.errors import UserError
 
 CATEGORIES = [{'id': 1, 'name': 'nucleus'}]
 NUM_FOLDS = 4

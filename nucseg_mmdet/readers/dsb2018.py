@@ -8,9 +8,9 @@
 
 from pathlib import Path
 
-from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.readers import mask_folder
 from nucseg_mmdet.readers.mask_folder import read_image
+from nucseg_mmdet.utils.errors import UserError
 
 __all__ = ['OPTIONS', 'find_images', 'read_image']
 

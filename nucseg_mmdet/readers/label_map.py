@@ -21,7 +21,6 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.readers.base import AnnotatedImage, Nucleus
 from nucseg_mmdet.readers.nuclei import check_labels, from_labels, refuse_foreground
 from nucseg_mmdet.readers.pictures import (
@@ -31,6 +30,7 @@ from nucseg_mmdet.readers.pictures import (
     find_pairs,
     open_picture,
 )
+from nucseg_mmdet.utils.errors import UserError
 
 OPTIONS = {
     'images': 'pattern of the images under RAW, default: images/*',

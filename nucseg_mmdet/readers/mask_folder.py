@@ -5,10 +5,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.readers.base import AnnotatedImage
 from nucseg_mmdet.readers.nuclei import from_mask
 from nucseg_mmdet.readers.pictures import decode_image, open_picture
+from nucseg_mmdet.utils.errors import UserError
 
 
 def find_folders(parent: Path) -> list[Path]:

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
-from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.readers.base import AnnotatedImage
 from nucseg_mmdet.readers.label_map import set_types
 from nucseg_mmdet.readers.nuclei import check_labels, from_labels
 from nucseg_mmdet.readers.pictures import Pair, check_pair, find_pairs, open_picture
+from nucseg_mmdet.utils.errors import UserError
 
 OPTIONS = {
     'images': 'pattern of the images under RAW, default: Images/*',

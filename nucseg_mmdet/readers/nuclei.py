@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
-from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.masks import mask_to_polygons
 from nucseg_mmdet.readers.base import Nucleus
+from nucseg_mmdet.utils.errors import UserError
 
 
 def from_mask(

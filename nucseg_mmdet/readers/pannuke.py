@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.readers.base import AnnotatedImage, ImageFile
 from nucseg_mmdet.readers.nuclei import check_labels, from_labels
+from nucseg_mmdet.utils.errors import UserError
 
 OPTIONS: dict[str, str] = {}
 # Gamper et al., "PanNuke Dataset Extension, Insights and Baselines" (2020), by channel.

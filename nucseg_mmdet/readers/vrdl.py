@@ -12,10 +12,10 @@ import json
 import re
 from pathlib import Path
 
-from nucseg_mmdet.errors import UserError
 from nucseg_mmdet.readers import mask_folder
 from nucseg_mmdet.readers.base import AnnotatedImage, ImageFile
 from nucseg_mmdet.readers.pictures import decode_image
+from nucseg_mmdet.utils.errors import UserError
 
 # Organs of the MoNuSeg training images, by tissue source site and patient of the
 # TCGA barcode. Kumar et al., IEEE Trans. Med. Imaging 36 (2017), and monuseg.grand-challenge.org.
