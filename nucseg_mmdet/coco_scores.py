@@ -14,8 +14,6 @@ import numpy as np
 from faster_coco_eval.core.coco import COCO
 from faster_coco_eval.core.faster_eval_api import COCOeval_faster
 
-from nucseg_mmdet import rle
-from nucseg_mmdet.coco_files import CATEGORY_ID, Detections, TruthImage
 from nucseg_mmdet.scores import (
     FATES,
     Counts,
@@ -28,6 +26,8 @@ from nucseg_mmdet.scores import (
     scores,
     summarise,
 )  # fmt: skip
+from nucseg_mmdet.structures import rle
+from nucseg_mmdet.structures.coco import CATEGORY_ID, Detections, TruthImage
 
 FEW_DETS = 100  # an image: COCO's own limit, and the competition's
 SCORE_THR = 0.5  # from which on a label map shows a nucleus, where nothing else is said

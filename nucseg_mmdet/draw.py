@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from nucseg_mmdet.masks import Polygon
+from nucseg_mmdet.structures.polygons import Polygon
 
 # Bright, distinct from one another and from both stains: no blue, purple, pink, red. RGB.
 PALETTE = (

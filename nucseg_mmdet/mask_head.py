@@ -13,7 +13,7 @@ from mmengine.structures import InstanceData
 from pycocotools import mask as coco_mask
 from torch import Tensor, nn
 
-from nucseg_mmdet import rle
+from nucseg_mmdet.structures import rle
 
 BUCKET = 8  # masks whose windows round up to the same multiple of this, px, go together
 CHUNK = 1 << 20  # pixels sampled together; bounds the memory

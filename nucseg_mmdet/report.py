@@ -18,11 +18,11 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from scipy.ndimage import find_objects
 
-from nucseg_mmdet import rle
-from nucseg_mmdet.coco_files import Detections, TruthImage, read_results, read_truth
 from nucseg_mmdet.coco_scores import ALL_DETS, SCORE_THR, make_report, paint
-from nucseg_mmdet.masks import Polygon, mask_to_outlines
 from nucseg_mmdet.scores import find_overlaps
+from nucseg_mmdet.structures import rle
+from nucseg_mmdet.structures.coco import Detections, TruthImage, read_results, read_truth
+from nucseg_mmdet.structures.polygons import Polygon, mask_to_outlines
 from nucseg_mmdet.utils.errors import UserError
 
 FOUND = 0.5  # a pair of nuclei above this IoU is a match, as in PQ

@@ -10,8 +10,8 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from nucseg_mmdet.checkpoints import cached_download
-from nucseg_mmdet.coco_files import load_json
 from nucseg_mmdet.coco_scores import SCORE_THR
+from nucseg_mmdet.structures.coco import load_json
 from nucseg_mmdet.utils.errors import UserError
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')

@@ -13,8 +13,8 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from nucseg_mmdet import rle
-from nucseg_mmdet.coco_files import load_json
+from nucseg_mmdet.structures import rle
+from nucseg_mmdet.structures.coco import load_json
 from nucseg_mmdet.utils.errors import UserError, exit_code, make_folder
 
 KEYS = {'image_id', 'bbox', 'score', 'category_id', 'segmentation'}

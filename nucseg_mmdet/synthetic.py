@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
-from nucseg_mmdet.masks import mask_to_polygons
 from nucseg_mmdet.stain import STAIN_OD
+from nucseg_mmdet.structures.polygons import mask_to_polygons
 
 # The dyes of a slide as mixtures of the rows of STAIN_OD. Scanned H&E absorbs more blue light
 # than the two pure vectors do; these mixtures lie within 0.02 of the medians that Macenko's

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from nucseg_mmdet import export, tiles
-from nucseg_mmdet.masks import mask_to_polygons
+from nucseg_mmdet.structures.polygons import mask_to_polygons
 from nucseg_mmdet.tiles import MEASUREMENTS, Grid, Nuclei
 from nucseg_mmdet.utils.errors import UserError, exit_code
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from nucseg_mmdet import rle
-from nucseg_mmdet.masks import mask_to_outlines
 from nucseg_mmdet.measure import measure
+from nucseg_mmdet.structures import rle
+from nucseg_mmdet.structures.polygons import mask_to_outlines
 from nucseg_mmdet.tiles import EMPTY, Nuclei
 
 LEFT = 0.5  # of a mask's pixels, that more certain ones must leave it

@@ -7,7 +7,7 @@ import pytest
 from pycocotools import mask as coco
 
 from nucseg_mmdet import benchmarks
-from nucseg_mmdet.masks import polygons_to_rle
+from nucseg_mmdet.structures.polygons import polygons_to_rle
 from nucseg_mmdet.synthetic import synthesize
 from tools import benchmark
 

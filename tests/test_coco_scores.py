@@ -11,9 +11,9 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from nucseg_mmdet.coco_files import parse_results, parse_truth
 from nucseg_mmdet.coco_scores import coco_scores, count_images, make_report
 from nucseg_mmdet.scores import scores
+from nucseg_mmdet.structures.coco import parse_results, parse_truth
 from tools.score import main
 
 SIZE = 80

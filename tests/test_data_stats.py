@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from nucseg_mmdet import data_stats, run_config
-from nucseg_mmdet.masks import mask_to_polygons
+from nucseg_mmdet.structures.polygons import mask_to_polygons
 from nucseg_mmdet.utils.errors import UserError
 from tools import browse_data
 

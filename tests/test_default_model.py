@@ -4,11 +4,11 @@ import cv2
 import numpy as np
 import torch
 
-from nucseg_mmdet import rle
 from nucseg_mmdet.checkpoints import DEFAULT_CHECKPOINT
-from nucseg_mmdet.masks import polygons_to_rle
 from nucseg_mmdet.scores import count_image, summarise
 from nucseg_mmdet.segmenter import Segmenter
+from nucseg_mmdet.structures import rle
+from nucseg_mmdet.structures.polygons import polygons_to_rle
 
 IMAGE = 'TCGA-G9-6362-01Z-00-DX1'  # prostate
 CROP = slice(100, 500), slice(100, 500)

@@ -12,7 +12,7 @@ from mmengine.registry import init_default_scope
 from pycocotools import mask as coco_mask
 
 from nucseg_mmdet import run_config
-from nucseg_mmdet.masks import polygons_to_rle
+from nucseg_mmdet.structures.polygons import polygons_to_rle
 from tools import prepare_data
 
 COUNT, SIDE = 3, 12  # patches a fold, px

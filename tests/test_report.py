@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from nucseg_mmdet.coco_files import parse_results, parse_truth
 from nucseg_mmdet.coco_scores import coco_scores, count_images
 from nucseg_mmdet.report import (
     THRESHOLDS,
@@ -26,6 +25,7 @@ from nucseg_mmdet.report import (
     read_run,
 )
 from nucseg_mmdet.scores import summarise
+from nucseg_mmdet.structures.coco import parse_results, parse_truth
 from nucseg_mmdet.utils.errors import UserError
 from tools.report import main
 

@@ -10,7 +10,7 @@ import pytest
 import shapely
 
 from nucseg_mmdet import tiles
-from nucseg_mmdet.masks import mask_to_polygons
+from nucseg_mmdet.structures.polygons import mask_to_polygons
 from nucseg_mmdet.tiles import MEASUREMENTS, Nuclei, Views
 from nucseg_mmdet.utils.errors import UserError
 

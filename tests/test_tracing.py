@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from nucseg_mmdet.masks import polygons_to_rle
+from nucseg_mmdet.structures.polygons import polygons_to_rle
 from nucseg_mmdet.tiles import MEASUREMENTS
 from nucseg_mmdet.tracing import to_nuclei
 

@@ -12,7 +12,7 @@ from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import PolygonMasks
 from mmengine.config import Config
 
-from nucseg_mmdet.masks import mask_to_polygons
+from nucseg_mmdet.structures.polygons import mask_to_polygons
 from nucseg_mmdet.utils.errors import UserError
 
 DENSE = Path(__file__).parents[1] / 'configs/dense'

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nucseg_mmdet.coco_files import read_results, read_truth
 from nucseg_mmdet.coco_scores import BANDS, LARGE, SMALL, make_report
 from nucseg_mmdet.scores import FATES
+from nucseg_mmdet.structures.coco import read_results, read_truth
 from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code
 
 COCO_KEYS = (

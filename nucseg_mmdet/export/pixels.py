@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import tifffile
 
-from nucseg_mmdet import rle
 from nucseg_mmdet.draw import draw_outlines
 from nucseg_mmdet.export.base import Target, Writer
+from nucseg_mmdet.structures import rle
 from nucseg_mmdet.tiles import Nuclei
 
 TILE = 256  # px; a row of tiles, all that is painted at once, is 100 MB at 100,000 px

@@ -27,7 +27,7 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
-from nucseg_mmdet.masks import Polygon
+from nucseg_mmdet.structures.polygons import Polygon
 from nucseg_mmdet.utils.errors import UserError
 
 CATEGORIES = [{'id': 1, 'name': 'nucleus'}]

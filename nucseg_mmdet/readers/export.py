@@ -26,7 +26,7 @@ from pycocotools import mask as coco_mask
 from nucseg_mmdet.readers import coco
 from nucseg_mmdet.readers.base import ImageFile, in_processes
 from nucseg_mmdet.readers.label_map import TYPES_HEADER
-from nucseg_mmdet.rle import areas, label_map
+from nucseg_mmdet.structures.rle import areas, label_map
 from nucseg_mmdet.utils.errors import UserError
 
 LAYOUTS = ('labels', 'masks')

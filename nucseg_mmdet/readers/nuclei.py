@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
-from nucseg_mmdet.masks import mask_to_polygons
 from nucseg_mmdet.readers.base import Nucleus
+from nucseg_mmdet.structures.polygons import mask_to_polygons
 from nucseg_mmdet.utils.errors import UserError
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from nucseg_mmdet.coco_files import parse_results, parse_truth, read_results, read_truth
+from nucseg_mmdet.structures.coco import parse_results, parse_truth, read_results, read_truth
 from nucseg_mmdet.utils.errors import UserError
 
 SQUARE = [[2.0, 1.0, 6.0, 1.0, 6.0, 5.0, 2.0, 5.0]]  # 4 x 4 px at x 2, y 1

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
-from nucseg_mmdet import rle
+from nucseg_mmdet.structures import rle
 
 
 def blobs(seed, num, height, width):

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nucseg_mmdet import rle
-from nucseg_mmdet.masks import segmentation_to_rle
+from nucseg_mmdet.structures import rle
+from nucseg_mmdet.structures.polygons import segmentation_to_rle
 from nucseg_mmdet.utils.errors import UserError
 
 CATEGORY_ID = 1

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from nucseg_mmdet.masks import (
+from nucseg_mmdet.structures.polygons import (
     mask_to_outlines,
     mask_to_polygons,
     polygons_to_rle,
