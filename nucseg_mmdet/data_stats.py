@@ -18,7 +18,7 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from scipy.spatial import cKDTree
 
-from nucseg_mmdet.stain import UnfitImageError, measure_stains
+from nucseg_mmdet.imaging.stain import UnfitImageError, measure_stains
 from nucseg_mmdet.utils.errors import UserError
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)

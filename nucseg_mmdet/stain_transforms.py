@@ -21,7 +21,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet.registry import TRANSFORMS
 
-from nucseg_mmdet import stain
+from nucseg_mmdet.imaging import stain
 from nucseg_mmdet.utils.errors import UserError
 
 

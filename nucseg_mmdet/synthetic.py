@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
-from nucseg_mmdet.stain import STAIN_OD
+from nucseg_mmdet.imaging.stain import STAIN_OD
 from nucseg_mmdet.structures.polygons import mask_to_polygons
 
 # The dyes of a slide as mixtures of the rows of STAIN_OD. Scanned H&E absorbs more blue light

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from nucseg_mmdet.measure import measure
+from nucseg_mmdet.imaging.measure import measure
 from nucseg_mmdet.structures import rle
 from nucseg_mmdet.structures.polygons import mask_to_outlines
 from nucseg_mmdet.tiles import EMPTY, Nuclei

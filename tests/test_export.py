@@ -453,7 +453,7 @@ def test_unknown_formats_are_refused(tmp_path):
 
 
 def test_imports_neither_torch_nor_the_mm_stack():
-    code = 'import nucseg_mmdet.export, nucseg_mmdet.measure, sys; print(*sys.modules)'
+    code = 'import nucseg_mmdet.export, nucseg_mmdet.imaging.measure, sys; print(*sys.modules)'
     result = subprocess.run(
         [sys.executable, '-c', code], capture_output=True, text=True, check=True
     )

@@ -11,7 +11,8 @@ import torch
 from mmcv.transforms import Compose
 from mmengine.config import Config
 
-from nucseg_mmdet import segmenter, stain
+from nucseg_mmdet import segmenter
+from nucseg_mmdet.imaging import stain
 from nucseg_mmdet.segmenter import Job, Segmenter, make_frame, tile_pipeline
 from nucseg_mmdet.slide_base import ArraySlide, RegionError
 from nucseg_mmdet.synthetic import synthesize

@@ -18,7 +18,7 @@ from mmengine.runner import set_random_seed
 from tqdm import tqdm
 
 from nucseg_mmdet import data_stats, run_config
-from nucseg_mmdet.draw import draw_outlines
+from nucseg_mmdet.imaging.draw import draw_outlines
 from nucseg_mmdet.structures.polygons import mask_to_outlines
 from nucseg_mmdet.utils.errors import UserError, exit_code, make_folder
 

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import tifffile
 
-from nucseg_mmdet.draw import draw_outlines
 from nucseg_mmdet.export.base import Target, Writer
+from nucseg_mmdet.imaging.draw import draw_outlines
 from nucseg_mmdet.structures import rle
 from nucseg_mmdet.tiles import Nuclei
 

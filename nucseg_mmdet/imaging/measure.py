@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nucseg_mmdet.stain import STAIN_OD
+from nucseg_mmdet.imaging.stain import STAIN_OD
 from nucseg_mmdet.tiles import MEASUREMENTS
 
 # What a border pixel adds to the perimeter, px, by 1 + 2 for each border pixel above, below,

@@ -6,7 +6,7 @@ from skimage.color import hed_from_rgb, rgb2hed
 from skimage.draw import ellipse
 from skimage.measure import regionprops
 
-from nucseg_mmdet.measure import measure
+from nucseg_mmdet.imaging.measure import measure
 from nucseg_mmdet.tiles import MEASUREMENTS
 
 WHITE = np.full((400, 400, 3), 255, np.uint8)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from skimage.color import combine_stains, hed_from_rgb, rgb_from_hed, separate_stains
 
-from nucseg_mmdet import stain
+from nucseg_mmdet.imaging import stain
 from nucseg_mmdet.synthetic import synthesize
 
 # Haematoxylin and eosin of a made-up laboratory, and of another; optical density in R, G, B.
@@ -43,7 +43,7 @@ def largest_difference(left, right):
 
 def test_imports_neither_torch_nor_mm():
     code = (
-        'import sys, nucseg_mmdet.stain; '
+        'import sys, nucseg_mmdet.imaging.stain; '
         'sys.exit(any(m.split(".")[0] in ("torch", "mmcv", "mmdet", "mmengine", "cv2", "scipy") '
         'for m in sys.modules))'
     )
