@@ -28,7 +28,7 @@ from mmengine.structures import InstanceData
 from pycocotools import mask as coco_mask
 from scipy import ndimage
 
-from nucseg_mmdet.precision import prepare_for_inference
+from nucseg_mmdet.models.half_precision import prepare_for_inference
 from nucseg_mmdet.structures.polygons import mask_to_polygons
 from nucseg_mmdet.synthetic import synthesize
 

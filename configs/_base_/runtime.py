@@ -3,17 +3,17 @@
 default_scope = 'mmdet'
 custom_imports = dict(
     imports=[
-        'nucseg_mmdet.assigner',
+        'nucseg_mmdet.models.sparse_assigner',
         'nucseg_mmdet.checkpoints',
         'nucseg_mmdet.dataset',
         'nucseg_mmdet.hooks',
-        'nucseg_mmdet.mask_head',
+        'nucseg_mmdet.models.rle_mask_head',
         'nucseg_mmdet.metrics',
-        'nucseg_mmdet.precision',
-        'nucseg_mmdet.roi_align',
+        'nucseg_mmdet.models.half_precision',
+        'nucseg_mmdet.models.roi_extractor',
         'nucseg_mmdet.stain_transforms',
         'nucseg_mmdet.transforms',
-        'nucseg_mmdet.tta',
+        'nucseg_mmdet.models.mask_tta',
     ],
     allow_failed_imports=False,
 )

@@ -7,8 +7,8 @@ from mmdet.models.task_modules.prior_generators import AnchorGenerator
 from mmdet.registry import TASK_UTILS
 from mmengine.structures import InstanceData
 
-from nucseg_mmdet import assigner
-from nucseg_mmdet.assigner import SparseMaxIoUAssigner
+from nucseg_mmdet.models import sparse_assigner
+from nucseg_mmdet.models.sparse_assigner import SparseMaxIoUAssigner
 
 RPN = dict(pos_iou_thr=0.7, neg_iou_thr=0.3, min_pos_iou=0.3)
 ROI = dict(pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0.5, match_low_quality=False)

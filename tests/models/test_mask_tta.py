@@ -12,11 +12,11 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from pycocotools import mask as coco_mask
 
-from nucseg_mmdet.tta import fuse_boxes, to_image, to_view, turn_back
+from nucseg_mmdet.models.mask_tta import fuse_boxes, to_image, to_view, turn_back
 from tools.test import main
 
 CONFIG = (
-    Path(__file__).parents[1]
+    Path(__file__).parents[2]
     / 'configs/dense/mask-rcnn_r18-c4_fpn_crop160-x2-a16to384-5k_nuclei.py'
 )
 ORIENTATIONS = [(flip, turns) for flip in (False, True) for turns in range(4)]

@@ -14,7 +14,7 @@ from mmengine.model import BaseTTAModel
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from nucseg_mmdet.assigner import SparseMaxIoUAssigner
+from nucseg_mmdet.models.sparse_assigner import SparseMaxIoUAssigner
 
 
 @MODELS.register_module()

@@ -7,7 +7,7 @@ from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 
-from nucseg_mmdet.roi_align import RoIAlign, SeparableRoIExtractor
+from nucseg_mmdet.models.roi_extractor import RoIAlign, SeparableRoIExtractor
 
 HEIGHT, WIDTH, STRIDE = 20, 24, 4  # px of the feature map; network pixels per px of it
 
@@ -79,7 +79,7 @@ def test_chunks_change_nothing(monkeypatch):
     feature, rois = features(), torch.cat([make_rois('nuclei'), make_rois('duplicates')])
     layer, weight = RoIAlign(7, 1 / STRIDE, 0), torch.ones(1, dtype=torch.float64)
     expected = align(layer, feature, rois, weight)
-    monkeypatch.setattr('nucseg_mmdet.roi_align.CHUNK', 1)
+    monkeypatch.setattr('nucseg_mmdet.models.roi_extractor.CHUNK', 1)
     for found, wanted in zip(align(layer, feature, rois, weight), expected, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 

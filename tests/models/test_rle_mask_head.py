@@ -13,8 +13,8 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from pycocotools import mask as coco
 
-from nucseg_mmdet import mask_head
-from nucseg_mmdet.mask_head import RLEMaskHead, paste_rle
+from nucseg_mmdet.models import rle_mask_head
+from nucseg_mmdet.models.rle_mask_head import RLEMaskHead, paste_rle
 
 HEIGHT, WIDTH = 45, 61
 EDGE_BOXES = {
@@ -257,13 +257,15 @@ def test_doubles_by_hand():
         (0, 0, 10, 10),  # the first, of another class
     )
     labels = np.array([0, 0, 0, 0, 0, 0, 0, 1])
-    found = mask_head.find_doubles(rles, labels, 0.48)
+    found = rle_mask_head.find_doubles(rles, labels, 0.48)
     assert found.tolist() == [False, True, False, True, False, False, False, False]
-    assert mask_head.find_doubles(rles, labels, 0.39)[2]
-    assert not mask_head.find_doubles(rles[:3], labels[:3], 1.0).any()
+    assert rle_mask_head.find_doubles(rles, labels, 0.39)[2]
+    assert not rle_mask_head.find_doubles(rles[:3], labels[:3], 1.0).any()
     # 3 of 5 px, which is no more than 0.6, though 3 / 8 * (8 / 5) is.
-    assert not mask_head.find_doubles(squares((0, 0, 5, 1), (2, 0, 8, 1)), labels[:2], 0.6).any()
-    assert mask_head.find_doubles([], labels[:0], 0.5).tolist() == []
+    assert not rle_mask_head.find_doubles(
+        squares((0, 0, 5, 1), (2, 0, 8, 1)), labels[:2], 0.6
+    ).any()
+    assert rle_mask_head.find_doubles([], labels[:0], 0.5).tolist() == []
 
 
 def test_doubles_are_those_of_a_literal_search(monkeypatch):
@@ -280,9 +282,9 @@ def test_doubles_are_those_of_a_literal_search(monkeypatch):
         ]
         expected.append(bool(max(ioms, default=0) > 0.6))
     assert 10 < sum(expected) < 50
-    assert mask_head.find_doubles(rles, labels, 0.6).tolist() == expected
+    assert rle_mask_head.find_doubles(rles, labels, 0.6).tolist() == expected
     monkeypatch.setattr(mask_head, 'ROWS', 7)
-    assert mask_head.find_doubles(rles, labels, 0.6).tolist() == expected
+    assert rle_mask_head.find_doubles(rles, labels, 0.6).tolist() == expected
 
 
 def test_scores_of_doubles_are_lowered():
@@ -294,7 +296,7 @@ def test_scores_of_doubles_are_lowered():
             labels=torch.zeros(3, dtype=torch.long),
             masks=[rles[index] for index in order],
         )
-        lowered = mask_head.lower_doubles(results, iom_thr=0.6, factor=0.5)
+        lowered = rle_mask_head.lower_doubles(results, iom_thr=0.6, factor=0.5)
         assert lowered.scores.tolist() == pytest.approx([0.9, 0.6, 0.4])
         assert lowered.masks == [rles[0], rles[2], rles[1]]
 

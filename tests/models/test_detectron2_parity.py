@@ -26,7 +26,7 @@ from pycocotools import mask as coco_mask
 
 from nucseg_mmdet.detectron2_weights import convert, parameter_shapes
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 COPY = Path(__file__).parent / 'data' / 'detectron2'
 WHOLE = Path(os.environ.get('NUCSEG_SHARED', ''), 'reference', 'detectron2')
 needs_whole = pytest.mark.skipif(

@@ -17,14 +17,14 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import OPTIM_WRAPPERS, init_default_scope
 from torch import nn
 
-from nucseg_mmdet.precision import (
+from nucseg_mmdet.models.half_precision import (
     BFloat16OptimWrapper,
     InferencePrecisionHook,
     prepare_for_inference,
 )
 from nucseg_mmdet.utils.errors import UserError
 
-DEMO_CONFIG = Path(__file__).parents[1] / 'configs/demo/mask-rcnn_r18_fpn_demo_nuclei.py'
+DEMO_CONFIG = Path(__file__).parents[2] / 'configs/demo/mask-rcnn_r18_fpn_demo_nuclei.py'
 SIZE = 96  # px
 
 
