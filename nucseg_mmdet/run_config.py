@@ -10,7 +10,7 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from nucseg_mmdet.checkpoints import cached_download
-from nucseg_mmdet.coco_scores import SCORE_THR
+from nucseg_mmdet.evaluation.summary import SCORE_THR
 from nucseg_mmdet.structures.coco import load_json
 from nucseg_mmdet.utils.errors import UserError
 

@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from nucseg_mmdet.report import write_report
+from nucseg_mmdet.evaluation.html_report import write_report
 from nucseg_mmdet.utils.errors import check_fraction, exit_code
 
 

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nucseg_mmdet.coco_scores import BANDS, LARGE, SMALL, make_report
-from nucseg_mmdet.scores import FATES
+from nucseg_mmdet.evaluation.label_scores import FATES
+from nucseg_mmdet.evaluation.summary import BANDS, LARGE, SMALL, make_report
 from nucseg_mmdet.structures.coco import read_results, read_truth
 from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code
 

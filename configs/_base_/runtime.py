@@ -8,7 +8,7 @@ custom_imports = dict(
         'nucseg_mmdet.dataset',
         'nucseg_mmdet.hooks',
         'nucseg_mmdet.models.rle_mask_head',
-        'nucseg_mmdet.metrics',
+        'nucseg_mmdet.evaluation.metrics',
         'nucseg_mmdet.models.half_precision',
         'nucseg_mmdet.models.roi_extractor',
         'nucseg_mmdet.stain_transforms',

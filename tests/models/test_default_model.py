@@ -5,7 +5,7 @@ import numpy as np
 import torch
 
 from nucseg_mmdet.checkpoints import DEFAULT_CHECKPOINT
-from nucseg_mmdet.scores import count_image, summarise
+from nucseg_mmdet.evaluation.label_scores import count_image, summarise
 from nucseg_mmdet.segmenter import Segmenter
 from nucseg_mmdet.structures import rle
 from nucseg_mmdet.structures.polygons import polygons_to_rle

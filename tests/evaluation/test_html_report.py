@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from nucseg_mmdet.coco_scores import coco_scores, count_images
-from nucseg_mmdet.report import (
+from nucseg_mmdet.evaluation.html_report import (
     THRESHOLDS,
     collect,
     compare,
@@ -24,7 +23,8 @@ from nucseg_mmdet.report import (
     read_log,
     read_run,
 )
-from nucseg_mmdet.scores import summarise
+from nucseg_mmdet.evaluation.label_scores import summarise
+from nucseg_mmdet.evaluation.summary import coco_scores, count_images
 from nucseg_mmdet.structures.coco import parse_results, parse_truth
 from nucseg_mmdet.utils.errors import UserError
 from tools.report import main

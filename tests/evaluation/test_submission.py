@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 
-from nucseg_mmdet import submission
+from nucseg_mmdet.evaluation import submission
 from nucseg_mmdet.utils.errors import UserError
 
 IMAGES = {3: (2, 2), 1: (2, 2)}  # height, width by id; the order is the file's

@@ -18,8 +18,8 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from scipy.ndimage import find_objects
 
-from nucseg_mmdet.coco_scores import ALL_DETS, SCORE_THR, make_report, paint
-from nucseg_mmdet.scores import find_overlaps
+from nucseg_mmdet.evaluation.label_scores import find_overlaps
+from nucseg_mmdet.evaluation.summary import ALL_DETS, SCORE_THR, make_report, paint
 from nucseg_mmdet.structures import rle
 from nucseg_mmdet.structures.coco import Detections, TruthImage, read_results, read_truth
 from nucseg_mmdet.structures.polygons import Polygon, mask_to_outlines

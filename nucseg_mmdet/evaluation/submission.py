@@ -2,7 +2,7 @@
 
 To check a file from anywhere::
 
-    python -m nucseg_mmdet.submission answer.zip data/vrdl/annotations/test.json
+    python -m nucseg_mmdet.evaluation.submission answer.zip data/vrdl/annotations/test.json
 """
 
 import argparse

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from skimage.measure import regionprops
 
-from nucseg_mmdet.scores import (
+from nucseg_mmdet.evaluation.label_scores import (
     FATES,
     ap_ceiling,
     count_image,
@@ -407,7 +407,7 @@ def test_dense_image():
 
 
 def test_imports_neither_torch_nor_the_mm_stack():
-    code = 'import nucseg_mmdet.scores, sys; print(*sys.modules)'
+    code = 'import nucseg_mmdet.evaluation.label_scores, sys; print(*sys.modules)'
     result = subprocess.run(
         [sys.executable, '-c', code], capture_output=True, text=True, check=True
     )

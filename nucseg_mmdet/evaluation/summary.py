@@ -14,7 +14,7 @@ import numpy as np
 from faster_coco_eval.core.coco import COCO
 from faster_coco_eval.core.faster_eval_api import COCOeval_faster
 
-from nucseg_mmdet.scores import (
+from nucseg_mmdet.evaluation.label_scores import (
     FATES,
     Counts,
     Overlaps,

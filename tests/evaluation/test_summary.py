@@ -11,8 +11,8 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from nucseg_mmdet.coco_scores import coco_scores, count_images, make_report
-from nucseg_mmdet.scores import scores
+from nucseg_mmdet.evaluation.label_scores import scores
+from nucseg_mmdet.evaluation.summary import coco_scores, count_images, make_report
 from nucseg_mmdet.structures.coco import parse_results, parse_truth
 from tools.score import main
 

@@ -11,8 +11,8 @@ from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
 from pycocotools import mask as coco_mask
 
-from nucseg_mmdet import submission
-from nucseg_mmdet.coco_scores import SCORE_THR, make_report
+from nucseg_mmdet.evaluation import submission
+from nucseg_mmdet.evaluation.summary import SCORE_THR, make_report
 from nucseg_mmdet.structures.coco import parse_results, read_truth
 from nucseg_mmdet.utils.errors import UserError
 
