@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from nucseg_mmdet import synthetic
-from nucseg_mmdet.readers import base, vrdl
+from nucseg_mmdet.converters import base, vrdl
 
 ROOT = Path(__file__).parents[1]
 DEMO_CONFIG = ROOT / 'configs/demo/mask-rcnn_r18_fpn_demo_nuclei.py'

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from nucseg_mmdet.readers import (
+from nucseg_mmdet.converters import (
     base,
     coco,
     dsb2018,

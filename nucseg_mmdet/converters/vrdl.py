@@ -12,9 +12,9 @@ import json
 import re
 from pathlib import Path
 
-from nucseg_mmdet.readers import mask_folder
-from nucseg_mmdet.readers.base import AnnotatedImage, ImageFile
-from nucseg_mmdet.readers.pictures import decode_image
+from nucseg_mmdet.converters import mask_folder
+from nucseg_mmdet.converters.base import AnnotatedImage, ImageFile
+from nucseg_mmdet.converters.pictures import decode_image
 from nucseg_mmdet.utils.errors import UserError
 
 # Organs of the MoNuSeg training images, by tissue source site and patient of the

@@ -23,9 +23,9 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from nucseg_mmdet.readers import coco
-from nucseg_mmdet.readers.base import ImageFile, in_processes
-from nucseg_mmdet.readers.label_map import TYPES_HEADER
+from nucseg_mmdet.converters import coco
+from nucseg_mmdet.converters.base import ImageFile, in_processes
+from nucseg_mmdet.converters.label_map import TYPES_HEADER
 from nucseg_mmdet.structures.rle import areas, label_map
 from nucseg_mmdet.utils.errors import UserError
 

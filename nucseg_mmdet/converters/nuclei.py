@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
-from nucseg_mmdet.readers.base import Nucleus
+from nucseg_mmdet.converters.base import Nucleus
 from nucseg_mmdet.structures.polygons import mask_to_polygons
 from nucseg_mmdet.utils.errors import UserError
 

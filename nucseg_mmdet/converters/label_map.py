@@ -21,9 +21,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from nucseg_mmdet.readers.base import AnnotatedImage, Nucleus
-from nucseg_mmdet.readers.nuclei import check_labels, from_labels, refuse_foreground
-from nucseg_mmdet.readers.pictures import (
+from nucseg_mmdet.converters.base import AnnotatedImage, Nucleus
+from nucseg_mmdet.converters.nuclei import check_labels, from_labels, refuse_foreground
+from nucseg_mmdet.converters.pictures import (
     Pair,
     check_pair,
     decode_image,

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from nucseg_mmdet.readers import monuseg_xml
-from nucseg_mmdet.readers.pictures import Pair
+from nucseg_mmdet.converters import monuseg_xml
+from nucseg_mmdet.converters.pictures import Pair
 from nucseg_mmdet.structures.polygons import polygons_to_rle
 from tools import prepare_data
 
@@ -170,7 +170,7 @@ def test_files_without_partner(raw, capsys):
 @pytest.mark.parametrize('case', ['TCGA-B0-5698-01Z-00-DX1', 'TCGA-B0-5710-01Z-00-DX1'])
 def test_class_masks_come_back_exactly(class_data, case):
     """The class masks were made of these outlines by the challenge's MATLAB code."""
-    folder = Path(__file__).parents[1] / os.environ['NUCSEG_SHARED'] / 'data/monuseg_xml'
+    folder = Path(__file__).parents[2] / os.environ['NUCSEG_SHARED'] / 'data/monuseg_xml'
     image = class_data / f'train/{case}/images/{case}.png'
     annotated = monuseg_xml.read_image(Pair(case, image, folder / f'{case}.xml'))
     assert annotated.problems == []

@@ -5,9 +5,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from nucseg_mmdet.readers.base import AnnotatedImage
-from nucseg_mmdet.readers.nuclei import from_mask
-from nucseg_mmdet.readers.pictures import decode_image, open_picture
+from nucseg_mmdet.converters.base import AnnotatedImage
+from nucseg_mmdet.converters.nuclei import from_mask
+from nucseg_mmdet.converters.pictures import decode_image, open_picture
 from nucseg_mmdet.utils.errors import UserError
 
 

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nucseg_mmdet.readers.base import AnnotatedImage, ImageFile
-from nucseg_mmdet.readers.nuclei import check_labels, from_labels
+from nucseg_mmdet.converters.base import AnnotatedImage, ImageFile
+from nucseg_mmdet.converters.nuclei import check_labels, from_labels
 from nucseg_mmdet.utils.errors import UserError
 
 OPTIONS: dict[str, str] = {}

@@ -19,9 +19,9 @@ from xml.parsers import expat
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from nucseg_mmdet.readers.base import AnnotatedImage, Nucleus
-from nucseg_mmdet.readers.nuclei import from_mask
-from nucseg_mmdet.readers.pictures import Pair, check_pair, find_pairs, open_picture
+from nucseg_mmdet.converters.base import AnnotatedImage, Nucleus
+from nucseg_mmdet.converters.nuclei import from_mask
+from nucseg_mmdet.converters.pictures import Pair, check_pair, find_pairs, open_picture
 from nucseg_mmdet.structures.polygons import polygons_to_rle
 from nucseg_mmdet.utils.errors import UserError
 

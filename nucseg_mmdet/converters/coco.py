@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 from pycocotools import mask as coco_mask
 
-from nucseg_mmdet.readers.base import AnnotatedImage, ImageFile
-from nucseg_mmdet.readers.nuclei import from_mask
-from nucseg_mmdet.readers.pictures import open_picture
+from nucseg_mmdet.converters.base import AnnotatedImage, ImageFile
+from nucseg_mmdet.converters.nuclei import from_mask
+from nucseg_mmdet.converters.pictures import open_picture
 from nucseg_mmdet.structures.coco import CATEGORY_ID, load_json, parse_truth
 from nucseg_mmdet.utils.errors import UserError
 

@@ -119,7 +119,7 @@ def test_the_example_config_reads_the_types(tmp_path):
     content['masks'][1, 8, 8:10, 1] = content['masks'][1, 10, 10, 2] = 1  # the two not there yet
     write(tmp_path / 'raw', 1, content)
     assert run(tmp_path / 'raw', '--classes') == 0
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     cfg = Config.fromfile(root / 'configs/dense/mask-rcnn_r18_fpn_x2-a16to256-5k_pannuke-types.py')
     run_config.set_data_root(cfg, tmp_path / 'out')
     assert cfg.val_evaluator.ann_file == f'{tmp_path}/out/annotations/fold1_val.json'

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from nucseg_mmdet.readers.label_map import decode_labels
+from nucseg_mmdet.converters.label_map import decode_labels
 from nucseg_mmdet.structures.polygons import polygons_to_rle
 from nucseg_mmdet.utils.errors import UserError
 from tools import prepare_data

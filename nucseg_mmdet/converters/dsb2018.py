@@ -8,8 +8,8 @@
 
 from pathlib import Path
 
-from nucseg_mmdet.readers import mask_folder
-from nucseg_mmdet.readers.mask_folder import read_image
+from nucseg_mmdet.converters import mask_folder
+from nucseg_mmdet.converters.mask_folder import read_image
 from nucseg_mmdet.utils.errors import UserError
 
 __all__ = ['OPTIONS', 'find_images', 'read_image']

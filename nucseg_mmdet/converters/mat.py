@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
-from nucseg_mmdet.readers.base import AnnotatedImage
-from nucseg_mmdet.readers.label_map import set_types
-from nucseg_mmdet.readers.nuclei import check_labels, from_labels
-from nucseg_mmdet.readers.pictures import Pair, check_pair, find_pairs, open_picture
+from nucseg_mmdet.converters.base import AnnotatedImage
+from nucseg_mmdet.converters.label_map import set_types
+from nucseg_mmdet.converters.nuclei import check_labels, from_labels
+from nucseg_mmdet.converters.pictures import Pair, check_pair, find_pairs, open_picture
 from nucseg_mmdet.utils.errors import UserError
 
 OPTIONS = {

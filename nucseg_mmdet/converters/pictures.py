@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from nucseg_mmdet.readers.base import ImageFile
+from nucseg_mmdet.converters.base import ImageFile
 from nucseg_mmdet.utils.errors import UserError
 
 PNG_END = b'\x00\x00\x00\x00IEND\xaeB`\x82'  # every complete PNG ends with this chunk

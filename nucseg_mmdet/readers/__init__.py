@@ -1,1 +1,0 @@
-"""Readers of raw data sets, one module a format, and what they have in common (``base``)."""
