@@ -17,7 +17,8 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
 from tqdm import tqdm
 
-from nucseg_mmdet import data_stats, run_config
+from nucseg_mmdet import run_config
+from nucseg_mmdet.datasets import statistics
 from nucseg_mmdet.imaging.draw import draw_outlines
 from nucseg_mmdet.structures.polygons import mask_to_outlines
 from nucseg_mmdet.utils.errors import UserError, exit_code, make_folder
@@ -53,9 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     set_random_seed(args.seed)
     if args.stats:
-        stats = data_stats.collect(cfg, dataset)
-        data_stats.plot(stats, args.out / 'stats.png')
-        print(data_stats.format_stats(stats))
+        stats = statistics.collect(cfg, dataset)
+        statistics.plot(stats, args.out / 'stats.png')
+        print(statistics.format_stats(stats))
         return 0
     indices = range(min(args.number or len(dataset), len(dataset)))
     for index in tqdm(indices, 'images', disable=None):

@@ -5,7 +5,7 @@ custom_imports = dict(
     imports=[
         'nucseg_mmdet.models.sparse_assigner',
         'nucseg_mmdet.checkpoints',
-        'nucseg_mmdet.dataset',
+        'nucseg_mmdet.datasets.nuclei_dataset',
         'nucseg_mmdet.hooks',
         'nucseg_mmdet.models.rle_mask_head',
         'nucseg_mmdet.evaluation.metrics',

@@ -15,7 +15,7 @@ from nucseg_mmdet import stain_transforms
 from nucseg_mmdet.imaging import stain
 from nucseg_mmdet.utils.errors import UserError
 
-DENSE = Path(__file__).parents[1] / 'configs/dense'
+DENSE = Path(__file__).parents[2] / 'configs/dense'
 NAMES = ['StainJitter', 'MacenkoNormalize', 'ReinhardNormalize', 'ReinhardJitter']
 NORMALIZE = {'MacenkoNormalize': 'normalize_stains', 'ReinhardNormalize': 'normalize_colours'}
 MEASURE = {'MacenkoNormalize': 'measure_stains', 'ReinhardNormalize': 'measure_colours'}

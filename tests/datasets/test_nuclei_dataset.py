@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from nucseg_mmdet.dataset import NucleiDataset
+from nucseg_mmdet.datasets.nuclei_dataset import NucleiDataset
 from nucseg_mmdet.utils.errors import UserError
 
 

@@ -12,12 +12,13 @@ from mmdet.structures.bbox import bbox_overlaps
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from nucseg_mmdet import data_stats, run_config
+from nucseg_mmdet import run_config
+from nucseg_mmdet.datasets import statistics
 from nucseg_mmdet.structures.polygons import mask_to_polygons
 from nucseg_mmdet.utils.errors import UserError
 from tools import browse_data
 
-CONFIG = Path(__file__).parents[1] / 'configs/demo/mask-rcnn_r18_fpn_demo_nuclei.py'
+CONFIG = Path(__file__).parents[2] / 'configs/demo/mask-rcnn_r18_fpn_demo_nuclei.py'
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def cfg(data_root):
 
 
 def collect(cfg):
-    return data_stats.collect(cfg, DATASETS.build(cfg.train_dataloader.dataset))
+    return statistics.collect(cfg, DATASETS.build(cfg.train_dataloader.dataset))
 
 
 @pytest.mark.parametrize('settings', [{}, dict(scales=[2, 3]), dict(ratios=[0.3, 4.0])])
@@ -37,7 +38,7 @@ def collect(cfg):
 def test_best_anchor_is_that_of_all(cfg, settings, height, width):
     """Against mmdet's own anchors, every one of them."""
     cfg.model.rpn_head.anchor_generator.update(settings)
-    anchors = data_stats.read_anchors(cfg)
+    anchors = statistics.read_anchors(cfg)
     rng = np.random.default_rng(0)
     low = rng.uniform(0, [width, height], (300, 2))
     high = np.minimum(low + rng.uniform(1, 80, (300, 2)), [width, height])
@@ -47,24 +48,24 @@ def test_best_anchor_is_that_of_all(cfg, settings, height, width):
     grids = [(-(-96 // stride), -(-160 // stride)) for stride, _ in generator.strides]
     every = torch.cat(generator.grid_priors(grids, dtype=torch.float64, device='cpu'))
     expected = bbox_overlaps(torch.from_numpy(boxes), every.double()).max(1).values.numpy()
-    found = data_stats.best_anchor_iou(boxes, anchors, height, width)
+    found = statistics.best_anchor_iou(boxes, anchors, height, width)
     np.testing.assert_allclose(found, expected, atol=1e-5)  # base anchors are float32
 
 
 def test_overlapping_boxes():
     # 10 x 10 px each. IoU of the first two: 60 / 140 = 0.43; the third is apart.
     boxes = np.array([[0, 0, 10, 10], [4, 0, 14, 10], [40, 0, 50, 10]], float)
-    assert data_stats.overlapping(boxes, 0.42).tolist() == [True, True, False]
-    assert data_stats.overlapping(boxes, 0.43).tolist() == [False, False, False]
-    assert data_stats.overlapping(boxes[:1], 0.1).tolist() == [False]
+    assert statistics.overlapping(boxes, 0.42).tolist() == [True, True, False]
+    assert statistics.overlapping(boxes, 0.43).tolist() == [False, False, False]
+    assert statistics.overlapping(boxes[:1], 0.1).tolist() == [False]
 
 
 def test_spacing_is_in_diameters():
     # Centres at 5, 25 and 65 px; a circle of 25 pi px has a diameter of 10 px.
     boxes = np.array([[0, 0, 10, 10], [20, 0, 30, 10], [60, 0, 70, 10]], float)
     areas = np.full(3, 25 * np.pi)
-    np.testing.assert_allclose(data_stats.spacing(boxes, areas), [2, 2, 4])
-    assert data_stats.spacing(boxes[:1], areas[:1]).tolist() == [np.inf]
+    np.testing.assert_allclose(statistics.spacing(boxes, areas), [2, 2, 4])
+    assert statistics.spacing(boxes[:1], areas[:1]).tolist() == [np.inf]
 
 
 def test_area_of_a_ring_and_of_two_parts():
@@ -72,7 +73,7 @@ def test_area_of_a_ring_and_of_two_parts():
     mask[1:6, 1:6] = True
     mask[2:5, 2:5] = False  # 25 less 9
     mask[8, 8] = True
-    assert data_stats.polygon_area(mask_to_polygons(mask)) == 17
+    assert statistics.polygon_area(mask_to_polygons(mask)) == 17
 
 
 def test_numbers_of_the_files(cfg, data_root):
@@ -81,7 +82,7 @@ def test_numbers_of_the_files(cfg, data_root):
     assert [field.name for field in stats.fields] == [i['file_name'] for i in truth['images']]
     areas = [entry['area'] for entry in truth['annotations']]
     np.testing.assert_allclose(np.concatenate([field.areas for field in stats.fields]), areas)
-    text = data_stats.format_stats(stats)
+    text = statistics.format_stats(stats)
     assert f'nuclei                           {len(areas)}; ' in text
     assert 'anchor sizes, px                 16 32 64 128 256' in text
     assert '5, 96 x 96 px' in text
@@ -91,9 +92,9 @@ def test_sizes_are_those_in_the_network(cfg):
     native = dict(type='Resize', scale_factor=1.0)
     pipeline = cfg.train_dataloader.dataset.pipeline
     cfg.train_dataloader.dataset.pipeline = [*pipeline[:2], native, pipeline[-1]]
-    before = data_stats.box_sides(collect(cfg).views)
+    before = statistics.box_sides(collect(cfg).views)
     cfg.train_dataloader.dataset.pipeline[2].scale_factor = 3.0
-    after = data_stats.box_sides(collect(cfg).views)
+    after = statistics.box_sides(collect(cfg).views)
     np.testing.assert_allclose(after, 3 * before, rtol=1e-6)
 
 

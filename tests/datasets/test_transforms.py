@@ -15,7 +15,7 @@ from mmengine.config import Config
 from nucseg_mmdet.structures.polygons import mask_to_polygons
 from nucseg_mmdet.utils.errors import UserError
 
-DENSE = Path(__file__).parents[1] / 'configs/dense'
+DENSE = Path(__file__).parents[2] / 'configs/dense'
 pytestmark = pytest.mark.usefixtures('seeded')
 
 
