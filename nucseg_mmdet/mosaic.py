@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 import tifffile
 
-from nucseg_mmdet.pixel_size import chosen
-from nucseg_mmdet.slide_base import paste
-from nucseg_mmdet.slides import open_slide
+from nucseg_mmdet.slides.open import open_slide
+from nucseg_mmdet.slides.open.base import paste
+from nucseg_mmdet.slides.pixel_size import chosen
 from nucseg_mmdet.utils.errors import UserError, exit_code
 
 GLASS = 243  # grey level between the pieces

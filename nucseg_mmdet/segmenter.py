@@ -33,7 +33,7 @@ from nucseg_mmdet.checkpoints import load_weights_only, model_files, refuse_unfi
 from nucseg_mmdet.datasets.transforms.stain import StainNormalize
 from nucseg_mmdet.imaging.stain import UnfitImageError, tissue_share
 from nucseg_mmdet.models.half_precision import prepare_for_inference
-from nucseg_mmdet.slide_base import ArraySlide, RegionError, Slide
+from nucseg_mmdet.slides.open.base import ArraySlide, RegionError, Slide
 from nucseg_mmdet.tiles import Grid, Nuclei, Views
 from nucseg_mmdet.tracing import to_nuclei
 from nucseg_mmdet.utils.errors import UserError

@@ -21,7 +21,6 @@ import numpy as np
 
 from nucseg_mmdet import export, tiles
 from nucseg_mmdet.segmenter import Job, Segmenter
-from nucseg_mmdet.slide_base import RegionError, Slide
 from nucseg_mmdet.slide_claim import (
     PATIENCE,
     POLL,
@@ -32,7 +31,8 @@ from nucseg_mmdet.slide_claim import (
     write_json,
 )
 from nucseg_mmdet.slide_plan import Plan, Settings, tile_rectangles, write_png
-from nucseg_mmdet.slides import open_slide
+from nucseg_mmdet.slides.open import open_slide
+from nucseg_mmdet.slides.open.base import RegionError, Slide
 from nucseg_mmdet.tiles import EMPTY, Views
 from nucseg_mmdet.utils.errors import UserError
 

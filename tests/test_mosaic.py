@@ -11,7 +11,7 @@ from PIL import Image
 
 from nucseg_mmdet import mosaic
 from nucseg_mmdet.mosaic import GLASS, Mosaic
-from nucseg_mmdet.slides import ScannerSlide, open_slide
+from nucseg_mmdet.slides.open import ScannerSlide, open_slide
 
 WIDTH, HEIGHT, GAP = 1500, 1100, 30
 

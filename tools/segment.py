@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from nucseg_mmdet import pixel_size, segmenter, slide_plan, slide_run
+from nucseg_mmdet import segmenter, slide_plan, slide_run
 from nucseg_mmdet.export import FORMATS
+from nucseg_mmdet.slides import pixel_size
 from nucseg_mmdet.utils.errors import UserError, exit_code
 
 

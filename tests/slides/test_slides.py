@@ -11,8 +11,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from nucseg_mmdet.slides import ArraySlide, RegionError, ScannerSlide, open_slide
-from nucseg_mmdet.tiff_slide import TiffSlide
+from nucseg_mmdet.slides.open import ArraySlide, RegionError, ScannerSlide, open_slide
+from nucseg_mmdet.slides.tiff import TiffSlide
 from nucseg_mmdet.utils.errors import UserError
 
 WIDTH, HEIGHT = 330, 270

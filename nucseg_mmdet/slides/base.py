@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nucseg_mmdet.pixel_size import PixelSize, chosen
-from nucseg_mmdet.resample import apply_weights, axis_weights
+from nucseg_mmdet.slides.pixel_size import PixelSize, chosen
+from nucseg_mmdet.slides.resample import apply_weights, axis_weights
 from nucseg_mmdet.utils.errors import UserError
 
 BAND = 4_000_000  # px that are read and resampled at once: 48 MB as floats

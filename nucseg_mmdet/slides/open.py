@@ -15,9 +15,9 @@ import numpy as np
 import openslide
 from PIL import Image, JpegImagePlugin, PngImagePlugin
 
-from nucseg_mmdet import pixel_size
-from nucseg_mmdet.slide_base import ArraySlide, RegionError, Slide, name_of, paste
-from nucseg_mmdet.tiff_slide import MAX_WHOLE, TiffSlide
+from nucseg_mmdet.slides import pixel_size
+from nucseg_mmdet.slides.open.base import ArraySlide, RegionError, Slide, name_of, paste
+from nucseg_mmdet.slides.tiff import MAX_WHOLE, TiffSlide
 from nucseg_mmdet.utils.errors import UserError
 
 BLOCK = 1024  # px of a level that OpenSlide is asked for at once, see ``ScannerSlide``

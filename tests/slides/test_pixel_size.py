@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from nucseg_mmdet import pixel_size
-from nucseg_mmdet.pixel_size import PixelSize
+from nucseg_mmdet.slides import pixel_size
+from nucseg_mmdet.slides.pixel_size import PixelSize
 from nucseg_mmdet.utils.errors import UserError
 
 UNKNOWN = PixelSize(None, 'the file does not say')

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nucseg_mmdet.resample import apply_weights, axis_weights
+from nucseg_mmdet.slides.resample import apply_weights, axis_weights
 
 
 def resample_row(values, first, count, step):
