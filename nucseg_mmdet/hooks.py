@@ -19,9 +19,9 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner, find_latest_checkpoint
 from pycocotools import mask as coco_mask
 
-from nucseg_mmdet.checkpoints import refuse_unfit
+from nucseg_mmdet.engine.checkpoint import refuse_unfit
+from nucseg_mmdet.engine.config_edits import score_threshold
 from nucseg_mmdet.imaging.draw import draw_outlines
-from nucseg_mmdet.run_config import score_threshold
 from nucseg_mmdet.structures.polygons import mask_to_outlines
 from nucseg_mmdet.utils.errors import UserError
 

@@ -28,9 +28,10 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from pycocotools import mask as coco_mask
 
-from nucseg_mmdet import run_config, tiles
-from nucseg_mmdet.checkpoints import load_weights_only, model_files, refuse_unfit
+from nucseg_mmdet import tiles
 from nucseg_mmdet.datasets.transforms.stain import StainNormalize
+from nucseg_mmdet.engine import config_edits
+from nucseg_mmdet.engine.checkpoint import load_weights_only, model_files, refuse_unfit
 from nucseg_mmdet.imaging.stain import UnfitImageError, tissue_share
 from nucseg_mmdet.models.half_precision import prepare_for_inference
 from nucseg_mmdet.slides.open.base import ArraySlide, RegionError, Slide
@@ -142,9 +143,9 @@ class Segmenter:
         self.device = _find_device(device)
         self.precision = precision or ('fp32' if self.device.type == 'cpu' else 'bf16')
 
-        cfg = run_config.load_config(config, {}, None)
+        cfg = config_edits.load_config(config, {}, None)
         if score_thr is None:
-            score_thr = run_config.score_threshold(cfg)
+            score_thr = config_edits.score_threshold(cfg)
         if not 0 <= score_thr < 1:
             raise UserError(f'score threshold is {score_thr}, expected 0 or more and less than 1')
         init_default_scope(cfg.get('default_scope', 'mmdet'))

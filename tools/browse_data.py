@@ -17,8 +17,8 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
 from tqdm import tqdm
 
-from nucseg_mmdet import run_config
 from nucseg_mmdet.datasets import statistics
+from nucseg_mmdet.engine import config_edits
 from nucseg_mmdet.imaging.draw import draw_outlines
 from nucseg_mmdet.structures.polygons import mask_to_outlines
 from nucseg_mmdet.utils.errors import UserError, exit_code, make_folder
@@ -36,7 +36,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--stats', action='store_true', help='report on all images; stats.png in the folder'
     )
     parser.add_argument('--seed', type=int, default=0, help='of the random steps')
-    parser.add_argument('--cfg-options', nargs='+', action=run_config.ConfigOptions, default={})
+    parser.add_argument('--cfg-options', nargs='+', action=config_edits.ConfigOptions, default={})
     return parser.parse_args(argv)
 
 
@@ -45,10 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     if args.number is not None and args.number < 1:
         raise UserError(f'--number {args.number}: expected 1 or more')
-    cfg = run_config.load_config(args.config, args.cfg_options, None)
+    cfg = config_edits.load_config(args.config, args.cfg_options, None)
     if args.data_root:
-        run_config.set_data_root(cfg, args.data_root)
-    run_config.check_files(cfg, 'train_dataloader')
+        config_edits.set_data_root(cfg, args.data_root)
+    config_edits.check_files(cfg, 'train_dataloader')
     make_folder(args.out)
     init_default_scope(cfg.default_scope)
     dataset = DATASETS.build(cfg.train_dataloader.dataset)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from nucseg_mmdet.detectron2_weights import Architecture, convert, inspect, read
+from nucseg_mmdet.engine.detectron2 import Architecture, convert, inspect, read
 from nucseg_mmdet.utils.errors import UserError, exit_code
 
 

@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from nucseg_mmdet.checkpoints import publish
+from nucseg_mmdet.engine.checkpoint import publish
 from nucseg_mmdet.utils.errors import exit_code
 
 

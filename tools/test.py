@@ -12,8 +12,8 @@ from pathlib import Path
 from mmengine.config import ConfigDict
 from mmengine.runner import Runner
 
-from nucseg_mmdet import run_config
-from nucseg_mmdet.checkpoints import model_files
+from nucseg_mmdet.engine import config_edits
+from nucseg_mmdet.engine.checkpoint import model_files
 from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code, make_folder
 
 
@@ -52,7 +52,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         action='store_true',
         help="average over the views of the config's tta_pipeline: slower, a little better",
     )
-    parser.add_argument('--cfg-options', nargs='+', action=run_config.ConfigOptions, default={})
+    parser.add_argument('--cfg-options', nargs='+', action=config_edits.ConfigOptions, default={})
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
     return parser.parse_args(argv)
@@ -66,17 +66,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.out and args.out.is_dir():
         raise UserError(f'--out {args.out}: is a folder, expected the file to write')
     check_fraction('--show-score-thr', args.show_score_thr)
-    cfg = run_config.load_config(args.config, args.cfg_options, args.work_dir, args.fold)
+    cfg = config_edits.load_config(args.config, args.cfg_options, args.work_dir, args.fold)
     if args.data_root:
-        run_config.set_data_root(cfg, args.data_root)
+        config_edits.set_data_root(cfg, args.data_root)
     if args.fold is not None:
-        run_config.hold_out_fold(cfg, args.fold)
-    run_config.check_files(cfg, 'test_dataloader')
+        config_edits.hold_out_fold(cfg, args.fold)
+    config_edits.check_files(cfg, 'test_dataloader')
     _, checkpoint = model_files(args.config, args.checkpoint)
     ann_file = Path(cfg.test_dataloader.dataset.data_root, cfg.test_dataloader.dataset.ann_file)
     show_from = args.show_score_thr
     if show_from is None:
-        show_from = run_config.score_threshold(cfg)
+        show_from = config_edits.score_threshold(cfg)
     if args.format_only:
         out = args.out or Path(cfg.work_dir, 'answer.json')
         cfg.test_evaluator = dict(type='SubmissionMetric', ann_file=str(ann_file), out=str(out))
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             '--fold N scores held-out training images'
         )
     make_folder(Path(cfg.work_dir))
-    for evaluator in run_config.as_list(cfg.test_evaluator):
+    for evaluator in config_edits.as_list(cfg.test_evaluator):
         if evaluator.type == 'NucleiMetric':
             evaluator.out = str(Path(cfg.work_dir, f'{ann_file.stem}_results.json'))
     if args.show_dir:
@@ -107,9 +107,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for key in ('train_dataloader', 'val_dataloader', 'val_evaluator', 'train_cfg', 'val_cfg'):
         cfg[key] = None
     cfg.optim_wrapper = cfg.param_scheduler = None
-    run_config.set_distributed(cfg, args.launcher)
+    config_edits.set_distributed(cfg, args.launcher)
     Runner.from_cfg(cfg).test()
-    run_config.close_distributed()
+    config_edits.close_distributed()
     if args.format_only:
         print(f'{out} and {out.with_suffix(".zip").name} written')
     return 0

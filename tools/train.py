@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mmengine.runner import Runner, find_latest_checkpoint
 
-from nucseg_mmdet import run_config
+from nucseg_mmdet.engine import config_edits
 from nucseg_mmdet.utils.errors import UserError, exit_code, make_folder
 
 
@@ -38,7 +38,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar='CHECKPOINT',
         help='go on from a checkpoint, by default the last one of the work folder',
     )
-    parser.add_argument('--cfg-options', nargs='+', action=run_config.ConfigOptions, default={})
+    parser.add_argument('--cfg-options', nargs='+', action=config_edits.ConfigOptions, default={})
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
     return parser.parse_args(argv)
@@ -47,15 +47,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 @exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    cfg = run_config.load_config(args.config, args.cfg_options, args.work_dir, args.fold)
+    cfg = config_edits.load_config(args.config, args.cfg_options, args.work_dir, args.fold)
     if args.data_root:
-        run_config.set_data_root(cfg, args.data_root)
+        config_edits.set_data_root(cfg, args.data_root)
     if args.fold is not None:
-        run_config.hold_out_fold(cfg, args.fold)
-    run_config.check_files(cfg, 'train_dataloader', 'val_dataloader')
+        config_edits.hold_out_fold(cfg, args.fold)
+    config_edits.check_files(cfg, 'train_dataloader', 'val_dataloader')
     make_folder(Path(cfg.work_dir))
     if args.amp:
-        run_config.set_mixed_precision(cfg)
+        config_edits.set_mixed_precision(cfg)
     if args.auto_scale_lr:
         if 'auto_scale_lr' not in cfg:
             raise UserError(f'{args.config}: has no auto_scale_lr, expected its base_batch_size')
@@ -66,11 +66,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     resumed = cfg.resume and (cfg.load_from or find_latest_checkpoint(cfg.work_dir))
     choice = args.initial_weights
     if resumed and choice is None:
-        choice = run_config.earlier_choice(cfg.work_dir)
-    run_config.set_initial_weights(cfg, choice, complete=bool(resumed or cfg.get('load_from')))
-    run_config.set_distributed(cfg, args.launcher)
+        choice = config_edits.earlier_choice(cfg.work_dir)
+    config_edits.set_initial_weights(cfg, choice, complete=bool(resumed or cfg.get('load_from')))
+    config_edits.set_distributed(cfg, args.launcher)
     Runner.from_cfg(cfg).train()
-    run_config.close_distributed()
+    config_edits.close_distributed()
     return 0
 
 

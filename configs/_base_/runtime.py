@@ -4,7 +4,7 @@ default_scope = 'mmdet'
 custom_imports = dict(
     imports=[
         'nucseg_mmdet.models.sparse_assigner',
-        'nucseg_mmdet.checkpoints',
+        'nucseg_mmdet.engine.checkpoint',
         'nucseg_mmdet.datasets.nuclei_dataset',
         'nucseg_mmdet.hooks',
         'nucseg_mmdet.models.rle_mask_head',

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from pycocotools import mask as coco_mask
 
-from nucseg_mmdet import run_config
+from nucseg_mmdet.engine import config_edits
 from nucseg_mmdet.structures.polygons import polygons_to_rle
 from tools import prepare_data
 
@@ -121,7 +121,7 @@ def test_the_example_config_reads_the_types(tmp_path):
     assert run(tmp_path / 'raw', '--classes') == 0
     root = Path(__file__).parents[2]
     cfg = Config.fromfile(root / 'configs/dense/mask-rcnn_r18_fpn_x2-a16to256-5k_pannuke-types.py')
-    run_config.set_data_root(cfg, tmp_path / 'out')
+    config_edits.set_data_root(cfg, tmp_path / 'out')
     assert cfg.val_evaluator.ann_file == f'{tmp_path}/out/annotations/fold1_val.json'
     init_default_scope('mmdet')
     cfg.train_dataloader.dataset.ann_file = 'annotations/train.json'

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import torch
 
-from nucseg_mmdet.checkpoints import DEFAULT_CHECKPOINT
+from nucseg_mmdet.engine.checkpoint import DEFAULT_CHECKPOINT
 from nucseg_mmdet.evaluation.label_scores import count_image, summarise
 from nucseg_mmdet.segmenter import Segmenter
 from nucseg_mmdet.structures import rle

@@ -24,7 +24,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from pycocotools import mask as coco_mask
 
-from nucseg_mmdet.detectron2_weights import convert, parameter_shapes
+from nucseg_mmdet.engine.detectron2 import convert, parameter_shapes
 
 ROOT = Path(__file__).parents[2]
 COPY = Path(__file__).parent / 'data' / 'detectron2'

@@ -11,10 +11,10 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from pycocotools import mask as coco_mask
 
-from nucseg_mmdet import run_config
+from nucseg_mmdet.engine import config_edits
 from nucseg_mmdet.utils.errors import UserError
 
-CONFIGS = Path(__file__).parents[1] / 'configs'
+CONFIGS = Path(__file__).parents[2] / 'configs'
 
 
 @pytest.fixture
@@ -45,14 +45,14 @@ def cfg():
 def test_every_fold_has_a_work_folder_of_its_own(tmp_path):
     path = tmp_path / 'some.py'
     path.write_text('model = dict()')
-    assert run_config.load_config(path, {}, None).work_dir == 'work_dirs/some'
-    assert run_config.load_config(path, {}, None, 2).work_dir == 'work_dirs/some_fold2'
-    assert run_config.load_config(path, {}, Path('mine'), 2).work_dir == 'mine'
-    assert run_config.load_config(path, dict(work_dir='mine'), None, 2).work_dir == 'mine'
+    assert config_edits.load_config(path, {}, None).work_dir == 'work_dirs/some'
+    assert config_edits.load_config(path, {}, None, 2).work_dir == 'work_dirs/some_fold2'
+    assert config_edits.load_config(path, {}, Path('mine'), 2).work_dir == 'mine'
+    assert config_edits.load_config(path, dict(work_dir='mine'), None, 2).work_dir == 'mine'
 
 
 def test_data_root_reaches_wrapped_sets_and_evaluators(cfg):
-    run_config.set_data_root(cfg, 'other/place')
+    config_edits.set_data_root(cfg, 'other/place')
     assert cfg.train_dataloader.dataset.dataset.data_root == 'other/place/'
     assert cfg.train_dataloader.dataset.dataset.ann_file == 'a/train.json'
     assert cfg.test_dataloader.dataset.data_root == 'other/place/'
@@ -63,7 +63,7 @@ def test_data_root_reaches_wrapped_sets_and_evaluators(cfg):
 def test_fold_is_held_out(cfg):
     cfg.train_dataloader.dataset = cfg.train_dataloader.dataset.dataset
     cfg.test_evaluator = dict(type='NucleiMetric', ann_file='data/x/a/test.json')
-    run_config.hold_out_fold(cfg, 2)
+    config_edits.hold_out_fold(cfg, 2)
     assert cfg.train_dataloader.dataset.ann_file == 'annotations/fold2_train.json'
     assert cfg.val_dataloader.dataset.ann_file == 'annotations/fold2_val.json'
     assert cfg.val_dataloader.dataset.data_prefix == dict(img='train/')
@@ -75,8 +75,8 @@ def test_fold_is_held_out(cfg):
 def test_best_checkpoint_is_by_a_score_that_the_config_has(tmp_path):
     """The shipped config of several classes, its evaluator at work on one nucleus."""
     cfg = Config.fromfile(CONFIGS / 'dense/mask-rcnn_r18_fpn_x2-a16to256-5k_pannuke-types.py')
-    run_config.set_data_root(cfg, tmp_path)
-    run_config.hold_out_fold(cfg, 2)
+    config_edits.set_data_root(cfg, tmp_path)
+    config_edits.hold_out_fold(cfg, 2)
     classes = cfg.metainfo.classes
     square = np.zeros((8, 8), np.uint8, order='F')
     square[2:6, 2:6] = 1
@@ -106,7 +106,7 @@ def test_best_checkpoint_is_by_a_score_that_the_config_has(tmp_path):
 
 
 def test_from_scratch_frees_the_backbone(cfg):
-    run_config.set_initial_weights(cfg, 'none')
+    config_edits.set_initial_weights(cfg, 'none')
     assert cfg.model.backbone == dict(
         frozen_stages=-1,
         norm_eval=False,
@@ -116,7 +116,7 @@ def test_from_scratch_frees_the_backbone(cfg):
 
 
 def test_complete_model_needs_no_initial_weights(cfg):
-    run_config.set_initial_weights(cfg, None, complete=True)
+    config_edits.set_initial_weights(cfg, None, complete=True)
     assert cfg.model.backbone.init_cfg is None
     assert cfg.model.backbone.frozen_stages == 1
 
@@ -125,7 +125,7 @@ def test_complete_model_needs_no_initial_weights(cfg):
 def test_file_of_a_backbone_or_a_detector(cfg, tmp_path, prefix):
     path = tmp_path / 'a.pth'
     torch.save(dict(state_dict={f'{prefix}conv1.weight': torch.ones(1)}), path)
-    run_config.set_initial_weights(cfg, str(path))
+    config_edits.set_initial_weights(cfg, str(path))
     assert cfg.model.backbone.init_cfg == dict(
         type='Pretrained', checkpoint=str(path), prefix=prefix or None
     )
@@ -134,24 +134,24 @@ def test_file_of_a_backbone_or_a_detector(cfg, tmp_path, prefix):
 def test_file_without_a_backbone(cfg, tmp_path):
     torch.save(dict(weight=torch.ones(1)), tmp_path / 'a.pth')
     with pytest.raises(UserError, match='no weights of a ResNet'):
-        run_config.set_initial_weights(cfg, str(tmp_path / 'a.pth'))
+        config_edits.set_initial_weights(cfg, str(tmp_path / 'a.pth'))
 
 
 def test_cached_weights_are_taken(cfg, tmp_path, monkeypatch):
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
     cfg.model.backbone.init_cfg.checkpoint = 'open-mmlab://detectron2/resnet101_caffe'
     with pytest.raises(UserError, match='not on this machine'):
-        run_config.set_initial_weights(cfg, None)
+        config_edits.set_initial_weights(cfg, None)
     cached = tmp_path / 'hub/checkpoints/resnet101_msra-6cc46731.pth'
     cached.parent.mkdir(parents=True)
     cached.touch()
-    run_config.set_initial_weights(cfg, None)
+    config_edits.set_initial_weights(cfg, None)
     assert cfg.model.backbone.init_cfg.checkpoint == 'open-mmlab://detectron2/resnet101_caffe'
 
 
 def test_file_of_detectron2_is_local(cfg, tmp_path):
     cfg.model.backbone.init_cfg.checkpoint = f'detectron2://{tmp_path}/R-101.pkl'
     with pytest.raises(UserError, match='not on this machine'):
-        run_config.set_initial_weights(cfg, None)
+        config_edits.set_initial_weights(cfg, None)
     (tmp_path / 'R-101.pkl').touch()
-    run_config.set_initial_weights(cfg, None)
+    config_edits.set_initial_weights(cfg, None)

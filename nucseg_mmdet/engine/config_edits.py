@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from nucseg_mmdet.checkpoints import cached_download
+from nucseg_mmdet.engine.checkpoint import cached_download
 from nucseg_mmdet.evaluation.summary import SCORE_THR
 from nucseg_mmdet.structures.coco import load_json
 from nucseg_mmdet.utils.errors import UserError

@@ -17,8 +17,8 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader, get_external_models
 from torch import nn
 
-from nucseg_mmdet import array_pickle
-from nucseg_mmdet.detectron2_weights import is_detectron2, load_from_detectron2
+from nucseg_mmdet.engine import safe_pickle
+from nucseg_mmdet.engine.detectron2 import is_detectron2, load_from_detectron2
 from nucseg_mmdet.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,7 +51,7 @@ def load_weights_only(filename: str, map_location: str | torch.device | None = N
         UserError: no such file, no checkpoint, or it holds more than weights.
     """
     path = Path(filename).expanduser()
-    checkpoint = array_pickle.load_torch(path, LOG_CURVES, map_location)
+    checkpoint = safe_pickle.load_torch(path, LOG_CURVES, map_location)
     if not isinstance(checkpoint, dict):
         raise UserError(f'{path}: {type(checkpoint).__name__}, expected a checkpoint dictionary')
     if is_detectron2(checkpoint):

@@ -11,7 +11,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from nucseg_mmdet.checkpoints import load_weights_only, publish
+from nucseg_mmdet.engine.checkpoint import load_weights_only, publish
 from nucseg_mmdet.utils.errors import UserError
 from tools.publish_model import main
 

@@ -16,7 +16,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner.checkpoint import CheckpointLoader
 from PIL import Image
 
-from nucseg_mmdet.detectron2_weights import (
+from nucseg_mmdet.engine.detectron2 import (
     Architecture,
     convert,
     inspect,
@@ -27,7 +27,7 @@ from nucseg_mmdet.detectron2_weights import (
 from nucseg_mmdet.utils.errors import UserError
 from tools import convert_detectron2
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PREFIX = 'backbone.bottom_up.'
 ANCHORS = 'proposal_generator.anchor_generator.cell_anchors.'
 

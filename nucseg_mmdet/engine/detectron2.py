@@ -18,8 +18,8 @@ import torch
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 
-from nucseg_mmdet import array_pickle
-from nucseg_mmdet.array_pickle import PickledArray
+from nucseg_mmdet.engine import safe_pickle
+from nucseg_mmdet.engine.safe_pickle import PickledArray
 from nucseg_mmdet.utils.errors import UserError
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # of res2 to res5
@@ -109,7 +109,7 @@ def read(path: str | Path) -> dict[str, torch.Tensor]:
     path = Path(path).expanduser()
     if not path.is_file():
         raise UserError(f'{path}: no such file, expected a Detectron2 checkpoint')
-    content = array_pickle.load(path) if path.suffix == '.pkl' else array_pickle.load_torch(path)
+    content = safe_pickle.load(path) if path.suffix == '.pkl' else safe_pickle.load_torch(path)
     weights = _unwrap(content)
     if not isinstance(weights, dict) or not weights:
         raise UserError(f'{path}: found {type(weights).__name__}, expected a dict of weights')
