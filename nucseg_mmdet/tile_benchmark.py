@@ -16,9 +16,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from nucseg_mmdet import export, tiles
+from nucseg_mmdet import export
+from nucseg_mmdet.inference import tiling
+from nucseg_mmdet.inference.tiling import MEASUREMENTS, Grid, Nuclei
 from nucseg_mmdet.structures.polygons import mask_to_polygons
-from nucseg_mmdet.tiles import MEASUREMENTS, Grid, Nuclei
 from nucseg_mmdet.utils.errors import UserError, exit_code
 
 SPACING = 28  # px between nuclei: 20,000 per mm2, denser than the densest class image
@@ -69,12 +70,12 @@ def write_rows(folder: Path, grid: Grid, side: int) -> list[Path]:
     shapes, paths = make_shapes(), []
     for row in range(len(grid.tops)):
         views = (
-            tiles.own(see(shapes, grid, side, row, column), grid, row, column)
+            tiling.own(see(shapes, grid, side, row, column), grid, row, column)
             for column in range(len(grid.lefts))
         )
-        joined = tiles.concatenate_views(list(tiles.join(views, grid.seams_x, axis=0)))
+        joined = tiling.concatenate_views(list(tiling.join(views, grid.seams_x, axis=0)))
         paths.append(folder / f'row_{row:05d}.npz')
-        tiles.write_row(paths[-1], joined)
+        tiling.write_row(paths[-1], joined)
     return paths
 
 
@@ -90,8 +91,8 @@ class Clock:
 
 
 def join_rows(paths: Sequence[Path], grid: Grid) -> Iterator[Nuclei]:
-    rows = (tiles.read_row(path) for path in paths)
-    return (views.nuclei for views in tiles.join(rows, grid.seams_y, axis=1))
+    rows = (tiling.read_row(path) for path in paths)
+    return (views.nuclei for views in tiling.join(rows, grid.seams_y, axis=1))
 
 
 @exit_code
@@ -104,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f'--nuclei {args.nuclei}: expected at least 1')
     side = round(args.nuclei**0.5)
     width = side * SPACING
-    grid = tiles.make_grid(width, width, 512, 128)
+    grid = tiling.make_grid(width, width, 512, 128)
     print(f'{side**2:,} nuclei on {width:,} x {width:,} px, {len(grid.tops)}^2 tiles of 512 px')
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

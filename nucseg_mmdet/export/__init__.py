@@ -7,7 +7,7 @@ from nucseg_mmdet.export.base import Options, Target, Writer
 from nucseg_mmdet.export.geojson import GeoJson
 from nucseg_mmdet.export.pixels import CocoResults, LabelImage, Overlay
 from nucseg_mmdet.export.tables import Csv, Parquet
-from nucseg_mmdet.tiles import Nuclei
+from nucseg_mmdet.inference.tiling import Nuclei
 from nucseg_mmdet.utils.errors import UserError
 
 __all__ = ['FORMATS', 'Options', 'Target', 'Writer', 'Writers', 'open_writers']

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nucseg_mmdet.tiles import Nuclei
+from nucseg_mmdet.inference.tiling import Nuclei
 from nucseg_mmdet.utils.errors import UserError
 
 CHUNK = 20_000  # nuclei written together; bounds the memory for their text

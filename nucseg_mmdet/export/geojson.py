@@ -9,7 +9,7 @@ import numpy as np
 import shapely
 
 from nucseg_mmdet.export.base import Options, Target, Writer, closing
-from nucseg_mmdet.tiles import MEASUREMENTS, Nuclei
+from nucseg_mmdet.inference.tiling import MEASUREMENTS, Nuclei
 
 DECIMALS = 2  # of a coordinate, px
 GZIP_LEVEL = 5  # 6 takes twice and 9 five times as long, for files as large

@@ -11,8 +11,8 @@ import tifffile
 
 from nucseg_mmdet.export.base import Target, Writer
 from nucseg_mmdet.imaging.draw import draw_outlines
+from nucseg_mmdet.inference.tiling import Nuclei
 from nucseg_mmdet.structures import rle
-from nucseg_mmdet.tiles import Nuclei
 
 TILE = 256  # px; a row of tiles, all that is painted at once, is 100 MB at 100,000 px
 PAINT = 1 << 20  # pixels painted together; bounds the memory

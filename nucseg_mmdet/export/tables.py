@@ -3,7 +3,7 @@
 import numpy as np
 
 from nucseg_mmdet.export.base import Target, Writer
-from nucseg_mmdet.tiles import MEASUREMENTS, Nuclei
+from nucseg_mmdet.inference.tiling import MEASUREMENTS, Nuclei
 from nucseg_mmdet.utils.errors import UserError
 
 CENTROIDS = ('centroid_x_px', 'centroid_y_px', 'centroid_x_um', 'centroid_y_um')

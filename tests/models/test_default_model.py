@@ -6,7 +6,7 @@ import torch
 
 from nucseg_mmdet.engine.checkpoint import DEFAULT_CHECKPOINT
 from nucseg_mmdet.evaluation.label_scores import count_image, summarise
-from nucseg_mmdet.segmenter import Segmenter
+from nucseg_mmdet.inference.segmenter import Segmenter
 from nucseg_mmdet.structures import rle
 from nucseg_mmdet.structures.polygons import polygons_to_rle
 

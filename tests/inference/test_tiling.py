@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import shapely
 
-from nucseg_mmdet import tiles
+from nucseg_mmdet.inference import tiling
+from nucseg_mmdet.inference.tiling import MEASUREMENTS, Nuclei, Views
 from nucseg_mmdet.structures.polygons import mask_to_polygons
-from nucseg_mmdet.tiles import MEASUREMENTS, Nuclei, Views
 from nucseg_mmdet.utils.errors import UserError
 
 RADIUS = 14  # px, of the largest nucleus
@@ -80,7 +80,7 @@ def detect(scene, left, top, width, height, missed=0.0):
         if share > 0.2:
             score = 0.5 + 0.4 * min(1, share) + 0.1 * rng.random()
             found.append(nucleus(inside, (0, 0), score))
-    return tiles.concatenate(found)
+    return tiling.concatenate(found)
 
 
 def segment(scene, grid, shift=(0, 0), **kwargs):
@@ -91,15 +91,15 @@ def segment(scene, grid, shift=(0, 0), **kwargs):
         found = detect(scene, left, top, *grid.tile(row, column)[2:], **kwargs)
         if column == 0:
             rows.append([])
-        rows[-1].append(tiles.own(found, grid, row, column))
-    rows = [tiles.concatenate_views(list(tiles.join(row, grid.seams_x, 0))) for row in rows]
-    joined = tiles.concatenate_views(list(tiles.join(rows, grid.seams_y, 1)))
+        rows[-1].append(tiling.own(found, grid, row, column))
+    rows = [tiling.concatenate_views(list(tiling.join(row, grid.seams_x, 0))) for row in rows]
+    joined = tiling.concatenate_views(list(tiling.join(rows, grid.seams_y, 1)))
     return joined._replace(nuclei=joined.nuclei.moved(*shift))
 
 
 def overlaps(scene, found):
     """IoU of every known nucleus (rows) with every found one (columns)."""
-    truth = tiles.concatenate([nucleus(*item) for item in scene]).polygons()[:, None]
+    truth = tiling.concatenate([nucleus(*item) for item in scene]).polygons()[:, None]
     shared = shapely.area(shapely.intersection(truth, found.polygons()))
     return shared / (shapely.area(truth) + shapely.area(found.polygons()) - shared)
 
@@ -117,7 +117,7 @@ class TestGrid:
     @pytest.mark.parametrize('step', [1, 16, 32, 64])
     @pytest.mark.parametrize(('tile', 'overlap'), [(256, 64), (256, 128), (512, 0), (300, 37)])
     def test_tiles_cover_the_image_and_overlap(self, length, step, tile, overlap):
-        grid = tiles.make_grid(length, 50, tile, overlap, step)
+        grid = tiling.make_grid(length, 50, tile, overlap, step)
         lefts, rights = np.array(grid.lefts), np.array(grid.rights)
         assert lefts[0] == 0
         assert rights[-1] == length
@@ -131,7 +131,7 @@ class TestGrid:
 
     def test_by_hand(self):
         # Three tiles of at most 100 px for 240 px with 20 px twice: (240 + 2 x 20) / 3 = 94 px.
-        grid = tiles.make_grid(240, 100, 100, 20)
+        grid = tiling.make_grid(240, 100, 100, 20)
         assert (grid.lefts, grid.rights) == ([0, 73, 146], [94, 167, 240])
         assert grid.seams_x == [83, 156]
         cells = [grid.cell(0, column) for column in range(3)]
@@ -139,27 +139,27 @@ class TestGrid:
         assert grid.tile(0, 1) == (73, 0, 94, 100)
         # In steps of 16 px: 15 of them, tiles of 6, 2 twice; (15 + 2 x 2) / 3 = 7 is too much,
         # so four tiles, (15 + 3 x 2) / 4 = 6.
-        grid = tiles.make_grid(240, 100, 100, 20, 16)
+        grid = tiling.make_grid(240, 100, 100, 20, 16)
         assert (grid.lefts, grid.rights) == ([0, 48, 96, 144], [96, 144, 192, 240])
 
     def test_a_step_that_leaves_no_room_is_halved(self):
         # 64 px are most of a tile; in steps of 32 px tiles of 2 overlap by 1.
-        grid = tiles.make_grid(240, 100, 80, 30, 64)
+        grid = tiling.make_grid(240, 100, 80, 30, 64)
         assert (grid.lefts[:3], grid.rights[:3]) == ([0, 32, 64], [64, 96, 128])
         assert (grid.lefts[-1], grid.rights[-1]) == (192, 240)
 
     @pytest.mark.parametrize(('tile', 'overlap'), [(256, 129), (256, -1), (0, 0)])
     def test_overlap_is_refused(self, tile, overlap):
         with pytest.raises(UserError, match=f'tiles of {tile} px overlap by {overlap} px'):
-            tiles.make_grid(1000, 1000, tile, overlap)
+            tiling.make_grid(1000, 1000, tile, overlap)
 
 
 class TestOwn:
-    grid = tiles.make_grid(176, 100, 100, 24)  # tiles at 0 and 76, seam at 88
+    grid = tiling.make_grid(176, 100, 100, 24)  # tiles at 0 and 76, seam at 88
 
     def own(self, column, *boxes):
-        found = tiles.concatenate([rectangle(*box) for box in boxes])
-        views = tiles.own(found, self.grid, 0, column)
+        found = tiling.concatenate([rectangle(*box) for box in boxes])
+        views = tiling.own(found, self.grid, 0, column)
         return views.nuclei.boxes().tolist(), views.cut.tolist()
 
     def test_what_does_not_reach_over_the_seam_is_the_neighbours(self):
@@ -181,7 +181,7 @@ class TestJoin:
             Views(nuclei, np.full(nuclei.num, is_cut))
             for nuclei, is_cut in zip((first, second), cut, strict=True)
         ]
-        return [part.nuclei.boxes().tolist() for part in tiles.join(parts, [100], 0)]
+        return [part.nuclei.boxes().tolist() for part in tiling.join(parts, [100], 0)]
 
     def test_the_centre_decides_between_two_whole_ones(self):
         # Centres at 99 and at 99.5: both on the first's side, whatever the scores.
@@ -219,19 +219,19 @@ class TestJoin:
         assert [len(part) for part in self.join(first, second)] == [1, 1]
 
     def test_one_view_split_the_nucleus(self):
-        first = tiles.concatenate([rectangle(85, 0, 98, 9, 0.6), rectangle(98, 0, 112, 9, 0.6)])
+        first = tiling.concatenate([rectangle(85, 0, 98, 9, 0.6), rectangle(98, 0, 112, 9, 0.6)])
         # Left half and whole have their centres on their own sides; the whole is more certain.
         assert self.join(first, rectangle(88, 0, 114, 9, 0.9)) == [[], [[88, 0, 114, 9]]]
         # Less certain, it gives way to the half, and the other half stays too.
         first, second = rectangle(85, 0, 98, 9, 0.6), rectangle(88, 0, 114, 9, 0.5)
-        both = tiles.concatenate([first, rectangle(98, 0, 112, 9, 0.6)])
+        both = tiling.concatenate([first, rectangle(98, 0, 112, 9, 0.6)])
         assert self.join(both, second) == [[[85, 0, 98, 9], [98, 0, 112, 9]], []]
 
     def test_seen_by_one_only(self):
         seen = rectangle(92, 0, 104, 9)
-        assert self.join(seen, tiles.EMPTY) == [[[92, 0, 104, 9]], []]
-        assert self.join(tiles.EMPTY, seen) == [[], [[92, 0, 104, 9]]]
-        assert self.join(tiles.EMPTY, tiles.EMPTY) == [[], []]
+        assert self.join(seen, tiling.EMPTY) == [[[92, 0, 104, 9]], []]
+        assert self.join(tiling.EMPTY, seen) == [[], [[92, 0, 104, 9]]]
+        assert self.join(tiling.EMPTY, tiling.EMPTY) == [[], []]
 
     def test_parts_are_asked_for_one_by_one(self):
         asked = []
@@ -239,9 +239,9 @@ class TestJoin:
         def parts():
             for index in range(4):
                 asked.append(index)
-                yield Views(tiles.EMPTY, np.zeros(0, bool))
+                yield Views(tiling.EMPTY, np.zeros(0, bool))
 
-        joined = tiles.join(parts(), [100, 200, 300], 1)
+        joined = tiling.join(parts(), [100, 200, 300], 1)
         next(joined)
         assert asked == [0, 1]
         assert len(list(joined)) == 3
@@ -251,18 +251,18 @@ class TestScene:
     @pytest.mark.parametrize(('tile', 'overlap'), [(128, 56), (200, 56), (301, 64), (400, 56)])
     def test_each_once_and_whole(self, tile, overlap):
         scene = scattered(400, 330)
-        found = segment(scene, tiles.make_grid(400, 330, tile, overlap))
+        found = segment(scene, tiling.make_grid(400, 330, tile, overlap))
         check_once_and_whole(scene, found.nuclei)
         assert not found.cut.any()
 
     @pytest.mark.parametrize('shift', [(-9, 0), (-5, -14), (-30, -23)])
     def test_shifted_grid(self, shift):
         scene = scattered(360, 300)
-        grid = tiles.make_grid(360 + 30, 300 + 30, 160, 56)
+        grid = tiling.make_grid(360 + 30, 300 + 30, 160, 56)
         check_once_and_whole(scene, segment(scene, grid, shift).nuclei)
 
     def test_on_seams_and_on_corners_of_four_tiles(self):
-        grid = tiles.make_grid(420, 420, 180, 60)
+        grid = tiling.make_grid(420, 420, 180, 60)
         scene = [ellipse(x, y) for x, y in product(grid.seams_x, grid.seams_y)]
         for seam in grid.seams_x:
             scene += [ellipse(seam + place // 40 - 3, place) for place in range(20, 90, 24)]
@@ -272,15 +272,15 @@ class TestScene:
     def test_larger_than_the_overlap(self):
         # Every tile cuts it; one piece stays, and it is known to be cut.
         giant = (np.ones((29, 29), bool), (136, 30))
-        found = segment([giant], tiles.Grid([0, 138], [162, 300], [0], [100]))
+        found = segment([giant], tiling.Grid([0, 138], [162, 300], [0], [100]))
         assert found.cut.tolist() == [True]
-        found = segment([giant], tiles.Grid([0, 118], [182, 300], [0], [100]))
+        found = segment([giant], tiling.Grid([0, 118], [182, 300], [0], [100]))
         assert found.cut.tolist() == [False]
 
     def test_density_has_no_dip_at_seams(self):
         scene = scattered(900, 260, step=16, seed=1)
-        grid = tiles.make_grid(900, 260, 180, 56)
-        truth = density(tiles.concatenate([nucleus(*item) for item in scene]), grid.seams_x)
+        grid = tiling.make_grid(900, 260, 180, 56)
+        truth = density(tiling.concatenate([nucleus(*item) for item in scene]), grid.seams_x)
         found = segment(scene, grid, missed=0.05).nuclei
         # Of 20 nuclei a tile misses 1, so that 0.9 is not reached by chance.
         assert 0.9 < density(found, grid.seams_x) / truth < 1.1
@@ -292,7 +292,7 @@ class TestScene:
             low, _, high, _ = views.boxes().T
             whole = (low > 0) & (high < 180)
             parts.append(views.take(whole).moved(left, 0))
-        cut = tiles.concatenate(parts)
+        cut = tiling.concatenate(parts)
         assert density(cut, range(180, 900, 180)) / truth < 0.7
 
 
@@ -307,42 +307,42 @@ def density(found, seams, near=8):
 
 class TestShard:
     def test_comes_back(self, tmp_path):
-        nuclei = tiles.concatenate([rectangle(1, 2, 5, 9), rectangle(3, 3, 4, 4, 0.25)])
+        nuclei = tiling.concatenate([rectangle(1, 2, 5, 9), rectangle(3, 3, 4, 4, 0.25)])
         row = Views(nuclei, np.array([True, False]))
         path = tmp_path / 'row_00003.npz'
-        tiles.write_row(path, row, [(7, 'nothing there: \u00b5m')])
-        again = tiles.read_row(path)
+        tiling.write_row(path, row, [(7, 'nothing there: \u00b5m')])
+        again = tiling.read_row(path)
         for one, other in zip([*row.nuclei, row.cut], [*again.nuclei, again.cut], strict=True):
             assert one.dtype == other.dtype
             assert one.tolist() == other.tolist()
-        assert tiles.read_broken(path) == [(7, 'nothing there: \u00b5m')]
+        assert tiling.read_broken(path) == [(7, 'nothing there: \u00b5m')]
         assert [item.name for item in tmp_path.iterdir()] == ['row_00003.npz']
 
     def test_empty(self, tmp_path):
-        tiles.write_row(tmp_path / 'row.npz', Views(tiles.EMPTY, np.zeros(0, bool)))
-        assert tiles.read_row(tmp_path / 'row.npz').nuclei.num == 0
-        assert tiles.read_broken(tmp_path / 'row.npz') == []
+        tiling.write_row(tmp_path / 'row.npz', Views(tiling.EMPTY, np.zeros(0, bool)))
+        assert tiling.read_row(tmp_path / 'row.npz').nuclei.num == 0
+        assert tiling.read_broken(tmp_path / 'row.npz') == []
 
     @pytest.mark.parametrize('size', [0, 300])
     def test_broken_file(self, tmp_path, size):
         path = tmp_path / 'row.npz'
-        tiles.write_row(path, Views(rectangle(1, 2, 5, 9), np.zeros(1, bool)))
+        tiling.write_row(path, Views(rectangle(1, 2, 5, 9), np.zeros(1, bool)))
         path.write_bytes(path.read_bytes()[:size])
         with pytest.raises(UserError, match=r'row\.npz: no readable row of tiles'):
-            tiles.read_row(path)
+            tiling.read_row(path)
         with pytest.raises(UserError, match=r'gone\.npz: no readable row of tiles'):
-            tiles.read_row(tmp_path / 'gone.npz')
+            tiling.read_row(tmp_path / 'gone.npz')
 
 
 def test_take_and_boxes():
-    both = tiles.concatenate([rectangle(1, 2, 5, 9), rectangle(3, 3, 4, 4)])
+    both = tiling.concatenate([rectangle(1, 2, 5, 9), rectangle(3, 3, 4, 4)])
     assert both.take(np.array([1, 0, 1])).boxes().tolist() == [
         [3, 3, 4, 4],
         [1, 2, 5, 9],
         [3, 3, 4, 4],
     ]
     assert both.take(np.array([False, True])).scores.tolist() == both.scores[1:].tolist()
-    assert tiles.EMPTY.boxes().shape == (0, 4)
+    assert tiling.EMPTY.boxes().shape == (0, 4)
     assert shapely.area(both.polygons()).tolist() == [28, 1]
 
 

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from nucseg_mmdet import export
-from nucseg_mmdet.slide_plan import TISSUE, Plan, Settings
+from nucseg_mmdet.inference.plan import TISSUE, Plan, Settings
 from nucseg_mmdet.utils.errors import UserError
 
 PATIENCE = 300  # s without a sign of life after which another process counts as ended

@@ -12,14 +12,14 @@ from mmcv.transforms import Compose
 from mmengine.config import Config
 from nucseg_mmdet.slides.open.base import ArraySlide, RegionError
 
-from nucseg_mmdet import segmenter
 from nucseg_mmdet.imaging import stain
-from nucseg_mmdet.segmenter import Job, Segmenter, make_frame, tile_pipeline
+from nucseg_mmdet.inference import segmenter
+from nucseg_mmdet.inference.segmenter import Job, Segmenter, make_frame, tile_pipeline
+from nucseg_mmdet.inference.tiling import MEASUREMENTS
 from nucseg_mmdet.synthetic import synthesize
-from nucseg_mmdet.tiles import MEASUREMENTS
 from nucseg_mmdet.utils.errors import UserError
 
-CONFIGS = Path(__file__).parents[1] / 'configs'
+CONFIGS = Path(__file__).parents[2] / 'configs'
 
 
 @pytest.fixture(scope='module')

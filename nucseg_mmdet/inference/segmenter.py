@@ -2,7 +2,7 @@
 
 In a notebook::
 
-    from nucseg_mmdet.segmenter import Segmenter
+    from nucseg_mmdet.inference.segmenter import Segmenter
 
     nuclei = Segmenter(config, checkpoint)(image)  # uint8, (H, W, 3), RGB
     nuclei.centroids, nuclei.scores, nuclei.measurements
@@ -28,15 +28,15 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from pycocotools import mask as coco_mask
 
-from nucseg_mmdet import tiles
 from nucseg_mmdet.datasets.transforms.stain import StainNormalize
 from nucseg_mmdet.engine import config_edits
 from nucseg_mmdet.engine.checkpoint import load_weights_only, model_files, refuse_unfit
 from nucseg_mmdet.imaging.stain import UnfitImageError, tissue_share
+from nucseg_mmdet.inference import tiling
+from nucseg_mmdet.inference.masks_to_nuclei import to_nuclei
+from nucseg_mmdet.inference.tiling import Grid, Nuclei, Views
 from nucseg_mmdet.models.half_precision import prepare_for_inference
 from nucseg_mmdet.slides.open.base import ArraySlide, RegionError, Slide
-from nucseg_mmdet.tiles import Grid, Nuclei, Views
-from nucseg_mmdet.tracing import to_nuclei
 from nucseg_mmdet.utils.errors import UserError
 
 MPP = 0.25  # microns per pixel that the models are trained at
@@ -138,7 +138,7 @@ class Segmenter:
         config, checkpoint = model_files(config, checkpoint)
         if batch < 1:
             raise UserError(f'batch is {batch}, expected at least 1')
-        tiles.make_grid(tile, tile, tile, overlap)  # refuses what is not possible
+        tiling.make_grid(tile, tile, tile, overlap)  # refuses what is not possible
         self.batch, self.tile, self.overlap = batch, tile, overlap
         self.device = _find_device(device)
         self.precision = precision or ('fp32' if self.device.type == 'cpu' else 'bf16')
@@ -192,12 +192,14 @@ class Segmenter:
         grid = self.make_grid(frame)
         columns = len(grid.lefts)
         jobs = self.jobs(slide, frame, grid, product(range(len(grid.tops)), range(columns)))
-        found = (tiles.own(nuclei, grid, *place) for place, nuclei in self.detect(jobs))
+        found = (tiling.own(nuclei, grid, *place) for place, nuclei in self.detect(jobs))
         rows = (
-            tiles.concatenate_views(list(tiles.join(row, grid.seams_x, axis=0)))
+            tiling.concatenate_views(list(tiling.join(row, grid.seams_x, axis=0)))
             for row in _chunks(found, columns)
         )
-        nuclei = tiles.concatenate([part.nuclei for part in tiles.join(rows, grid.seams_y, axis=1)])
+        nuclei = tiling.concatenate(
+            [part.nuclei for part in tiling.join(rows, grid.seams_y, axis=1)]
+        )
         return nuclei._replace(
             points=nuclei.points * frame.scale,
             centroids=nuclei.centroids * frame.scale,
@@ -205,7 +207,7 @@ class Segmenter:
 
     def make_grid(self, frame: Frame) -> Grid:
         """Cover a working image with tiles."""
-        return tiles.make_grid(frame.width, frame.height, self.tile, self.overlap, self._step)
+        return tiling.make_grid(frame.width, frame.height, self.tile, self.overlap, self._step)
 
     def jobs(
         self,

@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nucseg_mmdet import export, tiles
-from nucseg_mmdet.segmenter import Job, Segmenter
-from nucseg_mmdet.slide_claim import (
+from nucseg_mmdet import export
+from nucseg_mmdet.inference import tiling
+from nucseg_mmdet.inference.output_folder import (
     PATIENCE,
     POLL,
     claim,
@@ -30,10 +30,11 @@ from nucseg_mmdet.slide_claim import (
     summary_path,
     write_json,
 )
-from nucseg_mmdet.slide_plan import Plan, Settings, tile_rectangles, write_png
+from nucseg_mmdet.inference.plan import Plan, Settings, tile_rectangles, write_png
+from nucseg_mmdet.inference.segmenter import Job, Segmenter
+from nucseg_mmdet.inference.tiling import EMPTY, Views
 from nucseg_mmdet.slides.open import open_slide
 from nucseg_mmdet.slides.open.base import RegionError, Slide
-from nucseg_mmdet.tiles import EMPTY, Views
 from nucseg_mmdet.utils.errors import UserError
 
 PULSE = 10  # s between signs of life
@@ -179,8 +180,8 @@ class SlideRun:
                 if isinstance(nuclei, RegionError):
                     broken.append((column, str(nuclei)))
                 else:
-                    views[column] = tiles.own(nuclei, plan.grid, row, column)
-            joined = tiles.concatenate_views(list(tiles.join(views, plan.grid.seams_x, axis=0)))
+                    views[column] = tiling.own(nuclei, plan.grid, row, column)
+            joined = tiling.concatenate_views(list(tiling.join(views, plan.grid.seams_x, axis=0)))
             _write_row(plan, row, joined, broken)
             if not any(plan.wanted[later].any() for later in rows if later > row):
                 self._slides.pop(number).close()
@@ -242,7 +243,7 @@ class SlideRun:
 
 def _write_row(plan: Plan, row: int, views: Views, broken: Sequence[tuple[int, str]]) -> None:
     try:
-        tiles.write_row(plan.shard(row), views, broken)
+        tiling.write_row(plan.shard(row), views, broken)
     except OSError as error:
         raise UserError(
             f'{plan.folder}: cannot be written to ({error.strerror}); the same command goes on'
@@ -268,15 +269,15 @@ def finish(plan: Plan, settings: Settings, facts: dict) -> dict:
     )
     num = num_cut = 0
     with export.open_writers(settings.formats, settings.out, plan.target, options) as writers:
-        rows = (tiles.read_row(path) for path in plan.shards())
-        for views in tiles.join(rows, plan.grid.seams_y, axis=1):
+        rows = (tiling.read_row(path) for path in plan.shards())
+        for views in tiling.join(rows, plan.grid.seams_y, axis=1):
             writers.write(views.nuclei)
             num, num_cut = num + views.nuclei.num, num_cut + int(views.cut.sum())
     rectangles = tile_rectangles(plan.frame, plan.grid).reshape(*plan.wanted.shape, 4)
     broken = [
         f'tile at {rectangles[row, column, 0]:.0f},{rectangles[row, column, 1]:.0f}: {reason}'
         for row, path in enumerate(plan.shards())
-        for column, reason in tiles.read_broken(path)
+        for column, reason in tiling.read_broken(path)
     ]
     summary = dict(
         name=plan.target.name,

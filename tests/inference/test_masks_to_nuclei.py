@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from nucseg_mmdet.inference.masks_to_nuclei import to_nuclei
+from nucseg_mmdet.inference.tiling import MEASUREMENTS
 from nucseg_mmdet.structures.polygons import polygons_to_rle
-from nucseg_mmdet.tiles import MEASUREMENTS
-from nucseg_mmdet.tracing import to_nuclei
 
 SIZE = 40
 AREA = MEASUREMENTS.index('area_um2')

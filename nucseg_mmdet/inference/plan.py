@@ -14,11 +14,11 @@ import cv2
 import numpy as np
 
 from nucseg_mmdet import export
-from nucseg_mmdet.segmenter import MPP, Frame, Segmenter, make_frame
+from nucseg_mmdet.inference.segmenter import MPP, Frame, Segmenter, make_frame
+from nucseg_mmdet.inference.tiling import Grid
 from nucseg_mmdet.slides.open import open_slide
 from nucseg_mmdet.slides.open.base import RegionError, Slide
 from nucseg_mmdet.slides.tissue import TissueMask, draw_mask, tissue_mask
-from nucseg_mmdet.tiles import Grid
 from nucseg_mmdet.utils.errors import UserError
 
 IMAGES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff')

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 
 from nucseg_mmdet.imaging.measure import measure
+from nucseg_mmdet.inference.tiling import EMPTY, Nuclei
 from nucseg_mmdet.structures import rle
 from nucseg_mmdet.structures.polygons import mask_to_outlines
-from nucseg_mmdet.tiles import EMPTY, Nuclei
 
 LEFT = 0.5  # of a mask's pixels, that more certain ones must leave it
 
