@@ -29,7 +29,7 @@ demo: setup data/demo_raw  ## train a small model on made-up images, score it; s
 	$(PY) tools/test.py $(DEMO_CONFIG) "$$(cat $(DEMO_OUT)/last_checkpoint)" \
 		--format-only --show-dir $(DEMO_OUT)/overlays
 	$(PY) tools/score.py data/demo_raw/test_truth.json $(DEMO_OUT)/answer.json
-	$(PY) -m nucseg_mmdet.mosaic data/demo_raw/test --out $(DEMO_OUT)/slide.tif --size 1500 --gap 100
+	$(PY) -m nucseg_mmdet.synthetic.slides data/demo_raw/test --out $(DEMO_OUT)/slide.tif --size 1500 --gap 100
 	$(PY) tools/segment.py $(DEMO_OUT)/slide.tif --out $(DEMO_OUT)/slide --format geojson csv overlay
 	@echo
 	@echo 'Answer file: $(DEMO_OUT)/answer.zip'
@@ -40,7 +40,7 @@ demo: setup data/demo_raw  ## train a small model on made-up images, score it; s
 	@echo '  $(PY) tools/train.py configs/vrdl/mask-rcnn_r101_fpn_e08-roi128-s1200-a32to512-5k_nuclei.py'
 
 data/demo_raw: | setup
-	$(PY) -m nucseg_mmdet.synthetic $@ --seed 0
+	$(PY) -m nucseg_mmdet.synthetic.fields $@ --seed 0
 
 test: setup  ## run the tests
 	$(PY) -m pytest

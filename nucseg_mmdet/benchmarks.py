@@ -30,7 +30,7 @@ from scipy import ndimage
 
 from nucseg_mmdet.models.half_precision import prepare_for_inference
 from nucseg_mmdet.structures.polygons import mask_to_polygons
-from nucseg_mmdet.synthetic import synthesize
+from nucseg_mmdet.synthetic.fields import synthesize
 
 STOCK_TYPES = {
     'SparseMaxIoUAssigner': 'MaxIoUAssigner',

@@ -12,8 +12,8 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from nucseg_mmdet import synthetic
 from nucseg_mmdet.converters import base, vrdl
+from nucseg_mmdet.synthetic import fields
 
 ROOT = Path(__file__).parents[1]
 DEMO_CONFIG = ROOT / 'configs/demo/mask-rcnn_r18_fpn_demo_nuclei.py'
@@ -42,13 +42,13 @@ def seeded():
 @pytest.fixture(scope='session')
 def img():
     """BGR, as mmdet loads it."""
-    return np.ascontiguousarray(synthetic.synthesize(4, 80, 112)[0][..., ::-1])
+    return np.ascontiguousarray(fields.synthesize(4, 80, 112)[0][..., ::-1])
 
 
 @pytest.fixture
 def files(tmp_path):
     """Two images on disk, and their pixels in RGB."""
-    images = [synthetic.synthesize(seed, 64, 64)[0] for seed in (5, 6)]
+    images = [fields.synthesize(seed, 64, 64)[0] for seed in (5, 6)]
     paths = [str(tmp_path / f'{index}.png') for index in range(2)]
     for path, target in zip(paths, images, strict=True):
         cv2.imwrite(path, target[..., ::-1])
@@ -59,7 +59,7 @@ def files(tmp_path):
 def raw_data(tmp_path_factory):
     """Synthetic data in the class layout: 5 training, 6 test images of 96 px."""
     folder = tmp_path_factory.mktemp('raw') / 'data'
-    synthetic.write_dataset(folder, num_train=5, num_test=6, size=96, seed=3)
+    fields.write_dataset(folder, num_train=5, num_test=6, size=96, seed=3)
     return folder
 
 

@@ -8,7 +8,7 @@ from pycocotools import mask as coco
 
 from nucseg_mmdet import benchmarks
 from nucseg_mmdet.structures.polygons import polygons_to_rle
-from nucseg_mmdet.synthetic import synthesize
+from nucseg_mmdet.synthetic.fields import synthesize
 from tools import benchmark
 
 TINY = ['--count', '5', '--size', '64', '--runs', '1', '--threads', '1', '--device', 'cpu']

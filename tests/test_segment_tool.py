@@ -19,7 +19,7 @@ import torch
 from nucseg_mmdet.export import FORMATS as FORMATS_KNOWN
 from nucseg_mmdet.inference import plan, run
 from nucseg_mmdet.inference.segmenter import Segmenter
-from nucseg_mmdet.synthetic import synthesize
+from nucseg_mmdet.synthetic.fields import synthesize
 from nucseg_mmdet.utils.errors import UserError
 from tools import segment
 

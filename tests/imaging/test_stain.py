@@ -9,7 +9,7 @@ import pytest
 from skimage.color import combine_stains, hed_from_rgb, rgb_from_hed, separate_stains
 
 from nucseg_mmdet.imaging import stain
-from nucseg_mmdet.synthetic import synthesize
+from nucseg_mmdet.synthetic.fields import synthesize
 
 # Haematoxylin and eosin of a made-up laboratory, and of another; optical density in R, G, B.
 HERE = np.array([[0.62, 0.69, 0.37], [0.15, 0.85, 0.50]])

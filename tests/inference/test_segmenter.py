@@ -16,7 +16,7 @@ from nucseg_mmdet.imaging import stain
 from nucseg_mmdet.inference import segmenter
 from nucseg_mmdet.inference.segmenter import Job, Segmenter, make_frame, tile_pipeline
 from nucseg_mmdet.inference.tiling import MEASUREMENTS
-from nucseg_mmdet.synthetic import synthesize
+from nucseg_mmdet.synthetic.fields import synthesize
 from nucseg_mmdet.utils.errors import UserError
 
 CONFIGS = Path(__file__).parents[2] / 'configs'

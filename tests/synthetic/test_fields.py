@@ -9,8 +9,8 @@ from pycocotools import mask as coco_mask
 from skimage.color import rgb2hed
 from skimage.measure import label as connected_parts
 
-from nucseg_mmdet import synthetic
-from nucseg_mmdet.synthetic import synthesize, write_dataset
+from nucseg_mmdet.synthetic import fields
+from nucseg_mmdet.synthetic.fields import synthesize, write_dataset
 
 NUM_TRAIN, NUM_TEST, SIZE = 2, 2, 96
 
@@ -215,14 +215,14 @@ def test_images_of_one_set_differ(folder):
 def test_command_line(tmp_path, capsys):
     out = tmp_path / 'new' / 'data'
     arguments = ['--train', '1', '--test', '0', '--size', '32', '--seed', '1']
-    assert synthetic.main([str(out), *arguments]) == 0
+    assert fields.main([str(out), *arguments]) == 0
     assert len(list(out.glob('train/*/images/*.png'))) == 1
     assert json.loads((out / 'test_img_ids.json').read_text()) == []
     assert [path.name for path in out.parent.iterdir()] == ['data']
     capsys.readouterr()
 
     before = all_files(out)
-    assert synthetic.main([str(out), *arguments]) == 2
+    assert fields.main([str(out), *arguments]) == 2
     error = capsys.readouterr().err
     assert error.count('\n') == 1
     assert str(out) in error
@@ -251,7 +251,7 @@ def test_existing_file_is_refused(tmp_path):
     ],
 )
 def test_wrong_arguments_leave_nothing_behind(tmp_path, capsys, arguments, message):
-    assert synthetic.main([str(tmp_path / 'data'), *arguments]) == 2
+    assert fields.main([str(tmp_path / 'data'), *arguments]) == 2
     error = capsys.readouterr().err
     assert error.count('\n') == 1
     assert message in error

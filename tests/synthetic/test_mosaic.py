@@ -9,9 +9,9 @@ import openslide
 import pytest
 from PIL import Image
 
-from nucseg_mmdet import mosaic
-from nucseg_mmdet.mosaic import GLASS, Mosaic
 from nucseg_mmdet.slides.open import ScannerSlide, open_slide
+from nucseg_mmdet.synthetic import slides
+from nucseg_mmdet.synthetic.slides import GLASS, Mosaic
 
 WIDTH, HEIGHT, GAP = 1500, 1100, 30
 
@@ -75,7 +75,7 @@ def test_command(tmp_path, images):
     for number, image in enumerate(images):
         Image.fromarray(image).save(tmp_path / f'{number}.png')
     out = tmp_path / 'slide.tif'
-    command = [sys.executable, '-m', 'nucseg_mmdet.mosaic', tmp_path, '--out', out]
+    command = [sys.executable, '-m', 'nucseg_mmdet.synthetic.slides', tmp_path, '--out', out]
     command += ['--size', '700', '--height', '300', '--gap', '20', '--mpp', '0.5', '--seed', '3']
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert result.stdout == f'{out}: 700 x 300 px, 18 pieces\n'  # 6 x 3 places of 120 px
@@ -104,7 +104,7 @@ def test_wrong_options_end_in_one_line(tmp_path, monkeypatch, capsys, images, op
     if options[0] == 'a.png':
         Image.fromarray(images[0]).save('a.png')
     before = sorted(tmp_path.iterdir())
-    assert mosaic.main(['--out', 'slide.tif', '--size', '300', *options]) == 2
+    assert slides.main(['--out', 'slide.tif', '--size', '300', *options]) == 2
     error = capsys.readouterr().err
     assert error.startswith('mosaic.py: ')
     assert message in error

@@ -1,4 +1,4 @@
-"""H&E-like images with exact masks: python -m nucseg_mmdet.synthetic OUT [--train 16].
+"""H&E-like images with exact masks: python -m nucseg_mmdet.synthetic.fields OUT [--train 16].
 
 A made-up tissue of glands and stroma is filled with nuclei, each pixel gets an
 amount of haematoxylin and of eosin, and light passes through both. The pictures
@@ -378,7 +378,7 @@ def _annotations(labels: np.ndarray, image_id: int) -> Iterator[dict]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser('python -m nucseg_mmdet.synthetic', description=__doc__)
+    parser = argparse.ArgumentParser('python -m nucseg_mmdet.synthetic.fields', description=__doc__)
     parser.add_argument('out', type=Path, help='new or empty folder')
     parser.add_argument('--train', type=int, default=16, help='training images (default: 16)')
     parser.add_argument('--test', type=int, default=4, help='test images (default: 4)')

@@ -1,4 +1,4 @@
-"""Slides to try things on: python -m nucseg_mmdet.mosaic IMAGES... --out slide.tif --size 30000
+"""Slides to try things on: python -m nucseg_mmdet.synthetic.slides IMAGES... --out slide.tif --size 30000
 
 Lays pieces of the images side by side, in an order drawn by the seed, and writes them as a pyramid
 of JPEG tiles with the pixel size in the TIFF tags, which OpenSlide and QuPath open. The slide is
@@ -143,7 +143,7 @@ def read_images(paths: Sequence[Path]) -> list[np.ndarray]:
 @exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        'python -m nucseg_mmdet.mosaic',
+        'python -m nucseg_mmdet.synthetic.slides',
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
