@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
-from nucseg_mmdet import benchmarks
+from nucseg_mmdet.benchmarks import stock
 from nucseg_mmdet.structures.polygons import polygons_to_rle
 from nucseg_mmdet.synthetic.fields import synthesize
 from tools import benchmark
@@ -75,13 +75,13 @@ def test_a_difference_fails(monkeypatch):
 
 def test_stock_parts():
     node = dict(a=[dict(type='SparseMaxIoUAssigner', x=1)], b='RLEMaskHead', c=(2, 'other'))
-    assert benchmarks.plain(node) == dict(
+    assert stock.plain(node) == dict(
         a=[dict(type='MaxIoUAssigner', x=1)], b='FCNMaskHead', c=[2, 'other']
     )
 
 
 def test_made_up_data(tmp_path):
-    benchmarks.write_data(tmp_path / 'data', [6, 12], 96)
+    stock.write_data(tmp_path / 'data', [6, 12], 96)
     truth = json.loads((tmp_path / 'data/annotations/train.json').read_text())
     _, labels = synthesize(2, 96, 96, 12)
     mine = [item for item in truth['annotations'] if item['image_id'] == 2]
@@ -93,6 +93,6 @@ def test_made_up_data(tmp_path):
         x, y, width, height = item['bbox']
         assert (x, y) == (columns.min(), rows.min())
         assert (x + width, y + height) == (columns.max() + 1, rows.max() + 1)
-    counts = benchmarks.count_nuclei(tmp_path / 'data')
+    counts = stock.count_nuclei(tmp_path / 'data')
     assert counts[0] == (2, labels.max())
     assert counts[0][1] > counts[1][1]

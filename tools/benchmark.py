@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from nucseg_mmdet.benchmarks import Spec, count_nuclei, write_data
+from nucseg_mmdet.benchmarks.stock import Spec, count_nuclei, write_data
 from nucseg_mmdet.utils.errors import UserError, exit_code
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -149,7 +149,7 @@ class Side:
         self.log = scratch / f'{spec.side}.log'
         with self.log.open('w') as log:
             self.process = subprocess.Popen(
-                [sys.executable, '-m', 'nucseg_mmdet.benchmarks', json.dumps(spec._asdict())],
+                [sys.executable, '-m', 'nucseg_mmdet.benchmarks.stock', json.dumps(spec._asdict())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -1,4 +1,4 @@
-"""Time the joining of tiles: python -m nucseg_mmdet.tile_benchmark [--nuclei 1000000].
+"""Time the joining of tiles: python -m nucseg_mmdet.benchmarks.tiles [--nuclei 1000000].
 
 Known nuclei on a dense lattice are seen by every tile that they reach into, as a network would:
 cut at the border of the tile, and shifted a little from tile to tile. Rows of tiles are made and
