@@ -15,7 +15,7 @@ import torch
 
 from tools import browse_data, score, test, train
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / 'configs/demo/mask-rcnn_r18_fpn_demo_nuclei.py')
 ITERATIONS = 6
 # As little as still has every part: two crops an iteration, a checkpoint after each.
