@@ -14,8 +14,10 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from nucseg_mmdet.export import FORMATS
-from nucseg_mmdet.inference import plan, run, segmenter
+from nucseg_mmdet.export.formats import FORMATS
+from nucseg_mmdet.inference import plan as planning
+from nucseg_mmdet.inference import run as running
+from nucseg_mmdet.inference import segmenter
 from nucseg_mmdet.slides import pixel_size
 from nucseg_mmdet.utils.errors import UserError, exit_code
 
@@ -90,7 +92,7 @@ def parse_region(text: str) -> tuple[int, int, int, int]:
     return x, y, width, height
 
 
-def find_share() -> tuple[run.Share, int]:
+def find_share() -> tuple[running.Share, int]:
     """Which process this is, for torchrun or Slurm, and its number on this machine.
 
     A batch script of Slurm has the number of the job's tasks, but runs once: only what srun
@@ -102,13 +104,13 @@ def find_share() -> tuple[run.Share, int]:
     ):
         if all(name in os.environ for name in names):
             rank, world, local = (int(os.environ[name]) for name in names)
-            return run.Share(rank, world), local
-    return run.Share(), 0
+            return running.Share(rank, world), local
+    return running.Share(), 0
 
 
-def tell_notes(plans: Sequence[plan.Plan]) -> None:
+def tell_notes(plans: Sequence[planning.Plan]) -> None:
     """Say what is assumed and how files are read, in a line for all that lack a pixel size."""
-    silent = [plan.path for plan in plans if plan.mpp_source.endswith(plan.ASSUMED)]
+    silent = [plan.path for plan in plans if plan.mpp_source.endswith(planning.ASSUMED)]
     if silent:
         print(
             f'{silent[0]}{f" and {len(silent) - 1} more" if silent[1:] else ""}: no microns per '
@@ -119,11 +121,11 @@ def tell_notes(plans: Sequence[plan.Plan]) -> None:
         print(note, file=sys.stderr)
 
 
-def make_settings(args: argparse.Namespace) -> plan.Settings:
+def make_settings(args: argparse.Namespace) -> planning.Settings:
     if args.simplify < 0:
         raise UserError(f'--simplify {args.simplify}: expected 0 or more')
     pixel_size.chosen(args.mpp, pixel_size.PixelSize(None, ''))  # refuses what is not possible
-    return plan.Settings(
+    return planning.Settings(
         out=args.out,
         formats=tuple(dict.fromkeys(args.format)),
         mpp=args.mpp,
@@ -156,24 +158,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     share, local = find_share()
     settings = make_settings(args)
-    paths = plan.find_inputs(args.inputs)
+    paths = planning.find_inputs(args.inputs)
     model = make_segmenter(args, local)
-    plan.check_out(args.out)
+    planning.check_out(args.out)
 
     problems = []
 
-    def plans() -> Iterator[plan.Plan]:
-        for path, name in zip(paths, plan.name_outputs(paths), strict=True):
+    def plans() -> Iterator[planning.Plan]:
+        for path, name in zip(paths, planning.name_outputs(paths), strict=True):
             try:
-                plan = plan.plan_slide(path, name, settings, model, share.rank == 0)
+                plan = planning.plan_slide(path, name, settings, model, share.rank == 0)
             except UserError as error:
                 problems.append(str(error))
             else:
                 yield plan
 
-    run = run.SlideRun(plans(), settings, model, share)
+    run = running.SlideRun(plans(), settings, model, share)
     if share.rank == 0:
-        plan.check_space(run.left, settings)
+        planning.check_space(run.left, settings)
         tell_notes(run.left)
         if run.summaries:
             print(f'{len(run.summaries)} of {len(paths)} finished before')

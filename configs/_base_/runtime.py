@@ -1,22 +1,7 @@
 """Runtime: registered modules, hooks, log."""
 
 default_scope = 'mmdet'
-custom_imports = dict(
-    imports=[
-        'nucseg_mmdet.models.sparse_assigner',
-        'nucseg_mmdet.engine.checkpoint',
-        'nucseg_mmdet.datasets.nuclei_dataset',
-        'nucseg_mmdet.hooks',
-        'nucseg_mmdet.models.rle_mask_head',
-        'nucseg_mmdet.evaluation.metrics',
-        'nucseg_mmdet.models.half_precision',
-        'nucseg_mmdet.models.roi_extractor',
-        'nucseg_mmdet.datasets.transforms.stain',
-        'nucseg_mmdet.datasets.transforms.geometric',
-        'nucseg_mmdet.models.mask_tta',
-    ],
-    allow_failed_imports=False,
-)
+custom_imports = dict(imports=['nucseg_mmdet.registration'], allow_failed_imports=False)
 
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),

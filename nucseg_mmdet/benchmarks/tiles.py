@@ -16,9 +16,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from nucseg_mmdet import export
+from nucseg_mmdet.export.formats import open_writers
+from nucseg_mmdet.export.writer import Options, Target
 from nucseg_mmdet.inference import tiling
-from nucseg_mmdet.inference.tiling import MEASUREMENTS, Grid, Nuclei
+from nucseg_mmdet.inference.tiling import Grid
+from nucseg_mmdet.structures.nuclei import MEASUREMENTS, Nuclei
 from nucseg_mmdet.structures.polygons import mask_to_polygons
 from nucseg_mmdet.utils.errors import UserError, exit_code
 
@@ -99,7 +101,7 @@ def join_rows(paths: Sequence[Path], grid: Grid) -> Iterator[Nuclei]:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--nuclei', type=int, default=1_000_000)
-    parser.add_argument('--format', nargs='*', choices=list(export.FORMATS), default=['geojson'])
+    parser.add_argument('--format', nargs='*', choices=list(formats.FORMATS), default=['geojson'])
     args = parser.parse_args(argv)
     if args.nuclei < 1:
         raise UserError(f'--nuclei {args.nuclei}: expected at least 1')
@@ -120,8 +122,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f'rows joined: {clock}, {found:,} nuclei')
 
         clock = Clock()
-        target = export.Target('benchmark', width, width, 1.0, 0.25)
-        with export.open_writers(args.format, folder, target) as writers:
+        target = Target('benchmark', width, width, 1.0, 0.25)
+        with open_writers(args.format, folder, target) as writers:
             for nuclei in join_rows(paths, grid):
                 writers.write(nuclei)
         print(f'rows joined into {", ".join(args.format) or "no file"}: {clock}')

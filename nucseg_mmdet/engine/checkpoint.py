@@ -21,7 +21,7 @@ from nucseg_mmdet.engine import safe_pickle
 from nucseg_mmdet.engine.detectron2 import is_detectron2, load_from_detectron2
 from nucseg_mmdet.utils.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 # The project's own small model, see models/README.md.
 DEFAULT_NAME = 'mask-rcnn_r18-c4_fpn_crop112to176-s320-reinhard-a16to384-ema-4k-2x2k_nuclei'
 DEFAULT_CONFIG = ROOT / f'configs/dense/{DEFAULT_NAME}.py'

@@ -8,8 +8,9 @@ from itertools import pairwise
 import numpy as np
 import shapely
 
-from nucseg_mmdet.export.base import Options, Target, Writer, closing
-from nucseg_mmdet.inference.tiling import MEASUREMENTS, Nuclei
+from nucseg_mmdet.export.writer import Options, Target, Writer
+from nucseg_mmdet.structures.nuclei import MEASUREMENTS, Nuclei
+from nucseg_mmdet.utils.ragged import closing
 
 DECIMALS = 2  # of a coordinate, px
 GZIP_LEVEL = 5  # 6 takes twice and 9 five times as long, for files as large

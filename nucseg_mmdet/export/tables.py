@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from nucseg_mmdet.export.base import Target, Writer
-from nucseg_mmdet.inference.tiling import MEASUREMENTS, Nuclei
+from nucseg_mmdet.export.writer import Target, Writer
+from nucseg_mmdet.structures.nuclei import MEASUREMENTS, Nuclei
 from nucseg_mmdet.utils.errors import UserError
 
 CENTROIDS = ('centroid_x_px', 'centroid_y_px', 'centroid_x_um', 'centroid_y_um')

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from nucseg_mmdet.imaging.stain import STAIN_OD
-from nucseg_mmdet.inference.tiling import MEASUREMENTS
+from nucseg_mmdet.structures.nuclei import MEASUREMENTS
 
 # What a border pixel adds to the perimeter, px, by 1 + 2 for each border pixel above, below,
 # left and right of it and 10 for each diagonal one. scikit-image's, after Benkrid and Crookes,

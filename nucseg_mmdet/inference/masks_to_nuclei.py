@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 
 from nucseg_mmdet.imaging.measure import measure
-from nucseg_mmdet.inference.tiling import EMPTY, Nuclei
 from nucseg_mmdet.structures import rle
+from nucseg_mmdet.structures.nuclei import EMPTY, Nuclei
 from nucseg_mmdet.structures.polygons import mask_to_outlines
 
 LEFT = 0.5  # of a mask's pixels, that more certain ones must leave it

@@ -6,7 +6,8 @@ import shutil
 import time
 from pathlib import Path
 
-from nucseg_mmdet import export
+from nucseg_mmdet.export.formats import FORMATS
+from nucseg_mmdet.export.writer import Options
 from nucseg_mmdet.inference.plan import TISSUE, Plan, Settings
 from nucseg_mmdet.utils.errors import UserError
 
@@ -73,8 +74,8 @@ def _refuse_foreign(plan: Plan, settings: Settings, summary: dict) -> None:
         own += summary['files']
     else:
         own = []
-    options = export.Options(settings.compress)
-    names = [export.FORMATS[name].file_name(plan.target, options) for name in settings.formats]
+    options = Options(settings.compress)
+    names = [FORMATS[name].file_name(plan.target, options) for name in settings.formats]
     paths = [*(settings.out / name for name in names), summary_path(plan, settings)]
     if plan.picture is not None:
         paths.append(picture_path(plan, settings))

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from nucseg_mmdet import export
+from nucseg_mmdet.export.formats import FORMATS
+from nucseg_mmdet.export.writer import Target
 from nucseg_mmdet.inference.segmenter import MPP, Frame, Segmenter, make_frame
 from nucseg_mmdet.inference.tiling import Grid
 from nucseg_mmdet.slides.open import open_slide
@@ -24,7 +25,7 @@ from nucseg_mmdet.utils.errors import UserError
 IMAGES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff')
 SCANS = ('.svs', '.ndpi', '.mrxs', '.scn', '.svslide', '.bif', '.vms', '.vmu', '.dcm')
 TISSUE = '.tissue.png'  # a picture of what is kept
-RESULTS = (TISSUE, *(writer.suffix for writer in export.FORMATS.values()))  # ends of names
+RESULTS = (TISSUE, *(writer.suffix for writer in FORMATS.values()))  # ends of names
 DENSITY = 8_000  # nuclei per mm2 of tissue, as in the class images
 SHARD_BYTES = 600  # of a nucleus while its slide is not finished, and below of its results
 ASSUMED = 'is assumed'
@@ -36,7 +37,7 @@ class Settings(NamedTuple):
 
     Attributes:
         out: folder of the results.
-        formats: keys of ``export.FORMATS``.
+        formats: keys of ``FORMATS``.
         mpp: microns per level-0 px of all slides; by default what the files say.
         region: x, y, width, height, level-0 px; by default whole slides.
         skip_glass: look only where there is tissue.
@@ -79,7 +80,7 @@ class Plan(NamedTuple):
     grid: Grid
     wanted: np.ndarray
     tissue_mm2: float
-    target: export.Target
+    target: Target
     mpp_source: str
     notes: list[str]
     identity: dict
@@ -173,7 +174,7 @@ def plan_slide(
         notes = [f'{path}: {note}' for note in slide.notes]
         frame = make_frame(slide, region)
         grid = segmenter.make_grid(frame)
-        target = export.Target(
+        target = Target(
             name,
             slide.width,
             slide.height,

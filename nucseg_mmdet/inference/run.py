@@ -19,7 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nucseg_mmdet import export
+from nucseg_mmdet.export.formats import open_writers
+from nucseg_mmdet.export.writer import Options
 from nucseg_mmdet.inference import tiling
 from nucseg_mmdet.inference.output_folder import (
     PATIENCE,
@@ -32,9 +33,10 @@ from nucseg_mmdet.inference.output_folder import (
 )
 from nucseg_mmdet.inference.plan import Plan, Settings, tile_rectangles, write_png
 from nucseg_mmdet.inference.segmenter import Job, Segmenter
-from nucseg_mmdet.inference.tiling import EMPTY, Views
+from nucseg_mmdet.inference.tiling import Views
 from nucseg_mmdet.slides.open import open_slide
 from nucseg_mmdet.slides.open.base import RegionError, Slide
+from nucseg_mmdet.structures.nuclei import EMPTY
 from nucseg_mmdet.utils.errors import UserError
 
 PULSE = 10  # s between signs of life
@@ -264,11 +266,9 @@ def finish(plan: Plan, settings: Settings, facts: dict) -> dict:
     Raises:
         UserError: a file cannot be written, or a shard not read.
     """
-    options = export.Options(
-        settings.compress, settings.simplify, partial(_read_image, plan, settings)
-    )
+    options = Options(settings.compress, settings.simplify, partial(_read_image, plan, settings))
     num = num_cut = 0
-    with export.open_writers(settings.formats, settings.out, plan.target, options) as writers:
+    with open_writers(settings.formats, settings.out, plan.target, options) as writers:
         rows = (tiling.read_row(path) for path in plan.shards())
         for views in tiling.join(rows, plan.grid.seams_y, axis=1):
             writers.write(views.nuclei)

@@ -34,9 +34,10 @@ from nucseg_mmdet.engine.checkpoint import load_weights_only, model_files, refus
 from nucseg_mmdet.imaging.stain import UnfitImageError, tissue_share
 from nucseg_mmdet.inference import tiling
 from nucseg_mmdet.inference.masks_to_nuclei import to_nuclei
-from nucseg_mmdet.inference.tiling import Grid, Nuclei, Views
+from nucseg_mmdet.inference.tiling import Grid, Views
 from nucseg_mmdet.models.half_precision import prepare_for_inference
 from nucseg_mmdet.slides.open.base import ArraySlide, RegionError, Slide
+from nucseg_mmdet.structures.nuclei import Nuclei
 from nucseg_mmdet.utils.errors import UserError
 
 MPP = 0.25  # microns per pixel that the models are trained at

@@ -12,107 +12,18 @@ only if it crosses their seam, and there it is matched by its shape (``join``)::
 Rows of tiles wait on disk as files, *shards*. ``join`` streams: it holds two of its parts.
 """
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 from typing import NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 import shapely
-from numpy.lib.npyio import NpzFile
 
+from nucseg_mmdet.structures.nuclei import Nuclei, concatenate
 from nucseg_mmdet.utils.errors import UserError
 
 SAME = 0.5  # of the smaller one's area, shared by two views of one nucleus
 PIECES = 0.1  # likewise, if both views are cut
 EDGE = 1  # px; a mask that comes so close to its tile's border is cut by it
-MEASUREMENTS = (
-    'area_um2',
-    'perimeter_um',
-    'circularity',
-    'major_axis_um',
-    'minor_axis_um',
-    'eccentricity',
-    'solidity',
-    'hematoxylin_od_mean',
-    'eosin_od_mean',
-)
-
-
-class Nuclei(NamedTuple):
-    """Many nuclei as columns, no Python object a nucleus.
-
-    A nucleus is one ring: the largest 4-connected part of its mask with holes filled, traced
-    along the pixel edges (see ``masks``), vertices at corners only.
-
-    Attributes:
-        points: int32, (P, 2); x, y of the vertices, px of the working image or the tile.
-        sizes: int32, (N,); vertices of each nucleus, P in total.
-        scores: float32, (N,), 0 to 1.
-        centroids: float64, (N, 2); x, y of the mask's centre of mass, px.
-        measurements: float32, (N, len(MEASUREMENTS)); NaN where undefined.
-    """
-
-    points: np.ndarray
-    sizes: np.ndarray
-    scores: np.ndarray
-    centroids: np.ndarray
-    measurements: np.ndarray
-
-    @property
-    def num(self) -> int:
-        """How many nuclei, N; ``len`` is that of the tuple."""
-        return len(self.sizes)
-
-    def take(self, index: np.ndarray) -> 'Nuclei':
-        """Choose nuclei.
-
-        Args:
-            index: int, (M,), in the order wanted; or bool, (N,).
-        """
-        index = np.flatnonzero(index) if index.dtype == bool else index
-        sizes = self.sizes[index]
-        first = (np.cumsum(self.sizes, dtype=np.int64) - self.sizes)[index]
-        before = np.cumsum(sizes, dtype=np.int64) - sizes
-        points = np.arange(sizes.sum()) + np.repeat(first - before, sizes)
-        return Nuclei(
-            self.points[points],
-            sizes,
-            self.scores[index],
-            self.centroids[index],
-            self.measurements[index],
-        )
-
-    def moved(self, x: int, y: int) -> 'Nuclei':
-        """Shift all by whole pixels."""
-        return self._replace(
-            points=self.points + np.array([x, y], np.int32),
-            centroids=self.centroids + np.array([x, y], float),
-        )
-
-    def boxes(self) -> np.ndarray:
-        """The tight boxes, xyxy, px: (N, 4), of the dtype of ``points``."""
-        if not self.num:
-            return np.zeros((0, 4), self.points.dtype)
-        first = np.cumsum(self.sizes, dtype=np.int64) - self.sizes
-        sides = [side.reduceat(self.points, first) for side in (np.minimum, np.maximum)]
-        return np.hstack(sides)
-
-    def polygons(self) -> np.ndarray:
-        """Shapely polygons: object, (N,)."""
-        rings = np.repeat(np.arange(self.num), self.sizes)
-        return shapely.polygons(shapely.linearrings(self.points.astype(float), indices=rings))
-
-
-EMPTY = Nuclei(
-    np.zeros((0, 2), np.int32),
-    np.zeros(0, np.int32),
-    np.zeros(0, np.float32),
-    np.zeros((0, 2)),
-    np.zeros((0, len(MEASUREMENTS)), np.float32),
-)
 
 
 class Views(NamedTuple):
@@ -128,11 +39,6 @@ class Views(NamedTuple):
 
     def take(self, index: np.ndarray) -> 'Views':
         return Views(self.nuclei.take(index), self.cut[index])
-
-
-def concatenate(parts: Sequence[Nuclei]) -> Nuclei:
-    """Put nuclei one after the other; without parts there are none."""
-    return Nuclei(*(np.concatenate(columns) for columns in zip(EMPTY, *parts, strict=True)))
 
 
 def concatenate_views(parts: Sequence[Views]) -> Views:
@@ -305,54 +211,3 @@ def _find_repeated(first: Views, second: Views, seam: int, axis: int) -> list[in
         if better not in dropped:
             dropped.add(worse)
     return index[order[sorted(dropped)]].tolist()
-
-
-def write_row(path: Path, row: Views, broken: Sequence[tuple[int, str]] = ()) -> None:
-    """Keep a joined row of tiles as a shard, whole or not at all.
-
-    Args:
-        path: of the ``.npz`` file.
-        row: its nuclei.
-        broken: columns of tiles that could not be read, and why.
-    """
-    partial = path.with_name(f'.{path.name}.partial')
-    with partial.open('wb') as file:
-        np.savez(
-            file,
-            **row.nuclei._asdict(),
-            cut=row.cut,
-            broken=np.array([column for column, _ in broken], np.int32),
-            reasons=np.array([reason for _, reason in broken], np.str_),
-        )
-        file.flush()
-        os.fsync(file.fileno())  # else a power cut may leave the name without the content
-    os.replace(partial, path)
-
-
-def read_row(path: Path) -> Views:
-    """Read the nuclei of a shard.
-
-    Raises:
-        UserError: the file is missing or broken.
-    """
-    with _opened(path) as shard:
-        return Views(Nuclei(*(shard[name] for name in Nuclei._fields)), shard['cut'])
-
-
-def read_broken(path: Path) -> list[tuple[int, str]]:
-    """Read which tiles of a shard could not be read, and why.
-
-    Raises:
-        UserError: as ``read_row``.
-    """
-    with _opened(path) as shard:
-        return list(zip(shard['broken'].tolist(), shard['reasons'].tolist(), strict=True))
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[NpzFile]:
-    try:
-        with np.load(path, allow_pickle=False) as shard:
-            yield shard
-    except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
-        raise UserError(f'{path}: no readable row of tiles ({error}); remove it') from None

@@ -5,17 +5,8 @@ boxes of each nucleus, box decoding, NMS and the pasting of masks stay in float3
 the scores of many nuclei of an image would tie.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from mmcv.cnn.utils import fuse_conv_bn
-from mmdet.registry import HOOKS
-from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
-from mmengine.optim import OptimWrapper
-from mmengine.registry import OPTIM_WRAPPERS
-from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from nucseg_mmdet.utils.errors import UserError
@@ -72,44 +63,3 @@ def _cast_to_weight(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
 
 def _cast_output(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
     return output.float()
-
-
-@HOOKS.register_module()
-class InferencePrecisionHook(Hook):
-    """Test in a precision, see ``prepare_for_inference``; validation while training stays.
-
-    Args:
-        precision: 'fp32', 'bf16' or 'fp16'.
-    """
-
-    def __init__(self, precision: str) -> None:
-        self.precision = precision
-
-    def before_test(self, runner: Runner) -> None:  # after the checkpoint is loaded
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        prepare_for_inference(model, self.precision)
-
-
-@OPTIM_WRAPPERS.register_module()
-class BFloat16OptimWrapper(OptimWrapper):
-    """Train in bfloat16 autocast, on a CPU too, which mmengine's ``AmpOptimWrapper`` refuses.
-
-    Weights, their gradients and the optimizer stay float32. bfloat16 has the range of
-    float32, so gradients need no scaling.
-
-    Args:
-        kwargs: as of ``OptimWrapper``.
-    """
-
-    def __init__(self, **kwargs) -> None:
-        super().__init__(**kwargs)
-        self._prepared = False
-
-    @contextmanager
-    def optim_context(self, model: nn.Module) -> Iterator[None]:
-        if not self._prepared:
-            keep_results_float32(model).to(memory_format=torch.channels_last)
-            self._prepared = True
-        device = next(model.parameters()).device.type
-        with super().optim_context(model), torch.autocast(device, torch.bfloat16):
-            yield

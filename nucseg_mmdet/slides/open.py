@@ -6,21 +6,18 @@ given in level-0 px and read at any scale, see ``slide_base``. A slide may be re
 threads at once.
 """
 
-import contextlib
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import openslide
-from PIL import Image, JpegImagePlugin, PngImagePlugin
+from PIL import JpegImagePlugin, PngImagePlugin
 
 from nucseg_mmdet.slides import pixel_size
-from nucseg_mmdet.slides.open.base import ArraySlide, RegionError, Slide, name_of, paste
+from nucseg_mmdet.slides.open.base import ArraySlide, Slide, name_of
+from nucseg_mmdet.slides.openslide import ScannerSlide, over
 from nucseg_mmdet.slides.tiff import MAX_WHOLE, TiffSlide
 from nucseg_mmdet.utils.errors import UserError
 
-BLOCK = 1024  # px of a level that OpenSlide is asked for at once, see ``ScannerSlide``
 PNG, JPEG = b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff'
 TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # the latter two: BigTIFF
 MODE_NOTES = {
@@ -28,95 +25,6 @@ MODE_NOTES = {
     'L': 'one channel, taken as RGB',
     'CMYK': 'CMYK, converted to RGB without a colour profile',
 }
-
-
-class ScannerSlide(Slide):
-    """A slide that OpenSlide reads.
-
-    OpenSlide takes positions in whole level-0 px and interpolates where the level's factor is
-    no whole number. There, regions are put together from blocks at fixed places, so that they
-    agree; a block is off by up to half a level-0 px.
-
-    Args:
-        path: of the slide.
-        mpp: microns per level-0 px, if the user gives it.
-
-    Raises:
-        UserError: OpenSlide cannot open it.
-    """
-
-    def __init__(self, path: Path, mpp: float | None) -> None:
-        self._path = path
-        # An error leaves a handle useless: each is used by one thread at a time and thrown
-        # away after an error.
-        self._idle: list[openslide.OpenSlide] = []
-        self._lock = threading.Lock()
-        try:
-            handle = openslide.OpenSlide(path)
-        except openslide.OpenSlideError as error:
-            raise UserError(f'{path}: OpenSlide cannot open it ({error})') from None
-        self._idle.append(handle)
-        properties = dict(handle.properties)
-        size = pixel_size.chosen(mpp, pixel_size.from_openslide(properties))
-        super().__init__(name_of(path), list(handle.level_dimensions), size)
-        self._downsamples = handle.level_downsamples
-        self._background = '#' + properties.get('openslide.background-color', 'FFFFFF')
-        with contextlib.suppress(KeyError):
-            x, y, width, height = (
-                int(properties[f'openslide.bounds-{key}']) for key in ('x', 'y', 'width', 'height')
-            )
-            self.bounds = x, y, width, height
-
-    def close(self) -> None:
-        with self._lock:
-            while self._idle:
-                self._idle.pop().close()
-
-    @contextlib.contextmanager
-    def _handle(self) -> Iterator[openslide.OpenSlide]:
-        with self._lock:
-            handle = self._idle.pop() if self._idle else None
-        handle = handle or openslide.OpenSlide(self._path)
-        try:
-            yield handle
-        except openslide.OpenSlideError:
-            handle.close()
-            raise
-        with self._lock:
-            self._idle.append(handle)
-
-    def _read_level(self, index: int, x: int, y: int, width: int, height: int) -> np.ndarray:
-        factor = self._downsamples[index]
-        try:
-            with self._handle() as handle:
-                if factor.is_integer():
-                    return self._read_block(handle, index, x, y, width, height)
-                image = np.empty((height, width, 3), np.uint8)
-                for top in range(y // BLOCK * BLOCK, y + height, BLOCK):
-                    for left in range(x // BLOCK * BLOCK, x + width, BLOCK):
-                        block = self._read_block(handle, index, left, top, BLOCK, BLOCK)
-                        paste(image, block, left - x, top - y)
-                return image
-        except openslide.OpenSlideError as error:
-            raise RegionError(
-                f'{self._path}: x {x}, y {y}, {width} x {height} px of level {index} '
-                f'cannot be read ({error})'
-            ) from None
-
-    def _read_block(
-        self, handle: openslide.OpenSlide, index: int, x: int, y: int, width: int, height: int
-    ) -> np.ndarray:
-        factor = self._downsamples[index]
-        region = handle.read_region((round(x * factor), round(y * factor)), index, (width, height))
-        return _over(region, self._background)
-
-
-def _over(image: Image.Image, background: str) -> np.ndarray:
-    """Lay an RGBA image over a colour: uint8, (H, W, 3), RGB."""
-    if image.getchannel('A').getextrema()[0] == 255:
-        return np.asarray(image.convert('RGB'))
-    below = Image.new('RGBA', image.size, background)
-    return np.asarray(Image.alpha_composite(below, image).convert('RGB'))
 
 
 def open_slide(path: Path, mpp: float | None = None) -> Slide:
@@ -167,7 +75,7 @@ def _open_whole(path: Path, mpp: float | None) -> Slide:
             note = MODE_NOTES.get(image.mode)
             if image.has_transparency_data:
                 note = 'transparent parts are laid over white'
-                pixels = _over(image.convert('RGBA'), '#FFFFFF')
+                pixels = over(image.convert('RGBA'), '#FFFFFF')
             else:
                 pixels = np.asarray(image.convert('RGB'))
             size = pixel_size.from_dpi(image.info.get('dpi'), f'the {kind} tags')

@@ -165,3 +165,40 @@ def segmentation_to_rle(segmentation: list | dict, height: int, width: int) -> d
     if isinstance(counts, list):
         return coco_mask.frPyObjects(segmentation, height, width)
     return dict(size=size, counts=counts.encode() if isinstance(counts, str) else counts)
+
+
+def ring_runs(points: np.ndarray, sizes: np.ndarray, axis: int) -> tuple[np.ndarray, ...]:
+    """Cut the inside of rings into runs of pixels.
+
+    A line of pixels is inside between its 1st and 2nd crossing of the ring, its 3rd and 4th, ...
+
+    Args:
+        points: int, (P, 2); x, y of vertices on pixel edges, sides upright or level, all within
+            1,048,575 px of one another.
+        sizes: int, (N,); vertices of each ring, P in total; N is below 8 million.
+        axis: 0 for runs along x in rows, 1 for runs along y in columns.
+
+    Returns:
+        owner, line, start, end: int64, (R,), sorted in this order. ``line`` is y for rows and x
+        for columns; a run has the pixels from ``start`` to before ``end``.
+    """
+    ends = np.cumsum(sizes)
+    after = np.arange(1, len(points) + 1)
+    after[ends - 1] = ends - sizes
+    corner = points.min(0) if len(points) else np.zeros(2, np.int64)
+    along, line = (points - corner).T[[axis, 1 - axis]].astype(np.int64)
+    low, high = np.minimum(line, line[after]), np.maximum(line, line[after])
+    count = high - low  # lines that a side crosses, none if it runs along them
+    place = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    owner = np.repeat(np.repeat(np.arange(len(sizes)), sizes), count)
+    crossing = (owner << 40) | ((np.repeat(low, count) + place) << 20) | np.repeat(along, count)
+    crossing.sort()
+    start, end = crossing[0::2], crossing[1::2]
+    start, end = start[end > start], end[end > start]
+    part = (1 << 20) - 1  # number, line and crossing were packed into one integer
+    return (
+        start >> 40,
+        ((start >> 20) & part) + corner[1 - axis],
+        (start & part) + corner[axis],
+        (end & part) + corner[axis],
+    )

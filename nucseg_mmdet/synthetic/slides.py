@@ -1,4 +1,8 @@
-"""Slides to try things on: python -m nucseg_mmdet.synthetic.slides IMAGES... --out slide.tif --size 30000
+"""Made-up slides of any size, to try things on.
+
+::
+
+    python -m nucseg_mmdet.synthetic.slides IMAGES... --out slide.tif --size 30000
 
 Lays pieces of the images side by side, in an order drawn by the seed, and writes them as a pyramid
 of JPEG tiles with the pixel size in the TIFF tags, which OpenSlide and QuPath open. The slide is

@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 from torch.utils.data import Dataset
 
-from nucseg_mmdet.hooks import OutlineHook
+from nucseg_mmdet.engine.hooks.outlines import OutlineHook
 from nucseg_mmdet.utils.errors import UserError
 
 

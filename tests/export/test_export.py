@@ -16,11 +16,11 @@ import shapely
 import tifffile
 from pycocotools import mask as coco_mask
 
-from nucseg_mmdet.export import FORMATS, Options, Target, open_writers
-from nucseg_mmdet.export.pixels import ring_runs
-from nucseg_mmdet.inference.tiling import EMPTY, MEASUREMENTS, Nuclei
+from nucseg_mmdet.export.formats import FORMATS, open_writers
+from nucseg_mmdet.export.writer import Options, Target
 from nucseg_mmdet.structures.coco import parse_truth, read_results
-from nucseg_mmdet.structures.polygons import mask_to_polygons
+from nucseg_mmdet.structures.nuclei import EMPTY, MEASUREMENTS, Nuclei
+from nucseg_mmdet.structures.polygons import mask_to_polygons, ring_runs
 from nucseg_mmdet.utils.errors import UserError
 
 BAY = np.array([[1, 1, 1, 1], [1, 0, 0, 1], [1, 1, 0, 1], [1, 1, 1, 0]], bool)

@@ -7,7 +7,7 @@ from skimage.draw import ellipse
 from skimage.measure import regionprops
 
 from nucseg_mmdet.imaging.measure import measure
-from nucseg_mmdet.inference.tiling import MEASUREMENTS
+from nucseg_mmdet.structures.nuclei import MEASUREMENTS
 
 WHITE = np.full((400, 400, 3), 255, np.uint8)
 SHAPES = MEASUREMENTS[:7]

@@ -5,7 +5,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from nucseg_mmdet.inference.masks_to_nuclei import to_nuclei
-from nucseg_mmdet.inference.tiling import MEASUREMENTS
+from nucseg_mmdet.structures.nuclei import MEASUREMENTS
 from nucseg_mmdet.structures.polygons import polygons_to_rle
 
 SIZE = 40

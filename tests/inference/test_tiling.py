@@ -10,7 +10,8 @@ import pytest
 import shapely
 
 from nucseg_mmdet.inference import tiling
-from nucseg_mmdet.inference.tiling import MEASUREMENTS, Nuclei, Views
+from nucseg_mmdet.inference.tiling import Views
+from nucseg_mmdet.structures.nuclei import MEASUREMENTS, Nuclei
 from nucseg_mmdet.structures.polygons import mask_to_polygons
 from nucseg_mmdet.utils.errors import UserError
 

@@ -17,11 +17,9 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import OPTIM_WRAPPERS, init_default_scope
 from torch import nn
 
-from nucseg_mmdet.models.half_precision import (
-    BFloat16OptimWrapper,
-    InferencePrecisionHook,
-    prepare_for_inference,
-)
+from nucseg_mmdet.engine.hooks.inference_precision import InferencePrecisionHook
+from nucseg_mmdet.engine.optim_wrapper import BFloat16OptimWrapper
+from nucseg_mmdet.models.half_precision import prepare_for_inference
 from nucseg_mmdet.utils.errors import UserError
 
 DEMO_CONFIG = Path(__file__).parents[2] / 'configs/demo/mask-rcnn_r18_fpn_demo_nuclei.py'

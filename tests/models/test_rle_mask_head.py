@@ -13,7 +13,7 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from pycocotools import mask as coco
 
-from nucseg_mmdet.models import rle_mask_head
+from nucseg_mmdet.models import mask_nms, rle_mask_head
 from nucseg_mmdet.models.rle_mask_head import RLEMaskHead, paste_rle
 
 HEIGHT, WIDTH = 45, 61
@@ -128,7 +128,7 @@ def test_by_hand():
 def test_chunks_do_not_show(monkeypatch):
     probs, boxes = random_probs(0, 40), random_boxes(1, 40)
     whole = paste_rle(probs, boxes, HEIGHT, WIDTH)
-    monkeypatch.setattr(mask_head, 'CHUNK', 2000)
+    monkeypatch.setattr(rle_mask_head, 'CHUNK', 2000)
     assert paste_rle(probs, boxes, HEIGHT, WIDTH) == whole
 
 
@@ -257,15 +257,13 @@ def test_doubles_by_hand():
         (0, 0, 10, 10),  # the first, of another class
     )
     labels = np.array([0, 0, 0, 0, 0, 0, 0, 1])
-    found = rle_mask_head.find_doubles(rles, labels, 0.48)
+    found = mask_nms.find_doubles(rles, labels, 0.48)
     assert found.tolist() == [False, True, False, True, False, False, False, False]
-    assert rle_mask_head.find_doubles(rles, labels, 0.39)[2]
-    assert not rle_mask_head.find_doubles(rles[:3], labels[:3], 1.0).any()
+    assert mask_nms.find_doubles(rles, labels, 0.39)[2]
+    assert not mask_nms.find_doubles(rles[:3], labels[:3], 1.0).any()
     # 3 of 5 px, which is no more than 0.6, though 3 / 8 * (8 / 5) is.
-    assert not rle_mask_head.find_doubles(
-        squares((0, 0, 5, 1), (2, 0, 8, 1)), labels[:2], 0.6
-    ).any()
-    assert rle_mask_head.find_doubles([], labels[:0], 0.5).tolist() == []
+    assert not mask_nms.find_doubles(squares((0, 0, 5, 1), (2, 0, 8, 1)), labels[:2], 0.6).any()
+    assert mask_nms.find_doubles([], labels[:0], 0.5).tolist() == []
 
 
 def test_doubles_are_those_of_a_literal_search(monkeypatch):
@@ -282,9 +280,9 @@ def test_doubles_are_those_of_a_literal_search(monkeypatch):
         ]
         expected.append(bool(max(ioms, default=0) > 0.6))
     assert 10 < sum(expected) < 50
-    assert rle_mask_head.find_doubles(rles, labels, 0.6).tolist() == expected
-    monkeypatch.setattr(mask_head, 'ROWS', 7)
-    assert rle_mask_head.find_doubles(rles, labels, 0.6).tolist() == expected
+    assert mask_nms.find_doubles(rles, labels, 0.6).tolist() == expected
+    monkeypatch.setattr(mask_nms, 'ROWS', 7)
+    assert mask_nms.find_doubles(rles, labels, 0.6).tolist() == expected
 
 
 def test_scores_of_doubles_are_lowered():
@@ -296,7 +294,7 @@ def test_scores_of_doubles_are_lowered():
             labels=torch.zeros(3, dtype=torch.long),
             masks=[rles[index] for index in order],
         )
-        lowered = rle_mask_head.lower_doubles(results, iom_thr=0.6, factor=0.5)
+        lowered = mask_nms.lower_doubles(results, iom_thr=0.6, factor=0.5)
         assert lowered.scores.tolist() == pytest.approx([0.9, 0.6, 0.4])
         assert lowered.masks == [rles[0], rles[2], rles[1]]
 

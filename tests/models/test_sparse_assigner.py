@@ -157,7 +157,7 @@ def test_sizes_from_one_to_ten_thousand_pixels(options):
 @pytest.mark.parametrize('chunk', [1, 7, 1000])
 @by_option
 def test_chunks_do_not_show(options, chunk, monkeypatch):
-    monkeypatch.setattr(assigner, 'CHUNK', chunk)
+    monkeypatch.setattr(sparse_assigner, 'CHUNK', chunk)
     assert_same(options, random_boxes(0, 200), random_boxes(1, 30), None)
 
 

@@ -9,7 +9,8 @@ import openslide
 import pytest
 from PIL import Image
 
-from nucseg_mmdet.slides.open import ScannerSlide, open_slide
+from nucseg_mmdet.slides.open import open_slide
+from nucseg_mmdet.slides.openslide import ScannerSlide
 from nucseg_mmdet.synthetic import slides
 from nucseg_mmdet.synthetic.slides import GLASS, Mosaic
 

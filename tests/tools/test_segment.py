@@ -16,8 +16,9 @@ import pytest
 import tifffile
 import torch
 
-from nucseg_mmdet.export import FORMATS as FORMATS_KNOWN
-from nucseg_mmdet.inference import plan, run
+from nucseg_mmdet.export.formats import FORMATS as FORMATS_KNOWN
+from nucseg_mmdet.inference import plan as planning
+from nucseg_mmdet.inference import run as running
 from nucseg_mmdet.inference.segmenter import Segmenter
 from nucseg_mmdet.synthetic.fields import synthesize
 from nucseg_mmdet.utils.errors import UserError
@@ -198,8 +199,8 @@ class TestResults:
         # At 0.1 microns per px the model's pixels are 2.5 px: 6 / 2.5 = 2.4 and 9 / 2.5 = 3.6,
         # so the working image starts with pixel 2, 4, which is at 5, 10.
         finder = Segmenter(*random_model, device='cpu')
-        settings = plan.Settings(tmp_path, ('csv',), mpp=0.1, region=(6, 9, 50, 40))
-        plan = plan.plan_slide(images / 'small.png', 'small', settings, finder)
+        settings = planning.Settings(tmp_path, ('csv',), mpp=0.1, region=(6, 9, 50, 40))
+        plan = planning.plan_slide(images / 'small.png', 'small', settings, finder)
         assert plan.target.to_slide(np.array([[0, 0], [2, 4]])).tolist() == [[5, 10], [10, 20]]
         assert plan.target.box == (6, 9, 50, 40)
 
@@ -217,10 +218,10 @@ def test_results_in_a_folder_are_no_inputs(tmp_path):
     names = ['a.tif', 'b.png', 'a.labels.tif', 'a.tissue.png', 'b.overlay.png', 'labels.tif']
     for name in names:
         (tmp_path / name).touch()
-    found = plan.find_inputs([tmp_path])
+    found = planning.find_inputs([tmp_path])
     assert [path.name for path in found] == ['a.tif', 'b.png', 'labels.tif']
     named = [tmp_path / 'a.labels.tif']
-    assert plan.find_inputs(named) == named
+    assert planning.find_inputs(named) == named
 
 
 @pytest.mark.parametrize(
@@ -234,14 +235,14 @@ def test_results_in_a_folder_are_no_inputs(tmp_path):
     ],
 )
 def test_output_names(paths, names, tmp_path):
-    assert plan.name_outputs([tmp_path / path for path in paths]) == names
+    assert planning.name_outputs([tmp_path / path for path in paths]) == names
 
 
 def test_output_names_are_never_the_same(tmp_path):
     paths = ['x/a.png', 'x_a.png', 'y/a.png', 'x/a.tif', 'x/y/a.tif', 'x_y/a.tif', 'x/a_png.png']
-    assert len(set(plan.name_outputs([tmp_path / path for path in paths]))) == len(paths)
+    assert len(set(planning.name_outputs([tmp_path / path for path in paths]))) == len(paths)
     paths = [Path('/x/y/a.png'), Path('/x_y/a.png'), Path('/y/a.png')]
-    assert len(set(plan.name_outputs(paths))) == 3
+    assert len(set(planning.name_outputs(paths))) == 3
 
 
 class TestGoesOn:
@@ -330,13 +331,13 @@ class Stopped(Exception):
 
 def test_folders_are_made_one_by_one(random_model, images, tmp_path, monkeypatch):
     # The other processes wait for them, and process 0 draws the tissue before each.
-    seen, plan_slide = [], plan.plan_slide
+    seen, plan_slide = [], planning.plan_slide
 
     def look(*args):
         seen.append(sorted(path.name for path in tmp_path.glob('*.partial')))
         return plan_slide(*args)
 
-    monkeypatch.setattr(slide_plan, 'plan_slide', look)
+    monkeypatch.setattr(planning, 'plan_slide', look)
     assert segment.main(arguments(random_model, tmp_path, images)) == 0
     assert seen == [[], ['small.partial']]
 
@@ -344,14 +345,14 @@ def test_folders_are_made_one_by_one(random_model, images, tmp_path, monkeypatch
 def start(model, path, out):
     """A run with the settings of ``arguments``, ready to go, and the number of rows to do."""
     finder = Segmenter(*model, device='cpu', score_thr=0.0, tile=80, overlap=30)
-    settings = plan.Settings(out, FORMATS)
-    plan.check_out(out)
-    paths = plan.find_inputs([path])
+    settings = planning.Settings(out, FORMATS)
+    planning.check_out(out)
+    paths = planning.find_inputs([path])
     plans = [
-        plan.plan_slide(path, name, settings, finder)
-        for path, name in zip(paths, plan.name_outputs(paths), strict=True)
+        planning.plan_slide(path, name, settings, finder)
+        for path, name in zip(paths, planning.name_outputs(paths), strict=True)
     ]
-    run = run.SlideRun(plans, settings, finder, run.Share())
+    run = running.SlideRun(plans, settings, finder, running.Share())
     return run, sum(int(plan.wanted.any(axis=1).sum()) for plan in plans)
 
 
@@ -401,13 +402,13 @@ class TestWrong:
         self.check(capsys, options, 2, '90.0 microns per pixel given')
 
     def test_no_space(self, random_model, images, tmp_path):
-        assert plan.FORMAT_BYTES.keys() == FORMATS_KNOWN.keys()
+        assert planning.FORMAT_BYTES.keys() == FORMATS_KNOWN.keys()
         finder = Segmenter(*random_model, device='cpu')
-        settings = plan.Settings(tmp_path, ('csv',))
-        plan = plan.plan_slide(images / 'small.png', 'small', settings, finder)
-        plan.check_space([plan], settings)
+        settings = planning.Settings(tmp_path, ('csv',))
+        plan = planning.plan_slide(images / 'small.png', 'small', settings, finder)
+        planning.check_space([plan], settings)
         with pytest.raises(UserError, match=r'GB free, about .* GB needed for'):
-            plan.check_space([plan._replace(tissue_mm2=1e12)], settings)
+            planning.check_space([plan._replace(tissue_mm2=1e12)], settings)
 
     def test_broken_slide_and_region_elsewhere(self, capsys, random_model, images, tmp_path):
         (tmp_path / 'broken.png').write_bytes((images / 'small.png').read_bytes()[:500])

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nucseg_mmdet.inference.tiling import Nuclei
+from nucseg_mmdet.structures.nuclei import Nuclei
 from nucseg_mmdet.utils.errors import UserError
 
 CHUNK = 20_000  # nuclei written together; bounds the memory for their text
@@ -158,18 +158,3 @@ class Writer:
             yield
         except OSError as error:
             raise UserError(f'{self.path}: not written, {error.strerror or error}') from None
-
-
-def closing(sizes: np.ndarray) -> np.ndarray:
-    """Index the vertices of rings so that each ring ends with its first vertex again.
-
-    Args:
-        sizes: int, (N,); vertices of each ring, P in total.
-
-    Returns:
-        int64, (P + N,).
-    """
-    first = np.cumsum(sizes, dtype=np.int64) - sizes
-    index = np.arange(sizes.sum() + len(sizes)) - np.repeat(np.arange(len(sizes)), sizes + 1)
-    index[np.cumsum(sizes + 1, dtype=np.int64) - 1] = first
-    return index

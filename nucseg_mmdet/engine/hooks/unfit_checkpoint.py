@@ -1,0 +1,22 @@
+"""Refuse weights that do not fit the config."""
+
+from mmdet.registry import HOOKS
+from mmengine.hooks import Hook
+from mmengine.runner import Runner, find_latest_checkpoint
+
+from nucseg_mmdet.engine.checkpoint import refuse_unfit
+
+
+@HOOKS.register_module()
+class RefuseUnfitCheckpointHook(Hook):
+    """Refuse a checkpoint whose keys or shapes differ from the model's.
+
+    mmengine loads what fits and goes on, so a wrong config would give random nuclei.
+    Class layers that the loader of a Detectron2 file dropped may be missing.
+    """
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        model = runner.model.module if hasattr(runner.model, 'module') else runner.model
+        # A resumed run that was told of no file takes the last one of its work folder.
+        path = runner._load_from or find_latest_checkpoint(runner.work_dir)
+        refuse_unfit(model, checkpoint, path)

@@ -1,0 +1,40 @@
+"""A picture of an image with its nuclei outlined."""
+
+from itertools import pairwise
+
+import cv2
+import numpy as np
+
+from nucseg_mmdet.export.writer import Target, Writer
+from nucseg_mmdet.imaging.draw import draw_outlines
+from nucseg_mmdet.structures.nuclei import Nuclei
+
+OVERLAY_LIMIT = 4096 * 4096  # px; the drawing is twice as wide and high, 200 MB
+
+
+class Overlay(Writer):
+    """A PNG of the image, or the region, with the outlines of the nuclei."""
+
+    suffix = '.overlay.png'
+
+    def _start(self) -> None:
+        if self.options.image is None:
+            raise ValueError('format overlay needs the image')
+        self._outlines: list[list[list[float]]] = []
+
+    @classmethod
+    def obstacle(cls, target: Target) -> str | None:
+        _, _, width, height = target.box
+        if width * height > OVERLAY_LIMIT:
+            return f'{width} x {height} px are more than {OVERLAY_LIMIT / 1e6:.0f} million'
+        return None
+
+    def _write(self, nuclei: Nuclei, ids: np.ndarray) -> None:
+        points = self.target.to_slide(nuclei.points) - self.target.box[:2]
+        points = points.reshape(-1).tolist()
+        ends = (2 * np.cumsum(nuclei.sizes)).tolist()
+        self._outlines += [[points[start:end]] for start, end in pairwise([0, *ends])]
+
+    def _finish(self) -> None:
+        drawn = draw_outlines(self.options.image()[..., ::-1], self._outlines)
+        self._file.write(cv2.imencode('.png', drawn)[1])

@@ -1,0 +1,65 @@
+"""Rows of tiles that wait on disk until their slide is finished."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.lib.npyio import NpzFile
+
+from nucseg_mmdet.inference.tiling import Views
+from nucseg_mmdet.structures.nuclei import Nuclei
+from nucseg_mmdet.utils.errors import UserError
+
+
+def write_row(path: Path, row: Views, broken: Sequence[tuple[int, str]] = ()) -> None:
+    """Keep a joined row of tiles as a shard, whole or not at all.
+
+    Args:
+        path: of the ``.npz`` file.
+        row: its nuclei.
+        broken: columns of tiles that could not be read, and why.
+    """
+    partial = path.with_name(f'.{path.name}.partial')
+    with partial.open('wb') as file:
+        np.savez(
+            file,
+            **row.nuclei._asdict(),
+            cut=row.cut,
+            broken=np.array([column for column, _ in broken], np.int32),
+            reasons=np.array([reason for _, reason in broken], np.str_),
+        )
+        file.flush()
+        os.fsync(file.fileno())  # else a power cut may leave the name without the content
+    os.replace(partial, path)
+
+
+def read_row(path: Path) -> Views:
+    """Read the nuclei of a shard.
+
+    Raises:
+        UserError: the file is missing or broken.
+    """
+    with _opened(path) as shard:
+        return Views(Nuclei(*(shard[name] for name in Nuclei._fields)), shard['cut'])
+
+
+def read_broken(path: Path) -> list[tuple[int, str]]:
+    """Read which tiles of a shard could not be read, and why.
+
+    Raises:
+        UserError: as ``read_row``.
+    """
+    with _opened(path) as shard:
+        return list(zip(shard['broken'].tolist(), shard['reasons'].tolist(), strict=True))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[NpzFile]:
+    try:
+        with np.load(path, allow_pickle=False) as shard:
+            yield shard
+    except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
+        raise UserError(f'{path}: no readable row of tiles ({error}); remove it') from None

@@ -1,0 +1,59 @@
+"""Masks of the same nucleus: the less certain of two keeps part of its score."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from mmengine.structures import InstanceData
+from pycocotools import mask as coco_mask
+
+from nucseg_mmdet.structures import rle
+
+ROWS = 256  # masks compared with all others together; bounds the memory
+
+
+def lower_doubles(results: InstanceData, iom_thr: float, factor: float) -> InstanceData:
+    """Lower the scores of doubles.
+
+    Args:
+        results: ``scores``, float, (N,); ``labels``, int, (N,); ``masks``, run lengths.
+        iom_thr: as of ``find_doubles``.
+        factor: of a double's score, 0 to 1.
+
+    Returns:
+        The results by descending score.
+    """
+    results = results[results.scores.argsort(descending=True, stable=True)]
+    doubles = find_doubles(results.masks, results.labels.cpu().numpy(), iom_thr)
+    lower = torch.from_numpy(doubles).to(results.scores.device)
+    results.scores = torch.where(lower, results.scores * factor, results.scores)
+    return results[results.scores.argsort(descending=True, stable=True)]
+
+
+def find_doubles(rles: Sequence[dict], labels: np.ndarray, iom_thr: float) -> np.ndarray:
+    """Find masks that lie on another of their class, by greedy non-maximum suppression.
+
+    IoM is the intersection over the smaller of two masks: 1 if one lies in the other.
+
+    Args:
+        rles: N masks by descending score.
+        labels: int, (N,).
+        iom_thr: a double has a higher IoM with a mask before it that is none, 0 to 1.
+
+    Returns:
+        bool, (N,).
+    """
+    area = np.maximum(rle.areas(rles), 1)  # an empty mask meets none
+    doubles = np.zeros(len(rles), bool)
+    for start in range(0, len(rles), ROWS):
+        rows = slice(start, start + ROWS)
+        end = min(start + ROWS, len(rles))
+        # With a crowd pycocotools divides by the area of the first mask alone.
+        inside = coco_mask.iou(rles[rows], rles[:end], [True] * end)
+        shared = np.rint(inside * area[rows, None])  # px, as the quotients are rounded
+        iom = shared / np.minimum(area[rows, None], area[:end])
+        meets = (iom > iom_thr) & (labels[rows, None] == labels[:end])
+        for index in range(start, end):
+            earlier = np.flatnonzero(meets[index - start, :index])
+            doubles[index] = not doubles[earlier].all()
+    return doubles
