@@ -16,9 +16,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from nucseg_mmdet.export.formats import open_writers
-from nucseg_mmdet.export.writer import Options, Target
-from nucseg_mmdet.inference import tiling
+from nucseg_mmdet.export.formats import FORMATS, open_writers
+from nucseg_mmdet.export.writer import Target
+from nucseg_mmdet.inference import shards, tiling
 from nucseg_mmdet.inference.tiling import Grid
 from nucseg_mmdet.structures.nuclei import MEASUREMENTS, Nuclei
 from nucseg_mmdet.structures.polygons import mask_to_polygons
@@ -77,7 +77,7 @@ def write_rows(folder: Path, grid: Grid, side: int) -> list[Path]:
         )
         joined = tiling.concatenate_views(list(tiling.join(views, grid.seams_x, axis=0)))
         paths.append(folder / f'row_{row:05d}.npz')
-        tiling.write_row(paths[-1], joined)
+        shards.write_row(paths[-1], joined)
     return paths
 
 
@@ -93,7 +93,7 @@ class Clock:
 
 
 def join_rows(paths: Sequence[Path], grid: Grid) -> Iterator[Nuclei]:
-    rows = (tiling.read_row(path) for path in paths)
+    rows = (shards.read_row(path) for path in paths)
     return (views.nuclei for views in tiling.join(rows, grid.seams_y, axis=1))
 
 
@@ -101,7 +101,7 @@ def join_rows(paths: Sequence[Path], grid: Grid) -> Iterator[Nuclei]:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--nuclei', type=int, default=1_000_000)
-    parser.add_argument('--format', nargs='*', choices=list(formats.FORMATS), default=['geojson'])
+    parser.add_argument('--format', nargs='*', choices=list(FORMATS), default=['geojson'])
     args = parser.parse_args(argv)
     if args.nuclei < 1:
         raise UserError(f'--nuclei {args.nuclei}: expected at least 1')

@@ -17,8 +17,8 @@ from nucseg_mmdet.export.formats import FORMATS
 from nucseg_mmdet.export.writer import Target
 from nucseg_mmdet.inference.segmenter import MPP, Frame, Segmenter, make_frame
 from nucseg_mmdet.inference.tiling import Grid
+from nucseg_mmdet.slides.base import RegionError, Slide
 from nucseg_mmdet.slides.open import open_slide
-from nucseg_mmdet.slides.open.base import RegionError, Slide
 from nucseg_mmdet.slides.tissue import TissueMask, draw_mask, tissue_mask
 from nucseg_mmdet.utils.errors import UserError
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from nucseg_mmdet.export.formats import open_writers
 from nucseg_mmdet.export.writer import Options
-from nucseg_mmdet.inference import tiling
+from nucseg_mmdet.inference import shards, tiling
 from nucseg_mmdet.inference.output_folder import (
     PATIENCE,
     POLL,
@@ -34,8 +34,8 @@ from nucseg_mmdet.inference.output_folder import (
 from nucseg_mmdet.inference.plan import Plan, Settings, tile_rectangles, write_png
 from nucseg_mmdet.inference.segmenter import Job, Segmenter
 from nucseg_mmdet.inference.tiling import Views
+from nucseg_mmdet.slides.base import RegionError, Slide
 from nucseg_mmdet.slides.open import open_slide
-from nucseg_mmdet.slides.open.base import RegionError, Slide
 from nucseg_mmdet.structures.nuclei import EMPTY
 from nucseg_mmdet.utils.errors import UserError
 
@@ -245,7 +245,7 @@ class SlideRun:
 
 def _write_row(plan: Plan, row: int, views: Views, broken: Sequence[tuple[int, str]]) -> None:
     try:
-        tiling.write_row(plan.shard(row), views, broken)
+        shards.write_row(plan.shard(row), views, broken)
     except OSError as error:
         raise UserError(
             f'{plan.folder}: cannot be written to ({error.strerror}); the same command goes on'
@@ -269,7 +269,7 @@ def finish(plan: Plan, settings: Settings, facts: dict) -> dict:
     options = Options(settings.compress, settings.simplify, partial(_read_image, plan, settings))
     num = num_cut = 0
     with open_writers(settings.formats, settings.out, plan.target, options) as writers:
-        rows = (tiling.read_row(path) for path in plan.shards())
+        rows = (shards.read_row(path) for path in plan.shards())
         for views in tiling.join(rows, plan.grid.seams_y, axis=1):
             writers.write(views.nuclei)
             num, num_cut = num + views.nuclei.num, num_cut + int(views.cut.sum())
@@ -277,7 +277,7 @@ def finish(plan: Plan, settings: Settings, facts: dict) -> dict:
     broken = [
         f'tile at {rectangles[row, column, 0]:.0f},{rectangles[row, column, 1]:.0f}: {reason}'
         for row, path in enumerate(plan.shards())
-        for column, reason in tiling.read_broken(path)
+        for column, reason in shards.read_broken(path)
     ]
     summary = dict(
         name=plan.target.name,

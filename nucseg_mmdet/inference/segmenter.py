@@ -36,8 +36,8 @@ from nucseg_mmdet.inference import tiling
 from nucseg_mmdet.inference.masks_to_nuclei import to_nuclei
 from nucseg_mmdet.inference.tiling import Grid, Views
 from nucseg_mmdet.models.half_precision import prepare_for_inference
-from nucseg_mmdet.slides.open.base import ArraySlide, RegionError, Slide
-from nucseg_mmdet.structures.nuclei import Nuclei
+from nucseg_mmdet.slides.base import ArraySlide, RegionError, Slide
+from nucseg_mmdet.structures.nuclei import Nuclei, concatenate
 from nucseg_mmdet.utils.errors import UserError
 
 MPP = 0.25  # microns per pixel that the models are trained at
@@ -198,9 +198,7 @@ class Segmenter:
             tiling.concatenate_views(list(tiling.join(row, grid.seams_x, axis=0)))
             for row in _chunks(found, columns)
         )
-        nuclei = tiling.concatenate(
-            [part.nuclei for part in tiling.join(rows, grid.seams_y, axis=1)]
-        )
+        nuclei = concatenate([part.nuclei for part in tiling.join(rows, grid.seams_y, axis=1)])
         return nuclei._replace(
             points=nuclei.points * frame.scale,
             centroids=nuclei.centroids * frame.scale,

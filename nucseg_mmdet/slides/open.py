@@ -13,7 +13,7 @@ import openslide
 from PIL import JpegImagePlugin, PngImagePlugin
 
 from nucseg_mmdet.slides import pixel_size
-from nucseg_mmdet.slides.open.base import ArraySlide, Slide, name_of
+from nucseg_mmdet.slides.base import ArraySlide, Slide, name_of
 from nucseg_mmdet.slides.openslide import ScannerSlide, over
 from nucseg_mmdet.slides.tiff import MAX_WHOLE, TiffSlide
 from nucseg_mmdet.utils.errors import UserError

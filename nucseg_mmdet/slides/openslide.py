@@ -10,7 +10,7 @@ import openslide
 from PIL import Image
 
 from nucseg_mmdet.slides import pixel_size
-from nucseg_mmdet.slides.open.base import RegionError, Slide, name_of, paste
+from nucseg_mmdet.slides.base import RegionError, Slide, name_of, paste
 from nucseg_mmdet.utils.errors import UserError
 
 BLOCK = 1024  # px of a level that OpenSlide is asked for at once, see ``ScannerSlide``

@@ -10,7 +10,7 @@ import numpy as np
 import tifffile
 
 from nucseg_mmdet.slides import pixel_size
-from nucseg_mmdet.slides.open.base import RegionError, Slide, name_of, paste
+from nucseg_mmdet.slides.base import RegionError, Slide, name_of, paste
 from nucseg_mmdet.utils.errors import UserError
 
 MAX_WHOLE = 400_000_000  # px that may have to be decoded as a whole: 1.2 GB

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from nucseg_mmdet.imaging.stain import GLASS, MAX_DENSITY
-from nucseg_mmdet.slides.open.base import Slide
+from nucseg_mmdet.slides.base import Slide
 
 ASSUMED_MPP = 0.25  # microns per level-0 px where the slide does not say
 # What may be glass: bright and grey or slightly tinted, but not pink. Both stains take most from

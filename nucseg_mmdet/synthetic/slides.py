@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 import tifffile
 
+from nucseg_mmdet.slides.base import paste
 from nucseg_mmdet.slides.open import open_slide
-from nucseg_mmdet.slides.open.base import paste
 from nucseg_mmdet.slides.pixel_size import chosen
 from nucseg_mmdet.utils.errors import UserError, exit_code
 

@@ -11,7 +11,7 @@ from mmdet.registry import TRANSFORMS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from nucseg_mmdet import stain_transforms
+from nucseg_mmdet.datasets.transforms import stain as stain_transforms
 from nucseg_mmdet.imaging import stain
 from nucseg_mmdet.utils.errors import UserError
 

@@ -12,8 +12,8 @@ from mmdet.structures.bbox import bbox_overlaps
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from nucseg_mmdet import run_config
 from nucseg_mmdet.datasets import statistics
+from nucseg_mmdet.engine import config_edits
 from nucseg_mmdet.structures.polygons import mask_to_polygons
 from nucseg_mmdet.utils.errors import UserError
 from tools import browse_data
@@ -24,7 +24,7 @@ CONFIG = Path(__file__).parents[2] / 'configs/demo/mask-rcnn_r18_fpn_demo_nuclei
 @pytest.fixture
 def cfg(data_root):
     cfg = Config.fromfile(CONFIG)
-    run_config.set_data_root(cfg, data_root)
+    config_edits.set_data_root(cfg, data_root)
     init_default_scope('mmdet')
     return cfg
 
@@ -159,7 +159,7 @@ def test_dark_grey_images_are_told(cfg, data_root, tmp_path):
     for path in (data_root / 'train').iterdir():
         dark = cv2.cvtColor(255 - cv2.imread(str(path), 0), cv2.COLOR_GRAY2BGR) // 3
         assert cv2.imwrite(str(tmp_path / 'train' / path.name), dark)
-    run_config.set_data_root(cfg, tmp_path)
+    config_edits.set_data_root(cfg, tmp_path)
     warnings = collect(cfg).warnings
     assert any('5 images are dark, as fluorescence is' in line for line in warnings)
     assert any('5 images show no two stains' in line for line in warnings)

@@ -10,11 +10,11 @@ import shapely
 import torch
 from mmcv.transforms import Compose
 from mmengine.config import Config
-from nucseg_mmdet.slides.open.base import ArraySlide, RegionError
 
 from nucseg_mmdet.imaging import stain
 from nucseg_mmdet.inference import segmenter
 from nucseg_mmdet.inference.segmenter import Job, Segmenter, make_frame, tile_pipeline
+from nucseg_mmdet.slides.base import ArraySlide, RegionError
 from nucseg_mmdet.structures.nuclei import MEASUREMENTS
 from nucseg_mmdet.synthetic.fields import synthesize
 from nucseg_mmdet.utils.errors import UserError

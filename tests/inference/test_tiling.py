@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import shapely
 
-from nucseg_mmdet.inference import tiling
+from nucseg_mmdet.inference import shards, tiling
 from nucseg_mmdet.inference.tiling import Views
-from nucseg_mmdet.structures.nuclei import MEASUREMENTS, Nuclei
+from nucseg_mmdet.structures.nuclei import EMPTY, MEASUREMENTS, Nuclei, concatenate
 from nucseg_mmdet.structures.polygons import mask_to_polygons
 from nucseg_mmdet.utils.errors import UserError
 
@@ -81,7 +81,7 @@ def detect(scene, left, top, width, height, missed=0.0):
         if share > 0.2:
             score = 0.5 + 0.4 * min(1, share) + 0.1 * rng.random()
             found.append(nucleus(inside, (0, 0), score))
-    return tiling.concatenate(found)
+    return concatenate(found)
 
 
 def segment(scene, grid, shift=(0, 0), **kwargs):
@@ -100,7 +100,7 @@ def segment(scene, grid, shift=(0, 0), **kwargs):
 
 def overlaps(scene, found):
     """IoU of every known nucleus (rows) with every found one (columns)."""
-    truth = tiling.concatenate([nucleus(*item) for item in scene]).polygons()[:, None]
+    truth = concatenate([nucleus(*item) for item in scene]).polygons()[:, None]
     shared = shapely.area(shapely.intersection(truth, found.polygons()))
     return shared / (shapely.area(truth) + shapely.area(found.polygons()) - shared)
 
@@ -159,7 +159,7 @@ class TestOwn:
     grid = tiling.make_grid(176, 100, 100, 24)  # tiles at 0 and 76, seam at 88
 
     def own(self, column, *boxes):
-        found = tiling.concatenate([rectangle(*box) for box in boxes])
+        found = concatenate([rectangle(*box) for box in boxes])
         views = tiling.own(found, self.grid, 0, column)
         return views.nuclei.boxes().tolist(), views.cut.tolist()
 
@@ -220,19 +220,19 @@ class TestJoin:
         assert [len(part) for part in self.join(first, second)] == [1, 1]
 
     def test_one_view_split_the_nucleus(self):
-        first = tiling.concatenate([rectangle(85, 0, 98, 9, 0.6), rectangle(98, 0, 112, 9, 0.6)])
+        first = concatenate([rectangle(85, 0, 98, 9, 0.6), rectangle(98, 0, 112, 9, 0.6)])
         # Left half and whole have their centres on their own sides; the whole is more certain.
         assert self.join(first, rectangle(88, 0, 114, 9, 0.9)) == [[], [[88, 0, 114, 9]]]
         # Less certain, it gives way to the half, and the other half stays too.
         first, second = rectangle(85, 0, 98, 9, 0.6), rectangle(88, 0, 114, 9, 0.5)
-        both = tiling.concatenate([first, rectangle(98, 0, 112, 9, 0.6)])
+        both = concatenate([first, rectangle(98, 0, 112, 9, 0.6)])
         assert self.join(both, second) == [[[85, 0, 98, 9], [98, 0, 112, 9]], []]
 
     def test_seen_by_one_only(self):
         seen = rectangle(92, 0, 104, 9)
-        assert self.join(seen, tiling.EMPTY) == [[[92, 0, 104, 9]], []]
-        assert self.join(tiling.EMPTY, seen) == [[], [[92, 0, 104, 9]]]
-        assert self.join(tiling.EMPTY, tiling.EMPTY) == [[], []]
+        assert self.join(seen, EMPTY) == [[[92, 0, 104, 9]], []]
+        assert self.join(EMPTY, seen) == [[], [[92, 0, 104, 9]]]
+        assert self.join(EMPTY, EMPTY) == [[], []]
 
     def test_parts_are_asked_for_one_by_one(self):
         asked = []
@@ -240,7 +240,7 @@ class TestJoin:
         def parts():
             for index in range(4):
                 asked.append(index)
-                yield Views(tiling.EMPTY, np.zeros(0, bool))
+                yield Views(EMPTY, np.zeros(0, bool))
 
         joined = tiling.join(parts(), [100, 200, 300], 1)
         next(joined)
@@ -281,7 +281,7 @@ class TestScene:
     def test_density_has_no_dip_at_seams(self):
         scene = scattered(900, 260, step=16, seed=1)
         grid = tiling.make_grid(900, 260, 180, 56)
-        truth = density(tiling.concatenate([nucleus(*item) for item in scene]), grid.seams_x)
+        truth = density(concatenate([nucleus(*item) for item in scene]), grid.seams_x)
         found = segment(scene, grid, missed=0.05).nuclei
         # Of 20 nuclei a tile misses 1, so that 0.9 is not reached by chance.
         assert 0.9 < density(found, grid.seams_x) / truth < 1.1
@@ -293,7 +293,7 @@ class TestScene:
             low, _, high, _ = views.boxes().T
             whole = (low > 0) & (high < 180)
             parts.append(views.take(whole).moved(left, 0))
-        cut = tiling.concatenate(parts)
+        cut = concatenate(parts)
         assert density(cut, range(180, 900, 180)) / truth < 0.7
 
 
@@ -308,42 +308,42 @@ def density(found, seams, near=8):
 
 class TestShard:
     def test_comes_back(self, tmp_path):
-        nuclei = tiling.concatenate([rectangle(1, 2, 5, 9), rectangle(3, 3, 4, 4, 0.25)])
+        nuclei = concatenate([rectangle(1, 2, 5, 9), rectangle(3, 3, 4, 4, 0.25)])
         row = Views(nuclei, np.array([True, False]))
         path = tmp_path / 'row_00003.npz'
-        tiling.write_row(path, row, [(7, 'nothing there: \u00b5m')])
-        again = tiling.read_row(path)
+        shards.write_row(path, row, [(7, 'nothing there: \u00b5m')])
+        again = shards.read_row(path)
         for one, other in zip([*row.nuclei, row.cut], [*again.nuclei, again.cut], strict=True):
             assert one.dtype == other.dtype
             assert one.tolist() == other.tolist()
-        assert tiling.read_broken(path) == [(7, 'nothing there: \u00b5m')]
+        assert shards.read_broken(path) == [(7, 'nothing there: \u00b5m')]
         assert [item.name for item in tmp_path.iterdir()] == ['row_00003.npz']
 
     def test_empty(self, tmp_path):
-        tiling.write_row(tmp_path / 'row.npz', Views(tiling.EMPTY, np.zeros(0, bool)))
-        assert tiling.read_row(tmp_path / 'row.npz').nuclei.num == 0
-        assert tiling.read_broken(tmp_path / 'row.npz') == []
+        shards.write_row(tmp_path / 'row.npz', Views(EMPTY, np.zeros(0, bool)))
+        assert shards.read_row(tmp_path / 'row.npz').nuclei.num == 0
+        assert shards.read_broken(tmp_path / 'row.npz') == []
 
     @pytest.mark.parametrize('size', [0, 300])
     def test_broken_file(self, tmp_path, size):
         path = tmp_path / 'row.npz'
-        tiling.write_row(path, Views(rectangle(1, 2, 5, 9), np.zeros(1, bool)))
+        shards.write_row(path, Views(rectangle(1, 2, 5, 9), np.zeros(1, bool)))
         path.write_bytes(path.read_bytes()[:size])
         with pytest.raises(UserError, match=r'row\.npz: no readable row of tiles'):
-            tiling.read_row(path)
+            shards.read_row(path)
         with pytest.raises(UserError, match=r'gone\.npz: no readable row of tiles'):
-            tiling.read_row(tmp_path / 'gone.npz')
+            shards.read_row(tmp_path / 'gone.npz')
 
 
 def test_take_and_boxes():
-    both = tiling.concatenate([rectangle(1, 2, 5, 9), rectangle(3, 3, 4, 4)])
+    both = concatenate([rectangle(1, 2, 5, 9), rectangle(3, 3, 4, 4)])
     assert both.take(np.array([1, 0, 1])).boxes().tolist() == [
         [3, 3, 4, 4],
         [1, 2, 5, 9],
         [3, 3, 4, 4],
     ]
     assert both.take(np.array([False, True])).scores.tolist() == both.scores[1:].tolist()
-    assert tiling.EMPTY.boxes().shape == (0, 4)
+    assert EMPTY.boxes().shape == (0, 4)
     assert shapely.area(both.polygons()).tolist() == [28, 1]
 
 
