@@ -11,7 +11,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from nucseg_mmdet.slides.open import ArraySlide, RegionError, open_slide
+from nucseg_mmdet.slides.base import ArraySlide, RegionError
+from nucseg_mmdet.slides.open import open_slide
 from nucseg_mmdet.slides.openslide import ScannerSlide
 from nucseg_mmdet.slides.tiff import TiffSlide
 from nucseg_mmdet.utils.errors import UserError

@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from nucseg_mmdet.slides.open import ArraySlide, open_slide
+from nucseg_mmdet.slides.base import ArraySlide
+from nucseg_mmdet.slides.open import open_slide
 from nucseg_mmdet.slides.tissue import TissueMask, draw_mask, find_tissue, tissue_mask
 
 WHITE, YELLOW, GREY, BLUISH = (243, 242, 243), (243, 240, 226), (218, 219, 220), (225, 232, 240)
