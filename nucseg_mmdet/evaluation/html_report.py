@@ -316,7 +316,9 @@ def embed(path: Path, height: int, width: int) -> str:
 
 def render(page: dict[str, Any], views: Sequence[dict[str, Any]]) -> str:
     """Put the data into the page. Each image has a script of its own, read when it is shown."""
-    template = files('nucseg_mmdet').joinpath('report_page.html').read_text(encoding='utf-8')
+    template = (
+        files('nucseg_mmdet.evaluation').joinpath('report_page.html').read_text(encoding='utf-8')
+    )
     scripts = [_script('page', page), *(_script('view', view) for view in views)]
     return template.replace('<!-- data -->', '\n'.join(scripts), 1)
 

@@ -27,7 +27,7 @@ from pycocotools import mask as coco_mask
 from nucseg_mmdet.engine.detectron2 import convert, parameter_shapes
 
 ROOT = Path(__file__).parents[2]
-COPY = Path(__file__).parent / 'data' / 'detectron2'
+COPY = Path(__file__).parents[1] / 'data' / 'detectron2'
 WHOLE = Path(os.environ.get('NUCSEG_SHARED', ''), 'reference', 'detectron2')
 needs_whole = pytest.mark.skipif(
     'NUCSEG_SHARED' not in os.environ, reason='NUCSEG_SHARED names no folder with the reference'
