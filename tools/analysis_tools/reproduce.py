@@ -1,0 +1,276 @@
+"""Repeat the original experiments: python tools/analysis_tools/reproduce.py [NUMBER ...].
+
+For each experiment: train, write the checked answer.zip, score it where --truth is given, and at
+the end one table beside the published scores. The same command goes on where it was stopped.
+Before the first training it measures a step of each kind of experiment and says how long all of
+them will take and how much memory they need.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from mmengine.config import Config
+
+from nucseg_mmdet.engine.checkpoint import cached_download
+from nucseg_mmdet.evaluation import submission
+from nucseg_mmdet.utils.errors import UserError, exit_code
+
+ROOT = Path(__file__).resolve().parents[2]
+EXPERIMENTS = range(1, 16)
+MEASURED_STEPS = 4  # the first, with the start of the data workers in it, does not count
+
+
+class Experiment(NamedTuple):
+    """One row of the original table.
+
+    Attributes:
+        number: of the row.
+        config: path of its config.
+        work_dir: of its training and answer.
+        iterations: that it trains.
+        weights: value of ``--initial-weights``.
+    """
+
+    number: int
+    config: Path
+    work_dir: Path
+    iterations: int
+    weights: str
+
+    @property
+    def card(self) -> dict:
+        """The run card, empty where there is no readable one."""
+        return _read_json(self.work_dir / 'run_card.json')
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.work_dir / f'iter_{self.iterations}.pth'
+
+    @property
+    def answer(self) -> Path:
+        return self.work_dir / 'answer.zip'
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        'numbers', type=int, nargs='*', metavar='NUMBER', help='1 to 15, default: all'
+    )
+    parser.add_argument('--gpus', type=int, default=1, help='processes of each training')
+    parser.add_argument(
+        '--initial-weights',
+        metavar='fetch|none|DIR',
+        help='download the ImageNet weights, train from scratch, or a folder with their files; '
+        "default: those in torch hub's cache",
+    )
+    parser.add_argument('--iterations', type=int, help='of every experiment, to try the command')
+    parser.add_argument('--data-root', type=Path, help='folder that tools/prepare_data.py made')
+    parser.add_argument('--truth', type=Path, help='COCO truth of the test images, to score with')
+    parser.add_argument(
+        '--out', type=Path, default=Path('work_dirs/reproduce'), help='default: %(default)s'
+    )
+    parser.add_argument('--measure-only', action='store_true', help='say how long, and stop')
+    return parser.parse_args(argv)
+
+
+def find_experiments(args: argparse.Namespace) -> list[Experiment]:
+    """Settle config, length and initial weights of the experiments asked for.
+
+    Raises:
+        UserError: a number is none of the table's, or a file of initial weights is missing.
+    """
+    unknown = [number for number in args.numbers if number not in EXPERIMENTS]
+    if unknown:
+        raise UserError(f'experiment {unknown[0]}: expected {EXPERIMENTS[0]} to {EXPERIMENTS[-1]}')
+    experiments = []
+    for number in sorted(set(args.numbers or EXPERIMENTS)):
+        (config,) = (ROOT / 'configs/vrdl').glob(f'*_e{number:02d}_*.py')
+        cfg = Config.fromfile(config)
+        experiments.append(
+            Experiment(
+                number,
+                config,
+                args.out / config.stem,
+                args.iterations or cfg.train_cfg.max_iters,
+                find_weights(args.initial_weights, cfg),
+            )
+        )
+    return experiments
+
+
+def find_weights(choice: str | None, cfg: Config) -> str:
+    """Value of ``--initial-weights`` for one config; '' leaves it to the cache.
+
+    Raises:
+        UserError: the folder has no file for this backbone.
+    """
+    if choice is None or choice in ('fetch', 'none'):
+        return choice or ''
+    depth_name = 'X-101-32x8d.pkl' if cfg.model.backbone.type == 'ResNeXt' else 'R-101.pkl'
+    names = [cached_download(cfg.model.backbone.init_cfg.checkpoint)[1].name, depth_name]
+    for name in names:
+        if Path(choice, name).is_file():
+            return str(Path(choice, name))
+    raise UserError(f'--initial-weights {choice}: expected {" or ".join(names)} in this folder')
+
+
+def train_command(experiment: Experiment, args: argparse.Namespace, *options: str) -> list[str]:
+    """Command that trains an experiment, or goes on with it."""
+    tool = [str(ROOT / 'tools/train.py'), str(experiment.config)]
+    if args.gpus > 1:
+        launcher = ['-m', 'torch.distributed.run', '--nproc-per-node', str(args.gpus)]
+        command = [sys.executable, *launcher, *tool, '--launcher', 'pytorch']
+    else:
+        command = [sys.executable, *tool]
+    if experiment.weights:
+        command += ['--initial-weights', experiment.weights]
+    return [*command, *_data_option(args), *options]
+
+
+def measure(experiment: Experiment, args: argparse.Namespace) -> dict[str, float]:
+    """Train a few steps of an experiment beside its work folder.
+
+    Returns:
+        ``seconds`` of a step (median) and ``bytes``, the peak memory of a process.
+
+    Raises:
+        UserError: the training failed.
+    """
+    folder = args.out / 'measured' / experiment.config.stem
+    found = _read_json(folder / 'step.json')
+    if found:
+        return found
+    _run(
+        train_command(
+            experiment,
+            args,
+            *('--work-dir', str(folder), '--cfg-options'),
+            f'train_cfg.max_iters={MEASURED_STEPS}',
+            'default_hooks.logger.interval=1',
+            'default_hooks.checkpoint.interval=-1',
+            'default_hooks.checkpoint.save_last=False',
+        ),
+        folder,
+    )
+    card = _read_json(folder / 'run_card.json')
+    logs = sorted(folder.glob('*/vis_data/scalars.json'))
+    steps = [json.loads(line) for line in logs[-1].read_text().splitlines()]
+    found = dict(
+        seconds=statistics.median([step['time'] for step in steps if 'time' in step][1:]),
+        bytes=card.get('peak_gpu_bytes') or card['peak_memory_bytes'],
+    )
+    (folder / 'step.json').write_text(json.dumps(found) + '\n')
+    return found
+
+
+def kind_of(experiment: Experiment) -> str:
+    """What the cost of a step depends on: two experiments of a kind differ in their length."""
+    cfg = Config.fromfile(experiment.config)
+    resize = next(step for step in cfg.train_dataloader.dataset.pipeline if step.type == 'Resize')
+    sampler = cfg.model.train_cfg.rcnn.sampler
+    return f'{cfg.model.backbone.type}, {min(resize.scale)} px, {sampler.num} RoIs'
+
+
+def announce(experiments: Sequence[Experiment], args: argparse.Namespace) -> None:
+    """Say how long the trainings will take, and how much memory."""
+    costs: dict[str, dict[str, float]] = {}
+    total = 0.0
+    for experiment in experiments:
+        left = experiment.iterations - experiment.card.get('iteration', 0)
+        if left <= 0:
+            continue
+        kind = kind_of(experiment)
+        if kind not in costs:
+            print(f'measuring a step of experiment {experiment.number} ({kind}) ...', flush=True)
+            costs[kind] = measure(experiment, args)
+        cost = costs[kind]
+        total += left * cost['seconds']
+        print(
+            f'experiment {experiment.number:2d}: {left:,} iterations of {cost["seconds"]:.2f} s, '
+            f'{left * cost["seconds"] / 3600:.1f} h, {cost["bytes"] / 1e9:.1f} GB a process'
+        )
+    print(f'all trainings together: {total / 3600:.1f} h, tests not counted', flush=True)
+
+
+def reproduce(experiment: Experiment, args: argparse.Namespace) -> None:
+    """Train, answer and score one experiment; what is done already is not done again.
+
+    Raises:
+        UserError: a step failed, or the answer would not be taken by the competition.
+    """
+    if not experiment.checkpoint.is_file():
+        print(f'experiment {experiment.number}: training', flush=True)
+        options = ['--work-dir', str(experiment.work_dir), '--resume']
+        options += ['--cfg-options', f'train_cfg.max_iters={experiment.iterations}']
+        _run(train_command(experiment, args, *options), experiment.work_dir)
+    if not _is_newer(experiment.answer, experiment.checkpoint):
+        print(f'experiment {experiment.number}: test images', flush=True)
+        tool = [str(ROOT / 'tools/test.py'), str(experiment.config), str(experiment.checkpoint)]
+        options = ['--work-dir', str(experiment.work_dir), '--format-only', *_data_option(args)]
+        _run([sys.executable, *tool, *options], experiment.work_dir)
+    images = Path(args.data_root or 'data/vrdl', 'annotations/test.json')
+    if submission.main([str(experiment.answer), str(images)]):
+        raise UserError(f'{experiment.answer}: not a valid submission')
+    if args.truth:
+        tool = [str(ROOT / 'tools/score.py'), str(args.truth), str(experiment.answer)]
+        options = ['--json', str(experiment.work_dir / 'scores.json')]
+        _run([sys.executable, *tool, *options], experiment.work_dir)
+
+
+def _run(command: Sequence[str], work_dir: Path) -> None:
+    """Run one of the tools with its output in ``<work_dir>/reproduce.log``."""
+    work_dir.mkdir(parents=True, exist_ok=True)
+    log = work_dir / 'reproduce.log'
+    with log.open('ab') as output:
+        code = subprocess.call(command, stdout=output, stderr=subprocess.STDOUT)
+    if code:
+        lines = log.read_text(errors='replace').splitlines()
+        raise UserError(f'{Path(command[1]).name} ended with {code}, see {log}: {lines[-1]}')
+
+
+def _data_option(args: argparse.Namespace) -> list[str]:
+    return ['--data-root', str(args.data_root)] if args.data_root else []
+
+
+def _is_newer(path: Path, than: Path) -> bool:
+    return path.is_file() and path.stat().st_mtime >= than.stat().st_mtime
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+@exit_code
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    if args.gpus < 1 or (args.iterations is not None and args.iterations < 1):
+        raise UserError('--gpus and --iterations: expected at least 1')
+    experiments = find_experiments(args)
+    announce(experiments, args)
+    if args.measure_only:
+        return 0
+    failed = 0
+    for experiment in experiments:
+        try:
+            reproduce(experiment, args)
+        except UserError as error:
+            failed += 1
+            print(f'experiment {experiment.number}: {error}', file=sys.stderr, flush=True)
+    table = [str(ROOT / 'tools/analysis_tools/results_table.py'), str(args.out)]
+    subprocess.call([sys.executable, *table])
+    return 1 if failed else 0
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())
