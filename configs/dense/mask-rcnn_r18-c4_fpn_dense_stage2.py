@@ -1,23 +1,21 @@
-"""A cycle of 2,000 iterations more, from a checkpoint of its base and at half its rate.
+"""The default model's second stage: 2,000 iterations more, from the first and at half its rate.
 
-python tools/train.py \
-    configs/dense/mask-rcnn_r18-c4_fpn_crop112to176-s320-reinhard-a16to384-ema-4k-2k_nuclei.py \
-    --amp --cfg-options load_from=CHECKPOINT
+python tools/train.py configs/dense/mask-rcnn_r18-c4_fpn_dense_stage2.py --amp \
+    --cfg-options load_from=CHECKPOINT
 """
 
-_base_ = './mask-rcnn_r18-c4_fpn_crop112to176-s320-reinhard-a16to384-ema-4k_nuclei.py'
+_base_ = [
+    '../_base_/models/mask-rcnn_r18-c4_fpn.py',
+    '../_base_/datasets/vrdl_crop-stain.py',
+    '../_base_/recipes/dense.py',
+]
+
+model = dict(test_cfg=dict(rpn=_base_.test_rpn, rcnn=_base_.test_rcnn))
 
 # Without a checkpoint given, training stops with this text and does not start from scratch.
 load_from = 'CHECKPOINT (give --cfg-options load_from=FILE)'
-train_cfg = dict(max_iters=2_000, val_interval=2_000)
-randomness = dict(seed=1)  # with the seed of its base it would see the same crops again
+randomness = dict(seed=1)  # with the seed of the first stage it would see the same crops again
+# The statistics of batch norm averaged as well, so that they are those of the weights.
+custom_hooks = [*_base_.run_hooks, dict(_base_.ema, update_buffers=True)]
 optim_wrapper = dict(optimizer=dict(lr=0.0005))
-custom_hooks = [
-    *_base_.custom_hooks[:-1],
-    # The statistics of batch norm averaged as well, so that they are those of the weights.
-    dict(_base_.custom_hooks[-1], update_buffers=True),
-]
-param_scheduler = [
-    dict(_base_.param_scheduler[0], end=50),
-    dict(_base_.param_scheduler[1], begin=50, end=2_000),
-]
+param_scheduler = [dict(_base_.warm_up, end=50), dict(_base_.decay, begin=50)]

@@ -1,17 +1,17 @@
 """The small model on PanNuke with its five types of nuclei as classes, enlarged twice.
 
 python tools/prepare_data.py pannuke RAW data/pannuke --classes
-python tools/train.py configs/dense/mask-rcnn_r18_fpn_x2-a16to256-5k_pannuke-types.py
+python tools/train.py configs/pannuke/mask-rcnn_r18_fpn_types_pannuke.py
 
 What several classes need: ``classes`` as the data set names them, as many in both heads, and
 COCO's scores, class by class; the scores of ``tools/score.py`` know nuclei of one class.
 """
 
 _base_ = [
-    '../_base_/mask-rcnn_r18_fpn.py',
-    '../_base_/nuclei_s800.py',
-    '../_base_/schedule_adamw.py',
-    '../_base_/runtime.py',
+    '../_base_/models/mask-rcnn_r18_fpn.py',
+    '../_base_/datasets/vrdl_s800.py',
+    '../_base_/schedules/adamw.py',
+    '../_base_/default_runtime.py',
 ]
 
 data_root = 'data/pannuke/'
@@ -37,7 +37,7 @@ train_dataloader = dict(
         data_root=data_root,
         ann_file='annotations/fold1_train.json',
         metainfo=metainfo,
-        pipeline=[*_base_.load, enlarge, flip, dict(type='PackDetInputs')],
+        pipeline=[_base_.load, _base_.load_truth, enlarge, flip, _base_.pack],
     ),
 )
 held_out = 'annotations/fold1_val.json'
@@ -55,7 +55,7 @@ test_dataloader = dict(
         data_prefix=dict(img='train/'),
         metainfo=metainfo,
         test_mode=True,
-        pipeline=[_base_.load[0], enlarge, _base_.pack],
+        pipeline=[_base_.load, enlarge, _base_.pack_test],
     ),
 )
 val_dataloader = test_dataloader

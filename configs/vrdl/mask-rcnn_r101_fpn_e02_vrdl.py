@@ -1,14 +1,14 @@
 """Experiment 2 of the original table: 512 RoIs per image instead of 128.
 
-python tools/train.py configs/vrdl/mask-rcnn_r101_fpn_e02-roi512-s800-a32to512-300k_nuclei.py
+python tools/train.py configs/vrdl/mask-rcnn_r101_fpn_e02_vrdl.py
 Published mAP 0.219256.
 """
 
 _base_ = [
-    '../_base_/mask-rcnn_r101_fpn.py',
-    '../_base_/nuclei_s800.py',
-    '../_base_/schedule.py',
-    '../_base_/runtime.py',
+    '../_base_/models/mask-rcnn_r101_fpn.py',
+    '../_base_/datasets/vrdl_s800.py',
+    '../_base_/schedules/sgd.py',
+    '../_base_/default_runtime.py',
 ]
 
 model = dict(

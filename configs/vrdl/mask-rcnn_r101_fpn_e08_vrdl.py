@@ -1,14 +1,14 @@
 """Experiment 8 of the original table: 5,000 iterations.
 
-python tools/train.py configs/vrdl/mask-rcnn_r101_fpn_e08-roi128-s1200-a32to512-5k_nuclei.py
+python tools/train.py configs/vrdl/mask-rcnn_r101_fpn_e08_vrdl.py
 Published mAP 0.24355.
 """
 
 _base_ = [
-    '../_base_/mask-rcnn_r101_fpn.py',
-    '../_base_/nuclei_s1200.py',
-    '../_base_/schedule.py',
-    '../_base_/runtime.py',
+    '../_base_/models/mask-rcnn_r101_fpn.py',
+    '../_base_/datasets/vrdl_s1200.py',
+    '../_base_/schedules/sgd.py',
+    '../_base_/default_runtime.py',
 ]
 
 train_cfg = dict(max_iters=5_000)

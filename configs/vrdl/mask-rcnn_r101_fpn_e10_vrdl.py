@@ -1,14 +1,14 @@
 """Experiment 10 of the original table: anchors of 8 to 128 px.
 
-python tools/train.py configs/vrdl/mask-rcnn_r101_fpn_e10-roi128-s1200-a8to128-5k_nuclei.py
+python tools/train.py configs/vrdl/mask-rcnn_r101_fpn_e10_vrdl.py
 Published mAP 0.233071.
 """
 
 _base_ = [
-    '../_base_/mask-rcnn_r101_fpn.py',
-    '../_base_/nuclei_s1200.py',
-    '../_base_/schedule.py',
-    '../_base_/runtime.py',
+    '../_base_/models/mask-rcnn_r101_fpn.py',
+    '../_base_/datasets/vrdl_s1200.py',
+    '../_base_/schedules/sgd.py',
+    '../_base_/default_runtime.py',
 ]
 
 model = dict(

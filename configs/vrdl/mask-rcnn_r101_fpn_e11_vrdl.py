@@ -1,14 +1,14 @@
 """Experiment 11 of the original table: anchors of 16 to 256 px.
 
-python tools/train.py configs/vrdl/mask-rcnn_r101_fpn_e11-roi128-s1200-a16to256-5k_nuclei.py
+python tools/train.py configs/vrdl/mask-rcnn_r101_fpn_e11_vrdl.py
 Published mAP 0.242185.
 """
 
 _base_ = [
-    '../_base_/mask-rcnn_r101_fpn.py',
-    '../_base_/nuclei_s1200.py',
-    '../_base_/schedule.py',
-    '../_base_/runtime.py',
+    '../_base_/models/mask-rcnn_r101_fpn.py',
+    '../_base_/datasets/vrdl_s1200.py',
+    '../_base_/schedules/sgd.py',
+    '../_base_/default_runtime.py',
 ]
 
 model = dict(

@@ -1,14 +1,14 @@
 """Experiment 14 of the original table: 5,000 iterations.
 
-python tools/train.py configs/vrdl/mask-rcnn_x101-32x8d_fpn_e14-roi128-s1000-a32to512-5k_nuclei.py
+python tools/train.py configs/vrdl/mask-rcnn_x101-32x8d_fpn_e14_vrdl.py
 Published mAP 0.243045.
 """
 
 _base_ = [
-    '../_base_/mask-rcnn_x101-32x8d_fpn.py',
-    '../_base_/nuclei_s1000.py',
-    '../_base_/schedule.py',
-    '../_base_/runtime.py',
+    '../_base_/models/mask-rcnn_x101-32x8d_fpn.py',
+    '../_base_/datasets/vrdl_s1000.py',
+    '../_base_/schedules/sgd.py',
+    '../_base_/default_runtime.py',
 ]
 
 train_cfg = dict(max_iters=5_000)

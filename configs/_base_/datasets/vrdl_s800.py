@@ -1,4 +1,4 @@
-"""Nuclei data, short side 800 px: the 24 class images to train on, the 6 to predict.
+"""The class data, short side 800 px: 24 images to train on, 6 to predict.
 
 Nothing is held out, as in the original project; ``--fold N`` of the tools trains on
 three quarters of the 24 and validates on the fourth.
@@ -6,16 +6,14 @@ three quarters of the 24 and validates on the fourth.
 
 dataset_type = 'NucleiDataset'
 data_root = 'data/vrdl/'
-image_size = 800
 
+load = dict(type='LoadImageFromFile')
 # Polygons and not bitmaps (poly2mask): 1,862 bitmaps of an image take 1.9 GB.
-load = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=False),
-]
-resize = dict(type='Resize', scale=(1500, image_size), keep_ratio=True)  # long, short side, px
-augment = [dict(type='RandomFlip', prob=0.5), dict(type='PackDetInputs')]
-pack = dict(
+load_truth = dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=False)
+resize = dict(type='Resize', scale=(1500, 800), keep_ratio=True)  # long, short side, px
+flip = dict(type='RandomFlip', prob=0.5)
+pack = dict(type='PackDetInputs')
+pack_test = dict(
     type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
 )
 
@@ -30,7 +28,7 @@ train_dataloader = dict(
         ann_file='annotations/train.json',
         data_prefix=dict(img='train/'),
         filter_cfg=dict(filter_empty_gt=True),
-        pipeline=[*load, resize, *augment],
+        pipeline=[load, load_truth, resize, flip, pack],
     ),
 )
 val_dataloader = None
@@ -47,7 +45,7 @@ test_dataloader = dict(
         ann_file='annotations/test.json',
         data_prefix=dict(img='test/'),
         test_mode=True,
-        pipeline=[load[0], resize, pack],
+        pipeline=[load, resize, pack_test],
     ),
 )
 

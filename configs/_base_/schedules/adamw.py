@@ -1,6 +1,6 @@
 """AdamW and clipped gradients; an experiment brings its own ``param_scheduler``."""
 
-_base_ = './schedule.py'
+_base_ = './sgd.py'
 
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=0.001, weight_decay=0.01),

@@ -1,7 +1,22 @@
-"""As its base with copies of a crop's own nuclei pasted where it has none."""
+"""``half-length.py`` with copies of a crop's own nuclei pasted where it has none.
 
-_base_ = './mask-rcnn_r18-c4_fpn_crop112to176-s320-reinhard-a16to384-ema-2k_nuclei.py'
+python tools/train.py configs/dense/ablations/copy-paste.py --amp --fold 1
+"""
 
-pipeline = _base_.train_dataloader.dataset.pipeline
+_base_ = [
+    '../../_base_/models/mask-rcnn_r18-c4_fpn.py',
+    '../../_base_/datasets/vrdl_crop-stain.py',
+    '../../_base_/recipes/dense.py',
+]
+
+model = dict(test_cfg=dict(rpn=_base_.test_rpn, rcnn=_base_.test_rcnn))
+
 paste = dict(type='PasteNuclei', number=5)
-train_dataloader = dict(dataset=dict(pipeline=[*pipeline[:3], paste, *pipeline[3:]]))
+train_dataloader = dict(
+    dataset=dict(
+        pipeline=[
+            *(_base_.load_once, _base_.load_truth, _base_.crops, paste, _base_.slide_colors),
+            *(_base_.enlarge, _base_.whole, _base_.turn, _base_.flip, _base_.stain, _base_.pack),
+        ]
+    )
+)

@@ -1,14 +1,12 @@
-"""The default model's first cycle at half its length: what its parts are worth is measured on it.
+"""The default model's first stage at half its length: the other ablations are compared with it.
 
-python tools/train.py \
-    configs/dense/mask-rcnn_r18-c4_fpn_crop112to176-s320-reinhard-a16to384-ema-2k_nuclei.py \
-    --amp --fold 1
+python tools/train.py configs/dense/ablations/half-length.py --amp --fold 1
 """
 
-_base_ = './mask-rcnn_r18-c4_fpn_crop112to176-s320-reinhard-a16to384-ema-4k_nuclei.py'
-
-train_cfg = dict(max_iters=2_000, val_interval=2_000)
-param_scheduler = [
-    _base_.param_scheduler[0],
-    dict(_base_.param_scheduler[1], begin=1_000, end=2_000),
+_base_ = [
+    '../../_base_/models/mask-rcnn_r18-c4_fpn.py',
+    '../../_base_/datasets/vrdl_crop-stain.py',
+    '../../_base_/recipes/dense.py',
 ]
+
+model = dict(test_cfg=dict(rpn=_base_.test_rpn, rcnn=_base_.test_rcnn))

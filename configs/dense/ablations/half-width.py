@@ -1,15 +1,13 @@
-"""The small model on the class data: crops of 160 px, enlarged twice, from scratch on a CPU.
+"""R-18 at half width on crops of 160 px, enlarged twice, 1,500 iterations.
 
-python tools/train.py configs/dense/mask-rcnn_r18_fpn_crop160-x2-a16to256-1500_nuclei.py --fold 1
-
-Enlarged, because masks read off a map with a stride of 4 px are too coarse for nuclei of 25 px.
+python tools/train.py configs/dense/ablations/half-width.py --fold 1
 """
 
 _base_ = [
-    '../_base_/mask-rcnn_r18_fpn.py',
-    '../_base_/nuclei_s800.py',
-    '../_base_/schedule_adamw.py',
-    '../_base_/runtime.py',
+    '../../_base_/models/mask-rcnn_r18_fpn.py',
+    '../../_base_/datasets/vrdl_s800.py',
+    '../../_base_/schedules/adamw.py',
+    '../../_base_/default_runtime.py',
 ]
 
 # A field of view has up to 1,862 nuclei.
@@ -28,9 +26,11 @@ flip = dict(
 )
 train_dataloader = dict(
     batch_size=4,
-    dataset=dict(pipeline=[*_base_.load, crop, enlarge, whole, flip, dict(type='PackDetInputs')]),
+    dataset=dict(
+        pipeline=[_base_.load, _base_.load_truth, crop, enlarge, whole, flip, _base_.pack]
+    ),
 )
-test_dataloader = dict(dataset=dict(pipeline=[_base_.load[0], enlarge, _base_.pack]))
+test_dataloader = dict(dataset=dict(pipeline=[_base_.load, enlarge, _base_.pack_test]))
 
 default_hooks = dict(checkpoint=dict(interval=250))
 train_cfg = dict(max_iters=1_500, val_interval=1_500)

@@ -1,6 +1,21 @@
-"""As its base without turns and flips."""
+"""``half-length.py`` without turns and flips.
 
-_base_ = './mask-rcnn_r18-c4_fpn_crop112to176-s320-reinhard-a16to384-ema-2k_nuclei.py'
+python tools/train.py configs/dense/ablations/no-flips.py --amp --fold 1
+"""
 
-pipeline = _base_.train_dataloader.dataset.pipeline
-train_dataloader = dict(dataset=dict(pipeline=[*pipeline[:6], *pipeline[8:]]))
+_base_ = [
+    '../../_base_/models/mask-rcnn_r18-c4_fpn.py',
+    '../../_base_/datasets/vrdl_crop-stain.py',
+    '../../_base_/recipes/dense.py',
+]
+
+model = dict(test_cfg=dict(rpn=_base_.test_rpn, rcnn=_base_.test_rcnn))
+
+train_dataloader = dict(
+    dataset=dict(
+        pipeline=[
+            *(_base_.load_once, _base_.load_truth, _base_.crops, _base_.slide_colors),
+            *(_base_.enlarge, _base_.whole, _base_.stain, _base_.pack),
+        ]
+    )
+)
