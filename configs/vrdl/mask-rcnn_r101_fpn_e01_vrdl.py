@@ -1,4 +1,6 @@
-"""Experiment 1 of the original table: the first run.
+"""Experiment 1 of the original table: 128 RoIs, 800 px, anchors 32 to 512 px, 300,000 iterations.
+
+The first run.
 
 python tools/train.py configs/vrdl/mask-rcnn_r101_fpn_e01_vrdl.py
 Published mAP 0.223274.

@@ -1,4 +1,6 @@
-"""Experiment 2 of the original table: 512 RoIs per image instead of 128.
+"""Experiment 2 of the original table: 512 RoIs, 800 px, anchors 32 to 512 px, 300,000 iterations.
+
+Changed: RoIs per image, from 128.
 
 python tools/train.py configs/vrdl/mask-rcnn_r101_fpn_e02_vrdl.py
 Published mAP 0.219256.

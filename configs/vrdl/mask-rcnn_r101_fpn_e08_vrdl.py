@@ -1,4 +1,6 @@
-"""Experiment 8 of the original table: 5,000 iterations.
+"""Experiment 8 of the original table: 128 RoIs, 1200 px, anchors 32 to 512 px, 5,000 iterations.
+
+Changed: the length of training.
 
 python tools/train.py configs/vrdl/mask-rcnn_r101_fpn_e08_vrdl.py
 Published mAP 0.24355.

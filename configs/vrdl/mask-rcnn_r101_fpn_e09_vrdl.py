@@ -1,4 +1,6 @@
-"""Experiment 9 of the original table: 4,000 iterations.
+"""Experiment 9 of the original table: 128 RoIs, 1200 px, anchors 32 to 512 px, 4,000 iterations.
+
+Changed: the length of training.
 
 python tools/train.py configs/vrdl/mask-rcnn_r101_fpn_e09_vrdl.py
 Published mAP 0.232426.

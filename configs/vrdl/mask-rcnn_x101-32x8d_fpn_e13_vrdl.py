@@ -1,4 +1,6 @@
-"""Experiment 13 of the original table: 100,000 iterations.
+"""Experiment 13 of the original table: 128 RoIs, 1000 px, anchors 32 to 512 px, 100,000 iterations.
+
+Changed: the length of training.
 
 python tools/train.py configs/vrdl/mask-rcnn_x101-32x8d_fpn_e13_vrdl.py
 Published mAP 0.225095.
