@@ -37,7 +37,7 @@ demo: setup data/demo_raw  ## train a small model on made-up images, score it; s
 	@echo 'Slide:       $(DEMO_OUT)/slide, by the default model'
 	@echo 'Next, with the class data in data/raw:'
 	@echo '  $(PY) tools/prepare_data.py vrdl data/raw data/vrdl'
-	@echo '  $(PY) tools/train.py configs/vrdl/mask-rcnn_r101_fpn_e08-roi128-s1200-a32to512-5k_nuclei.py'
+	@echo '  $(PY) tools/train.py configs/vrdl/mask-rcnn_r101_fpn_e08_vrdl.py'
 
 data/demo_raw: | setup
 	$(PY) -m nucseg_mmdet.synthetic.fields $@ --seed 0

@@ -26,7 +26,7 @@ from nucseg_mmdet.utils.errors import UserError, exit_code
 ROOT = Path(__file__).resolve().parents[1]
 EXACT = ('assign', 'rle', 'load')  # whose results must not differ in one bit
 STEPS = ('assign', 'rle', 'test', 'train', 'load')
-LARGE = ROOT / 'configs/vrdl/mask-rcnn_r101_fpn_e08-roi128-s1200-a32to512-5k_nuclei.py'
+LARGE = ROOT / 'configs/vrdl/mask-rcnn_r101_fpn_e08_vrdl.py'
 SMALL = ROOT / 'configs/demo/mask-rcnn_r18_fpn_demo_nuclei.py'
 DENSEST = [1_862, 1_584]  # nuclei in the two densest class images
 ANCHORS = 0.25  # per px of the image: 3 per 4 x 4 px, and a third more on coarser levels

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from nucseg_mmdet.engine import model_zoo
 from nucseg_mmdet.export.formats import FORMATS
 from nucseg_mmdet.inference import plan as planning
 from nucseg_mmdet.inference import run as running
@@ -28,7 +29,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument('inputs', type=Path, nargs='+', metavar='INPUT')
     parser.add_argument('--out', type=Path, required=True, help='folder of the results')
-    parser.add_argument('--config', type=Path, help="of the model, default: the project's own")
+    model = parser.add_mutually_exclusive_group()
+    model.add_argument(
+        '--model', choices=list(model_zoo.MODELS), help=f'default: {model_zoo.DEFAULT}'
+    )
+    model.add_argument('--config', type=Path, help='of a model of your own, with --checkpoint')
     parser.add_argument('--checkpoint', type=Path, help='goes with --config')
     parser.add_argument(
         '--format',
@@ -142,7 +147,7 @@ def make_segmenter(args: argparse.Namespace, local: int) -> segmenter.Segmenter:
     if device is None and torch.cuda.is_available():
         device = f'cuda:{local % torch.cuda.device_count()}'
     return segmenter.Segmenter(
-        args.config,
+        args.model or args.config,
         args.checkpoint,
         device,
         args.precision,

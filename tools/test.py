@@ -13,7 +13,7 @@ from mmengine.config import ConfigDict
 from mmengine.runner import Runner
 
 from nucseg_mmdet.engine import config_edits
-from nucseg_mmdet.engine.checkpoint import model_files
+from nucseg_mmdet.engine.model_zoo import find_config, model_files
 from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code, make_folder
 
 
@@ -21,9 +21,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', type=Path)
+    parser.add_argument('config', type=Path, help='or the name of a model, such as dense-r18')
     parser.add_argument(
-        'checkpoint', type=Path, nargs='?', help="may be left out for the project's own model"
+        'checkpoint', type=Path, nargs='?', help='may be left out for a model of the project'
     )
     parser.add_argument(
         '--work-dir', type=Path, help='default: work_dirs/<name of the config>[_fold<N>]'
@@ -66,13 +66,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.out and args.out.is_dir():
         raise UserError(f'--out {args.out}: is a folder, expected the file to write')
     check_fraction('--show-score-thr', args.show_score_thr)
-    cfg = config_edits.load_config(args.config, args.cfg_options, args.work_dir, args.fold)
+    config = find_config(args.config)
+    cfg = config_edits.load_config(config, args.cfg_options, args.work_dir, args.fold)
     if args.data_root:
         config_edits.set_data_root(cfg, args.data_root)
     if args.fold is not None:
         config_edits.hold_out_fold(cfg, args.fold)
     config_edits.check_files(cfg, 'test_dataloader')
-    _, checkpoint = model_files(args.config, args.checkpoint)
+    _, checkpoint = model_files(config, args.checkpoint)
     ann_file = Path(cfg.test_dataloader.dataset.data_root, cfg.test_dataloader.dataset.ann_file)
     show_from = args.show_score_thr
     if show_from is None:

@@ -4,10 +4,10 @@ python tools/train.py configs/demo/mask-rcnn_r18_fpn_demo_nuclei.py
 """
 
 _base_ = [
-    '../_base_/mask-rcnn_r18_fpn.py',
-    '../_base_/nuclei_s800.py',
-    '../_base_/schedule_adamw.py',
-    '../_base_/runtime.py',
+    '../_base_/models/mask-rcnn_r18_fpn.py',
+    '../_base_/datasets/vrdl_s800.py',
+    '../_base_/schedules/adamw.py',
+    '../_base_/default_runtime.py',
 ]
 
 data_root = 'data/demo/'
@@ -24,11 +24,12 @@ flip = dict(
 train_dataloader = dict(
     batch_size=4,
     dataset=dict(
-        data_root=data_root, pipeline=[*_base_.load, crop, whole, flip, dict(type='PackDetInputs')]
+        data_root=data_root,
+        pipeline=[_base_.load, _base_.load_truth, crop, whole, flip, _base_.pack],
     ),
 )
 test_dataloader = dict(
-    dataset=dict(data_root=data_root, pipeline=[_base_.load[0], native, _base_.pack])
+    dataset=dict(data_root=data_root, pipeline=[_base_.load, native, _base_.pack_test])
 )
 test_evaluator = dict(ann_file=data_root + 'annotations/test.json')
 

@@ -21,12 +21,6 @@ from nucseg_mmdet.engine import safe_pickle
 from nucseg_mmdet.engine.detectron2 import is_detectron2, load_from_detectron2
 from nucseg_mmdet.utils.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
-# The project's own small model, see models/README.md.
-DEFAULT_NAME = 'mask-rcnn_r18-c4_fpn_crop112to176-s320-reinhard-a16to384-ema-4k-2x2k_nuclei'
-DEFAULT_CONFIG = ROOT / f'configs/dense/{DEFAULT_NAME}.py'
-DEFAULT_CHECKPOINT = ROOT / f'models/{DEFAULT_NAME}.pth'
-
 
 def _history_method(owner: object, name: str) -> object:
     """Stand in for ``getattr``, which mmengine's curves of the log are pickled with."""
@@ -105,33 +99,6 @@ def load_from_web(filename: str, map_location: str | torch.device | None = None)
             raise UserError(f'{url}: not downloaded ({error})') from None
     barrier()
     return CheckpointLoader.load_checkpoint(str(path), map_location)
-
-
-def model_files(
-    config: str | Path | None = None, checkpoint: str | Path | None = None
-) -> tuple[Path, Path]:
-    """Settle which model: the one named, or the project's own.
-
-    Args:
-        config: of the model.
-        checkpoint: its weights; without one, those of the project's own model if the config is
-            that model's or is not given either.
-
-    Raises:
-        UserError: a checkpoint without a config, a config without a checkpoint, or no such file.
-    """
-    if config is None and checkpoint is not None:
-        raise UserError(f'{checkpoint}: no config given, expected the one it was trained with')
-    config = Path(config or DEFAULT_CONFIG)
-    if checkpoint is None:
-        if config.resolve() != DEFAULT_CONFIG:
-            raise UserError(
-                f'{config}: no checkpoint given; only {DEFAULT_CONFIG.name} has one of its own'
-            )
-        checkpoint = DEFAULT_CHECKPOINT
-    if not Path(checkpoint).is_file():
-        raise UserError(f'{checkpoint}: no such checkpoint')
-    return config, Path(checkpoint)
 
 
 def refuse_unfit(model: nn.Module, checkpoint: dict, name: str) -> None:

@@ -10,6 +10,7 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from nucseg_mmdet.engine.checkpoint import cached_download
+from nucseg_mmdet.engine.model_zoo import find_config
 from nucseg_mmdet.evaluation.summary import SCORE_THR
 from nucseg_mmdet.structures.coco import load_json
 from nucseg_mmdet.utils.errors import UserError
@@ -20,15 +21,20 @@ EVALUATORS = ('val_evaluator', 'test_evaluator')
 
 
 def load_config(
-    path: Path, options: dict, work_dir: Path | None, fold: int | None = None
+    path: str | Path, options: dict, work_dir: Path | None, fold: int | None = None
 ) -> Config:
     """Read a config; the work folder is named like it and the fold, unless given.
 
+    Args:
+        path: or a name, as for ``model_zoo.find_config``.
+        options: of ``--cfg-options``.
+        work_dir: the work folder, if given.
+        fold: likewise.
+
     Raises:
-        UserError: the file is missing or no config of a model, or an option does not fit it.
+        UserError: there is none or it is none of a model, or an option does not fit it.
     """
-    if not path.is_file():
-        raise UserError(f'{path}: no such config')
+    path = find_config(path)
     try:
         cfg = Config.fromfile(path)
     except Exception as error:  # a config is Python, and any mistake may be in it

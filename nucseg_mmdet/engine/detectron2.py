@@ -92,7 +92,7 @@ class Architecture(NamedTuple):
     def config(self) -> str | None:
         """The base config whose model has this architecture, None if there is none."""
         name = {(101, 1, 64): 'r101', (101, 32, 8): 'x101-32x8d'}.get(self[:3])
-        return name and f'configs/_base_/mask-rcnn_{name}_fpn.py'
+        return name and f'configs/_base_/models/mask-rcnn_{name}_fpn.py'
 
 
 def read(path: str | Path) -> dict[str, torch.Tensor]:

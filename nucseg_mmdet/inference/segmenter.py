@@ -30,7 +30,8 @@ from pycocotools import mask as coco_mask
 
 from nucseg_mmdet.datasets.transforms.stain import StainNormalize
 from nucseg_mmdet.engine import config_edits
-from nucseg_mmdet.engine.checkpoint import load_weights_only, model_files, refuse_unfit
+from nucseg_mmdet.engine.checkpoint import load_weights_only, refuse_unfit
+from nucseg_mmdet.engine.model_zoo import model_files
 from nucseg_mmdet.imaging.stain import UnfitImageError, tissue_share
 from nucseg_mmdet.inference import tiling
 from nucseg_mmdet.inference.masks_to_nuclei import to_nuclei

@@ -120,7 +120,7 @@ def test_the_example_config_reads_the_types(tmp_path):
     write(tmp_path / 'raw', 1, content)
     assert run(tmp_path / 'raw', '--classes') == 0
     root = Path(__file__).parents[2]
-    cfg = Config.fromfile(root / 'configs/dense/mask-rcnn_r18_fpn_x2-a16to256-5k_pannuke-types.py')
+    cfg = Config.fromfile(root / 'configs/pannuke/mask-rcnn_r18_fpn_types_pannuke.py')
     config_edits.set_data_root(cfg, tmp_path / 'out')
     assert cfg.val_evaluator.ann_file == f'{tmp_path}/out/annotations/fold1_val.json'
     init_default_scope('mmdet')

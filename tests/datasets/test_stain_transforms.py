@@ -198,19 +198,15 @@ def test_step_of_a_test_pipeline(name, img, tmp_path):
 
 
 def test_jitter_config_is_the_plain_one_with_a_step_more():
-    names = ('', '-jitter')
     plain, jittered = (
         Config.fromfile(
-            DENSE / f'mask-rcnn_r18_fpn_crop160-x2-a16to256{name}-1500_nuclei.py',
-            import_custom_modules=False,
+            DENSE / f'ablations/half-width{change}.py', import_custom_modules=False
         ).to_dict()
-        for name in names
+        for change in ('', '-jitter')
     )
     steps = jittered['train_dataloader']['dataset']['pipeline']
     added = [step for step in steps if step['type'] == 'StainJitter']
     assert added == [dict(type='StainJitter', sigma=0.25)]
     steps.remove(added[0])
-    for cfg in (plain, jittered):  # names in the file
-        for name in ('jitter', 'pipeline'):
-            cfg.pop(name, None)
+    jittered.pop('jitter')  # the step's name in the file
     assert jittered == plain

@@ -191,8 +191,7 @@ def test_an_offset_that_is_no_pair_is_refused():
 
 
 def test_truth_moved_for_training_is_moved_back_for_scores():
-    (path,) = DENSE.glob('*-moved-*')
-    cfg = Config.fromfile(path, import_custom_modules=False)
+    cfg = Config.fromfile(DENSE / 'ablations/move-truth.py', import_custom_modules=False)
     load, annotate, move = cfg.train_dataloader.dataset.pipeline[:3]
     assert [load.type, annotate.type, move.type] == [
         'LoadImageOnce',

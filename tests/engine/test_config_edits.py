@@ -74,7 +74,7 @@ def test_fold_is_held_out(cfg):
 
 def test_best_checkpoint_is_by_a_score_that_the_config_has(tmp_path):
     """The shipped config of several classes, its evaluator at work on one nucleus."""
-    cfg = Config.fromfile(CONFIGS / 'dense/mask-rcnn_r18_fpn_x2-a16to256-5k_pannuke-types.py')
+    cfg = Config.fromfile(CONFIGS / 'pannuke/mask-rcnn_r18_fpn_types_pannuke.py')
     config_edits.set_data_root(cfg, tmp_path)
     config_edits.hold_out_fold(cfg, 2)
     classes = cfg.metainfo.classes

@@ -90,7 +90,7 @@ def test_result_has_every_key_and_shape_of_the_config(name, groups, base_width):
         key: value.shape for key, value in model.state_dict().items()
     }
     assert inspect(weights) == Architecture(101, groups, base_width, 1, None)
-    assert inspect(weights).config == f'configs/_base_/{name}.py'
+    assert inspect(weights).config == f'configs/_base_/models/{name}.py'
 
 
 def test_names_worked_by_hand():
@@ -449,7 +449,7 @@ def test_tool_converts_and_reports(tmp_path, capsys):
     assert 'ResNeXt, depth 101, 32 groups of 8 channels' in report
     assert 'classes: 80' in report
     assert 'anchors: 32 to 512 px, anchor_generator.scales=[8]' in report
-    assert 'fits: configs/_base_/mask-rcnn_x101-32x8d_fpn.py' in report
+    assert 'fits: configs/_base_/models/mask-rcnn_x101-32x8d_fpn.py' in report
     written = torch.load(out, weights_only=True)['state_dict']
     assert written.keys() == convert(weights, drop_class_layers=True).keys()
 

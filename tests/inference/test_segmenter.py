@@ -85,9 +85,9 @@ def test_frame_reads_the_working_image():
     ('config', 'factor'),
     [
         ('demo/mask-rcnn_r18_fpn_demo_nuclei.py', 1.0),
-        ('dense/mask-rcnn_r18_fpn_crop160-x2-a16to256-1500_nuclei.py', 2.0),
+        ('dense/ablations/half-width.py', 2.0),
         # Fields of 1,000 px are brought to 800.
-        ('vrdl/mask-rcnn_r101_fpn_e01-roi128-s800-a32to512-300k_nuclei.py', 0.8),
+        ('vrdl/mask-rcnn_r101_fpn_e01_vrdl.py', 0.8),
     ],
 )
 def test_tiles_are_resized_as_a_field_is(config, factor):
@@ -106,7 +106,7 @@ def test_tiles_start_where_the_coarsest_map_does(factor, step):
     assert segmenter.tile_step([dict(type='PackDetInputs')]) == 32
 
 
-@pytest.mark.parametrize('path', sorted(CONFIGS.glob('[!_]*/*.py')), ids=lambda path: path.stem)
+@pytest.mark.parametrize('path', sorted(CONFIGS.glob('[!_]*/**/*.py')), ids=lambda path: path.stem)
 def test_maps_that_are_coarser_than_the_step_are_not_for_nuclei(path):
     cfg = Config.fromfile(path)
     factors = [step.get('scale_factor', 1.0) for step in tile_pipeline(cfg)]
@@ -119,7 +119,7 @@ def test_maps_that_are_coarser_than_the_step_are_not_for_nuclei(path):
 
 @pytest.mark.parametrize(('tile', 'proposals'), [(256, 3_000), (512, 3_000), (1024, 12_000)])
 def test_limits_follow_the_area(tile, proposals):
-    cfg = Config.fromfile(CONFIGS / 'dense/mask-rcnn_r18_fpn_crop160-x2-a16to256-1500_nuclei.py')
+    cfg = Config.fromfile(CONFIGS / 'dense/ablations/half-width.py')
     segmenter.raise_limits(cfg, tile)
     assert cfg.model.test_cfg.rpn.max_per_img == proposals
     assert cfg.model.test_cfg.rpn.nms_pre == proposals
@@ -127,7 +127,7 @@ def test_limits_follow_the_area(tile, proposals):
 
 
 def test_a_field_in_memory_is_the_field_in_its_file(tmp_path, image):
-    cfg = Config.fromfile(CONFIGS / 'dense/mask-rcnn_r18_fpn_crop160-x2-a16to256-1500_nuclei.py')
+    cfg = Config.fromfile(CONFIGS / 'dense/ablations/half-width.py')
     path = tmp_path / 'field.png'
     cv2.imwrite(str(path), image[..., ::-1])
     from_file = Compose(cfg.test_dataloader.dataset.pipeline)(dict(img_path=str(path), img_id=0))
@@ -285,7 +285,7 @@ def test_nuclei_whose_score_was_lowered_below_the_threshold_are_left_out(
 
 class TestRefused:
     def test_config_without_checkpoint(self, random_model):
-        with pytest.raises(UserError, match='no checkpoint given; only mask-rcnn_'):
+        with pytest.raises(UserError, match='no checkpoint given; only dense-r18 has'):
             Segmenter(config=random_model[0])
         with pytest.raises(UserError, match='no config given'):
             Segmenter(checkpoint=random_model[1])

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import torch
 
-from nucseg_mmdet.engine.checkpoint import DEFAULT_CHECKPOINT
+from nucseg_mmdet.engine.model_zoo import model_files
 from nucseg_mmdet.evaluation.label_scores import count_image, summarise
 from nucseg_mmdet.inference.segmenter import Segmenter
 from nucseg_mmdet.structures import rle
@@ -46,8 +46,9 @@ def test_real_nuclei_whole_and_in_tiles(class_data):
 
 
 def test_the_file_is_weights_in_half_precision():
-    assert DEFAULT_CHECKPOINT.stat().st_size < 16e6
-    checkpoint = torch.load(DEFAULT_CHECKPOINT, weights_only=True)
+    path = model_files()[1]
+    assert path.stat().st_size < 16e6
+    checkpoint = torch.load(path, weights_only=True)
     assert checkpoint.keys() == {'meta', 'state_dict'}
     assert checkpoint['meta']['license'] == 'CC BY-NC-SA 4.0'
     weights = checkpoint['state_dict']

@@ -42,13 +42,9 @@ class Case(NamedTuple):
 
 
 CASES = {
-    'R_101': Case('R_101', 'mask-rcnn_r101_fpn_e08-roi128-s1200-a32to512-5k_nuclei', 1),
-    'R_101_anchors8to128': Case(
-        'R_101', 'mask-rcnn_r101_fpn_e10-roi128-s1200-a8to128-5k_nuclei', 1
-    ),
-    'X_101_32x8d': Case(
-        'X_101_32x8d', 'mask-rcnn_x101-32x8d_fpn_e14-roi128-s1000-a32to512-5k_nuclei', 57.375
-    ),
+    'R_101': Case('R_101', 'mask-rcnn_r101_fpn_e08_vrdl', 1),
+    'R_101_anchors8to128': Case('R_101', 'mask-rcnn_r101_fpn_e10_vrdl', 1),
+    'X_101_32x8d': Case('X_101_32x8d', 'mask-rcnn_x101-32x8d_fpn_e14_vrdl', 57.375),
 }
 SOURCES = [pytest.param(COPY, id='copy'), pytest.param(WHOLE, id='whole', marks=needs_whole)]
 pytestmark = [

@@ -15,10 +15,7 @@ from pycocotools import mask as coco_mask
 from nucseg_mmdet.models.mask_tta import fuse_boxes, to_image, to_view, turn_back
 from tools.test import main
 
-CONFIG = (
-    Path(__file__).parents[2]
-    / 'configs/dense/mask-rcnn_r18-c4_fpn_crop160-x2-a16to384-5k_nuclei.py'
-)
+CONFIG = Path(__file__).parents[2] / 'configs/dense/ablations/first-recipe.py'
 ORIENTATIONS = [(flip, turns) for flip in (False, True) for turns in range(4)]
 every_orientation = pytest.mark.parametrize('orientation', ORIENTATIONS)
 SIZE = 96  # px, three times the divisor that images are padded to

@@ -1,4 +1,4 @@
-"""The table of all runs: the published numbers, the cells, Markdown and CSV, the README."""
+"""The table of all runs: the published numbers, the cells, Markdown and CSV, the page."""
 
 import csv
 import json
@@ -6,7 +6,7 @@ import json
 import pytest
 
 from nucseg_mmdet.utils.errors import UserError
-from tools.results_table import (
+from tools.analysis_tools.results_table import (
     BEGIN,
     CONFIGS,
     END,
@@ -36,7 +36,7 @@ PUBLISHED = [
     '0.243045',
     '0.231643',
 ]
-E08 = 'mask-rcnn_r101_fpn_e08-roi128-s1200-a32to512-5k_nuclei'
+E08 = 'mask-rcnn_r101_fpn_e08_vrdl'
 SCORES = {
     'nuclei/AP50@100': 0.2,
     'nuclei/AP50@100_ceiling': 0.25,
@@ -81,8 +81,8 @@ def test_published_numbers():
 
 
 def test_config_without_number_is_refused(tmp_path):
-    (tmp_path / 'mask-rcnn_e01-x.py').write_text('"""No number here."""\n')
-    with pytest.raises(UserError, match=r'e01-x\.py: docstring has no published mAP'):
+    (tmp_path / 'mask-rcnn_e01_x.py').write_text('"""No number here."""\n')
+    with pytest.raises(UserError, match=r'e01_x\.py: docstring has no published mAP'):
         read_published(tmp_path)
 
 
@@ -102,7 +102,7 @@ def test_cells_of_a_run(tmp_path):
     rows = cells(to_markdown(make_rows(tmp_path, read_published(CONFIGS))))
     assert len(rows) == 16  # heads and 15 experiments
     assert rows[8] == [
-        '8', 'r101_fpn_e08-roi128-s1200-a32to512-5k', '0.24355', 'fold1_val', '0.2000', '80%',
+        '8', 'r101_fpn_e08_vrdl', '0.24355', 'fold1_val', '0.2000', '80%',
         '0.3100', '0.6500', '0.5500', '0.5000', '0.7500', 'resnet101_caffe', '5,000',
         '1 h 12 min', '9.0 GiB',
     ]  # fmt: skip
@@ -157,32 +157,32 @@ def test_bars_in_names_do_not_split_cells(tmp_path):
     assert 'a\\|b' in table.splitlines()[2]
 
 
-def test_replaces_the_table_of_a_readme():
+def test_replaces_the_table_of_a_page():
     text = f'before\n{BEGIN}\nold\n{END}\nafter\n'
-    once = replace_table(text, '| new |\n', 'README.md')
+    once = replace_table(text, '| new |\n', 'page.md')
     assert once == f'before\n{BEGIN}\n\n| new |\n\n{END}\nafter\n'
-    assert replace_table(once, '| new |\n', 'README.md') == once
+    assert replace_table(once, '| new |\n', 'page.md') == once
 
 
 @pytest.mark.parametrize(
     'text', ['', f'{BEGIN}\n', f'{END}\n{BEGIN}\n', f'{BEGIN}\n{BEGIN}\n{END}\n']
 )
-def test_readme_without_the_lines_is_refused(text):
-    with pytest.raises(UserError, match=r'README\.md: expected the lines'):
-        replace_table(text, '| new |\n', 'README.md')
+def test_page_without_the_lines_is_refused(text):
+    with pytest.raises(UserError, match=r'page\.md: expected the lines'):
+        replace_table(text, '| new |\n', 'page.md')
 
 
 def test_tool_writes_both(tmp_path, capsys):
     run_e08(tmp_path / 'work_dirs')
-    readme, out = tmp_path / 'README.md', tmp_path / 'table.csv'
-    readme.write_text(f'{BEGIN}\n{END}\n')
+    page, out = tmp_path / 'page.md', tmp_path / 'table.csv'
+    page.write_text(f'{BEGIN}\n{END}\n')
     arguments = [str(tmp_path / 'work_dirs'), '--csv', str(out)]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
-    assert main([*arguments, '--into', str(readme)]) == 0
-    assert readme.read_text() == f'{BEGIN}\n\n{printed}\n{END}\n'
+    assert main([*arguments, '--into', str(page)]) == 0
+    assert page.read_text() == f'{BEGIN}\n\n{printed}\n{END}\n'
     assert len(out.read_text().splitlines()) == 16
-    assert {path.name for path in tmp_path.iterdir()} == {'work_dirs', 'README.md', 'table.csv'}
+    assert {path.name for path in tmp_path.iterdir()} == {'work_dirs', 'page.md', 'table.csv'}
 
 
 @pytest.mark.parametrize('card', ['{"config": ', '[1]', '{"scores": {"a.json": 5}}'])

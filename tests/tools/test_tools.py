@@ -301,7 +301,7 @@ class TestWrongInput:
 
     def test_no_initial_weights(self, capsys, data_root, monkeypatch, tmp_path):
         monkeypatch.setenv('TORCH_HOME', str(tmp_path))
-        config = next((ROOT / 'configs/vrdl').glob('*_e08-*.py'))
+        config = ROOT / 'configs/vrdl/mask-rcnn_r101_fpn_e08_vrdl.py'
         arguments = [config, '--data-root', data_root]
         message = 'resnet101_caffe are not on this machine: --initial-weights FILE'
         self.check(capsys, train.main, arguments, message)

@@ -6,7 +6,7 @@ the same step in training and wherever the model runs::
     normalize = dict(type='MacenkoNormalize')
     train_dataloader = dict(dataset=dict(pipeline=[*_base_.load, normalize, ...]))
     test_dataloader = dict(
-        dataset=dict(pipeline=[_base_.load[0], normalize, _base_.resize, _base_.pack])
+        dataset=dict(pipeline=[_base_.load, normalize, _base_.resize, _base_.pack_test])
     )
 
 ``tools/test.py`` and inference both take the test pipeline.

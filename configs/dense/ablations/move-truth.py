@@ -1,0 +1,35 @@
+"""The default model's last stage with the truth moved onto the nuclei before turns and flips.
+
+python tools/train.py configs/dense/ablations/move-truth.py --amp --fold 1 \
+    --cfg-options load_from=CHECKPOINT
+"""
+
+_base_ = [
+    '../../_base_/models/mask-rcnn_r18-c4_fpn.py',
+    '../../_base_/datasets/vrdl_crop-stain.py',
+    '../../_base_/recipes/dense.py',
+]
+
+model = dict(
+    test_cfg=dict(
+        rpn=_base_.test_rpn,
+        rcnn=dict(_base_.test_rcnn, truth_offset=(-0.4, -0.6)),
+    )
+)
+
+move = dict(type='MoveTruth', offset=(0.4, 0.6))  # what truth_offset takes back
+train_dataloader = dict(
+    dataset=dict(
+        pipeline=[
+            *(_base_.load_once, _base_.load_truth, move, _base_.crops, _base_.slide_colors),
+            *(_base_.enlarge, _base_.whole, _base_.turn, _base_.flip, _base_.stain, _base_.pack),
+        ]
+    )
+)
+
+# All below as in the last stage.
+load_from = 'CHECKPOINT (give --cfg-options load_from=FILE)'
+randomness = dict(seed=2)
+custom_hooks = [*_base_.run_hooks, dict(_base_.ema, update_buffers=True)]
+optim_wrapper = dict(optimizer=dict(lr=0.0005))
+param_scheduler = [dict(_base_.warm_up, end=50), dict(_base_.decay, begin=50)]

@@ -1,0 +1,21 @@
+"""``half-length.py`` without turns and flips.
+
+python tools/train.py configs/dense/ablations/no-flips.py --amp --fold 1
+"""
+
+_base_ = [
+    '../../_base_/models/mask-rcnn_r18-c4_fpn.py',
+    '../../_base_/datasets/vrdl_crop-stain.py',
+    '../../_base_/recipes/dense.py',
+]
+
+model = dict(test_cfg=dict(rpn=_base_.test_rpn, rcnn=_base_.test_rcnn))
+
+train_dataloader = dict(
+    dataset=dict(
+        pipeline=[
+            *(_base_.load_once, _base_.load_truth, _base_.crops, _base_.slide_colors),
+            *(_base_.enlarge, _base_.whole, _base_.stain, _base_.pack),
+        ]
+    )
+)

@@ -1,0 +1,21 @@
+"""The default model's second stage: 2,000 iterations more, from the first and at half its rate.
+
+python tools/train.py configs/dense/mask-rcnn_r18-c4_fpn_dense_stage2.py --amp \
+    --cfg-options load_from=CHECKPOINT
+"""
+
+_base_ = [
+    '../_base_/models/mask-rcnn_r18-c4_fpn.py',
+    '../_base_/datasets/vrdl_crop-stain.py',
+    '../_base_/recipes/dense.py',
+]
+
+model = dict(test_cfg=dict(rpn=_base_.test_rpn, rcnn=_base_.test_rcnn))
+
+# Without a checkpoint given, training stops with this text and does not start from scratch.
+load_from = 'CHECKPOINT (give --cfg-options load_from=FILE)'
+randomness = dict(seed=1)  # with the seed of the first stage it would see the same crops again
+# The statistics of batch norm averaged as well, so that they are those of the weights.
+custom_hooks = [*_base_.run_hooks, dict(_base_.ema, update_buffers=True)]
+optim_wrapper = dict(optimizer=dict(lr=0.0005))
+param_scheduler = [dict(_base_.warm_up, end=50), dict(_base_.decay, begin=50)]

@@ -1,0 +1,16 @@
+"""Experiment 7 of the original table: 128 RoIs, 1200 px, anchors 32 to 512 px, 6,000 iterations.
+
+Changed: the length of training.
+
+python tools/train.py configs/vrdl/mask-rcnn_r101_fpn_e07_vrdl.py
+Published mAP 0.242515.
+"""
+
+_base_ = [
+    '../_base_/models/mask-rcnn_r101_fpn.py',
+    '../_base_/datasets/vrdl_s1200.py',
+    '../_base_/schedules/sgd.py',
+    '../_base_/default_runtime.py',
+]
+
+train_cfg = dict(max_iters=6_000)

@@ -1,0 +1,19 @@
+"""Experiment 11 of the original table: 128 RoIs, 1200 px, anchors 16 to 256 px, 5,000 iterations.
+
+Changed: the anchors, from 32 to 512 px.
+
+python tools/train.py configs/vrdl/mask-rcnn_r101_fpn_e11_vrdl.py
+Published mAP 0.242185.
+"""
+
+_base_ = [
+    '../_base_/models/mask-rcnn_r101_fpn.py',
+    '../_base_/datasets/vrdl_s1200.py',
+    '../_base_/schedules/sgd.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    rpn_head=dict(anchor_generator=dict(scales=[4])),  # x stride: 16 to 256 px
+)
+train_cfg = dict(max_iters=5_000)

@@ -1,0 +1,154 @@
+"""The trained models of the project, and where its configs and weights lie.
+
+Nothing here imports torch or mmengine, so that listing the models is quick.
+"""
+
+import hashlib
+import sys
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from nucseg_mmdet.engine.old_names import new_name
+from nucseg_mmdet.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model.
+
+    Attributes:
+        about: what it finds, in a line.
+        config: its file, from the folder that ``find_file`` starts at.
+        weights: likewise.
+        sha256: of the weights, hexadecimal.
+        license: of the weights.
+        data: what it was trained on.
+        scores: of its recipe, means over the folds of ``data``.
+    """
+
+    about: str
+    config: str
+    weights: str
+    sha256: str
+    license: str
+    data: str
+    scores: dict[str, float]
+
+
+# configs/dense/metafile.yml has the same facts for MMDetection's tools.
+MODELS = {
+    'dense-r18': Model(
+        about='nuclei in H&E at 0.25 microns per pixel, one class',
+        config='configs/dense/mask-rcnn_r18-c4_fpn_dense_nuclei.py',
+        weights='models/mask-rcnn_r18-c4_fpn_dense_nuclei.pth',
+        sha256='86e155a67f90f6ca8732f74c97ffcc07ea21460d9397998e5995935eab60ed65',
+        license='CC BY-NC-SA 4.0',
+        data='MoNuSeg 2018, 24 training images (class data)',
+        scores=dict(AP=0.4593, AP50=0.8318, AJI=0.6266, PQ=0.6312, recall=0.8053),
+    ),
+}
+DEFAULT = 'dense-r18'
+
+
+def find_file(name: str) -> Path:
+    """Say where a file of the project lies: in the checkout, or in the installed package.
+
+    The wheel has configs and weights where MMDetection's ``mim`` looks for them.
+
+    Args:
+        name: such as ``models/mask-rcnn_r18-c4_fpn_dense_nuclei.pth``.
+    """
+    package = Path(str(resources.files('nucseg_mmdet')))
+    is_checkout = (package.parent / 'pyproject.toml').is_file()
+    return (package.parent if is_checkout else package / '.mim') / name
+
+
+def find_config(config: str | Path) -> Path:
+    """Find the config that a user names.
+
+    Args:
+        config: a file; or the name of a model or of a config of the project, of today or of the
+            release before, which a line on stderr tells.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    path = Path(config)
+    if path.is_file():
+        return path
+    if str(config) in MODELS:
+        return find_file(MODELS[str(config)].config)
+    found = new_name(path.stem)
+    if found:
+        print(f'{config}: is {found} now', file=sys.stderr)
+        return find_file(found)
+    if path.parent == Path():
+        for candidate in sorted(find_file('configs').glob('[!_]*/**/*.py')):
+            if candidate.stem == path.name.removesuffix('.py'):
+                return candidate
+    raise UserError(
+        f'{config}: no such config, expected a file, the name of one in configs/ or '
+        f'{" or ".join(MODELS)}'
+    )
+
+
+def model_files(
+    config: str | Path | None = None, checkpoint: str | Path | None = None
+) -> tuple[Path, Path]:
+    """Settle which model: the one named, or the default.
+
+    Args:
+        config: of the model, as for ``find_config``.
+        checkpoint: its weights; may be left out for a model of the project and its config.
+
+    Returns:
+        Config and checkpoint.
+
+    Raises:
+        UserError: a checkpoint without a config, a config without a checkpoint, or no such file.
+    """
+    if config is None and checkpoint is not None:
+        raise UserError(f'{checkpoint}: no config given, expected the one it was trained with')
+    config = find_config(DEFAULT if config is None else config)
+    if checkpoint is None:
+        return config, _own_weights(config)
+    checkpoint = Path(checkpoint)
+    if not checkpoint.is_file():
+        renamed = new_name(checkpoint.stem)
+        own = next((one.weights for one in MODELS.values() if one.config == renamed), None)
+        if checkpoint.suffix != '.pth' or own is None:
+            raise UserError(f'{checkpoint}: no such checkpoint')
+        print(f'{checkpoint}: is {own} now', file=sys.stderr)
+        checkpoint = find_file(own)
+    return config, checkpoint
+
+
+def _own_weights(config: Path) -> Path:
+    for model in MODELS.values():
+        if config.resolve() == find_file(model.config).resolve():
+            weights = find_file(model.weights)
+            if not weights.is_file():
+                raise UserError(f'{weights}: no such checkpoint')
+            return weights
+    raise UserError(
+        f'{config}: no checkpoint given; only {" and ".join(MODELS)} has one of its own'
+    )
+
+
+def check_weights(name: str) -> None:
+    """Check that the weights of a model are the published ones, byte by byte.
+
+    Args:
+        name: of the model.
+
+    Raises:
+        UserError: they are not there, or differ.
+    """
+    model = MODELS[name]
+    path = find_file(model.weights)
+    if not path.is_file():
+        raise UserError(f'{path}: no such checkpoint')
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != model.sha256:
+        raise UserError(f'{path}: SHA-256 is {found}, expected {model.sha256}')

@@ -1,0 +1,242 @@
+"""Make one table of all runs: python tools/analysis_tools/results_table.py results [--into FILE].
+
+Prints a Markdown table of the original experiments and of every run card in the folder.
+--into replaces the table between two marked lines of a Markdown file instead, such as
+docs/results.md.
+"""
+
+import argparse
+import ast
+import csv
+import io
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nucseg_mmdet.utils.errors import UserError, exit_code
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'vrdl'
+NUMBER = re.compile(r'_e(\d\d)_')
+PUBLISHED = re.compile(r'Published mAP (\d\.\d+)')
+BEGIN, END = '<!-- results table -->', '<!-- end of results table -->'
+# Column of the CSV file, its head in Markdown.
+COLUMNS = {
+    'number': 'no.',
+    'run': 'run',
+    'published_map': 'published mAP',
+    'scored_on': 'scored on',
+    'ap50_100': 'AP50@100',
+    'ceiling_share': 'of its ceiling',
+    'ap': 'AP',
+    'ap50': 'AP50',
+    'aji': 'AJI',
+    'pq': 'PQ',
+    'recall': 'recall',
+    'weights': 'initial weights',
+    'iterations': 'iterations',
+    'seconds': 'time',
+    'gpu_bytes': 'GPU memory',
+}
+LEFT_ALIGNED = ('run', 'scored_on', 'weights')
+
+Row = dict[str, Any]
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog='results_table.py',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('work_dirs', type=Path, help='folder of the work folders')
+    parser.add_argument('--csv', type=Path, metavar='OUT', help='write the table as CSV, too')
+    parser.add_argument(
+        '--into',
+        type=Path,
+        metavar='MARKDOWN',
+        help=f'put the table between the lines {BEGIN} and {END} of this file',
+    )
+    return parser.parse_args(argv)
+
+
+def read_published(folder: Path) -> dict[str, str]:
+    """Read the published mAP of each original experiment from its config's docstring.
+
+    Returns:
+        From the config's name to the number as published, by ascending name.
+
+    Raises:
+        UserError: a config says no number.
+    """
+    published = {}
+    for path in sorted(folder.glob('*.py'), key=lambda path: _number(path.stem) or 0):
+        found = PUBLISHED.search(ast.get_docstring(ast.parse(path.read_text('utf-8'))) or '')
+        if not found:
+            raise UserError(f'{path}: docstring has no published mAP, expected one')
+        published[path.stem] = found[1]
+    return published
+
+
+def make_rows(work_dirs: Path, published: dict[str, str]) -> list[Row]:
+    """Make a row for each scored annotation file of each run, or one for a run without.
+
+    Every original experiment has a row, run or not; they come first, by number.
+
+    Args:
+        work_dirs: holds the work folders, or folders of them.
+        published: as ``read_published``.
+
+    Returns:
+        Rows with some of the keys of ``COLUMNS``.
+
+    Raises:
+        UserError: there is no such folder, or a run card is damaged.
+    """
+    if not work_dirs.is_dir():
+        raise UserError(f'{work_dirs}: no such folder, expected the folder of the work folders')
+    rows = []
+    # Not '**', which would leave out linked folders.
+    for path in sorted(
+        path for depth in ('*', '*/*') for path in work_dirs.glob(f'{depth}/run_card.json')
+    ):
+        try:
+            card = json.loads(path.read_text(encoding='utf-8'))
+            rows += _rows_of_card(card, str(path.parent.relative_to(work_dirs)))
+        except (ValueError, AttributeError, TypeError) as error:
+            raise UserError(f'{path}: found no run card ({error!r}), expected one') from None
+    seen = {row['config'] for row in rows}
+    rows += [dict(config=name, run=name) for name in published if name not in seen]
+    for row in rows:
+        row['number'] = _number(row['config']) if row['config'] in published else None
+        row['published_map'] = published.get(row['config'])
+    return sorted(rows, key=lambda row: (row['number'] or 99, row['run']))
+
+
+def _number(config: str) -> int | None:
+    found = NUMBER.search(config)
+    return int(found[1]) if found else None
+
+
+def _rows_of_card(card: dict[str, Any], run: str) -> list[Row]:
+    weights = card.get('load_from') or card.get('initial_weights')
+    row = dict(
+        config=card.get('config', run),
+        run=run,
+        weights=weights and re.split(r'[/:]+', weights)[-1],
+        iterations=card.get('iteration'),
+        seconds=card.get('train_seconds'),
+        gpu_bytes=card.get('peak_gpu_bytes'),
+    )
+    rows = []
+    for name, values in card.get('scores', {}).items():
+        if 'nuclei/AP50@100' not in values:
+            continue  # a submission was written, not scored
+        score, ceiling = (values.get(f'nuclei/AP50@100{end}') for end in ('', '_ceiling'))
+        rows.append(
+            dict(
+                row,
+                scored_on=Path(name).stem,
+                ap50_100=score,
+                ceiling_share=score / ceiling if ceiling else None,
+                ap=values.get('nuclei/AP'),
+                ap50=values.get('nuclei/AP50'),
+                aji=values.get('nuclei/AJI'),
+                pq=values.get('nuclei/PQ'),
+                recall=values.get('nuclei/recall'),
+            )
+        )
+    return rows or [row]
+
+
+def to_markdown(rows: Sequence[Row]) -> str:
+    """Lay the rows out as a Markdown table with units, padded to be read as text, too."""
+    cells = [list(COLUMNS.values())]
+    cells += [[_cell(key, row.get(key)) for key in COLUMNS] for row in rows]
+    widths = [max(len(line[index]) for line in cells) for index in range(len(COLUMNS))]
+    left = [key in LEFT_ALIGNED for key in COLUMNS]
+    lines = [
+        [
+            text.ljust(width) if is_left else text.rjust(width)
+            for text, width, is_left in zip(line, widths, left, strict=True)
+        ]
+        for line in cells
+    ]
+    rule = [
+        '-' * width if is_left else '-' * (width - 1) + ':'
+        for width, is_left in zip(widths, left, strict=True)
+    ]
+    return ''.join(f'| {" | ".join(line)} |\n' for line in [lines[0], rule, *lines[1:]])
+
+
+def _cell(key: str, value: Any) -> str:
+    if value is None:
+        return ''
+    if key == 'ceiling_share':
+        return f'{value:.0%}'
+    if key == 'iterations':
+        return f'{value:,}'
+    if key == 'seconds':
+        minutes = round(value / 60)
+        return f'{minutes // 60} h {minutes % 60:02} min' if minutes >= 60 else f'{minutes} min'
+    if key == 'gpu_bytes':
+        return f'{value / 2**30:.1f} GiB'
+    if isinstance(value, float):
+        return f'{value:.4f}'
+    text = str(value)
+    if key in ('run', 'weights'):  # what every name here has in common
+        text = text.removeprefix('mask-rcnn_').replace('_nuclei', '')
+    return text.replace('|', '\\|')
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """Write the rows as CSV: plain numbers, seconds, bytes; what is unknown stays empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, extrasaction='ignore', lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def replace_table(text: str, table: str, source: str) -> str:
+    """Put a table between the two marked lines of a Markdown text.
+
+    Raises:
+        UserError: the lines are not there once each, in this order.
+    """
+    parts = re.split(f'^({re.escape(BEGIN)}|{re.escape(END)})$', text, flags=re.MULTILINE)
+    if parts[1::2] != [BEGIN, END]:
+        raise UserError(f'{source}: expected the lines {BEGIN} and {END}, once each')
+    return f'{parts[0]}{BEGIN}\n\n{table}\n{END}{parts[4]}'
+
+
+def _write(text: str, path: Path) -> None:
+    partial = path.with_name(f'.{path.name}.partial')
+    try:
+        partial.write_text(text, encoding='utf-8')
+        os.replace(partial, path)
+    except OSError as error:
+        raise UserError(f'{path}: {error.strerror}, expected a file to write') from None
+
+
+@exit_code
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    rows = make_rows(args.work_dirs, read_published(CONFIGS))
+    table = to_markdown(rows)
+    if args.into:
+        if not args.into.is_file():
+            raise UserError(f'{args.into}: no such file, expected Markdown')
+        text = args.into.read_text(encoding='utf-8')
+        _write(replace_table(text, table, str(args.into)), args.into)
+    else:
+        print(table, end='')
+    if args.csv:
+        _write(to_csv(rows), args.csv)
+    return 0
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())
