@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from nucseg_mmdet.engine import model_zoo
 from nucseg_mmdet.export.formats import FORMATS
+from nucseg_mmdet.inference import inputs, segmenter
 from nucseg_mmdet.inference import plan as planning
 from nucseg_mmdet.inference import run as running
-from nucseg_mmdet.inference import segmenter
 from nucseg_mmdet.slides import pixel_size
 from nucseg_mmdet.utils.errors import UserError, exit_code
 
@@ -113,13 +113,13 @@ def find_share() -> tuple[running.Share, int]:
     return running.Share(), 0
 
 
-def tell_notes(plans: Sequence[planning.Plan]) -> None:
+def print_notes(plans: Sequence[planning.Plan]) -> None:
     """Say what is assumed and how files are read, in a line for all that lack a pixel size."""
-    silent = [plan.path for plan in plans if plan.mpp_source.endswith(planning.ASSUMED)]
+    silent = [plan.path for plan in plans if plan.pixel_size.assumed]
     if silent:
         print(
             f'{silent[0]}{f" and {len(silent) - 1} more" if silent[1:] else ""}: no microns per '
-            f'pixel in the file, {segmenter.MPP} assumed, see --mpp',
+            f'pixel in the file, {pixel_size.ASSUMED_MPP} assumed, see --mpp',
             file=sys.stderr,
         )
     for note in (note for plan in plans for note in plan.notes):
@@ -129,7 +129,8 @@ def tell_notes(plans: Sequence[planning.Plan]) -> None:
 def make_settings(args: argparse.Namespace) -> planning.Settings:
     if args.simplify < 0:
         raise UserError(f'--simplify {args.simplify}: expected 0 or more')
-    pixel_size.chosen(args.mpp, pixel_size.PixelSize(None, ''))  # refuses what is not possible
+    if args.mpp is not None:
+        pixel_size.given(args.mpp)  # refuses what is not possible
     return planning.Settings(
         out=args.out,
         formats=tuple(dict.fromkeys(args.format)),
@@ -149,12 +150,12 @@ def make_segmenter(args: argparse.Namespace, local: int) -> segmenter.Segmenter:
     return segmenter.Segmenter(
         args.model or args.config,
         args.checkpoint,
-        device,
-        args.precision,
-        args.score_thr,
-        args.batch,
-        args.tile,
-        args.overlap,
+        device=device,
+        precision=args.precision,
+        score_thr=args.score_thr,
+        batch=args.batch,
+        tile=args.tile,
+        overlap=args.overlap,
     )
 
 
@@ -163,14 +164,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     share, local = find_share()
     settings = make_settings(args)
-    paths = planning.find_inputs(args.inputs)
+    paths = inputs.find_inputs(args.inputs)
     model = make_segmenter(args, local)
     planning.check_out(args.out)
 
     problems = []
 
     def plans() -> Iterator[planning.Plan]:
-        for path, name in zip(paths, planning.name_outputs(paths), strict=True):
+        for path, name in zip(paths, inputs.name_outputs(paths), strict=True):
             try:
                 plan = planning.plan_slide(path, name, settings, model, share.rank == 0)
             except UserError as error:
@@ -181,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = running.SlideRun(plans(), settings, model, share)
     if share.rank == 0:
         planning.check_space(run.left, settings)
-        tell_notes(run.left)
+        print_notes(run.left)
         if run.summaries:
             print(f'{len(run.summaries)} of {len(paths)} finished before')
 
@@ -202,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print('segment.py: stopped; the same command goes on', file=sys.stderr)
             return 130
     if share.rank > 0:
-        return 0  # process 0 tells; a launcher would end it if this one failed
+        return 0  # process 0 reports; a launcher would end it if this one failed
     problems += run.problems
     if problems:
         print('Problems:', len(problems), file=sys.stderr)

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -60,7 +61,8 @@ def see(shapes: Nuclei, grid: Grid, side: int, row: int, column: int) -> Nuclei:
     centres = centres[inside]
     seen = shapes.take((x + 7 * y)[inside] % SHAPES)
     points = seen.points + np.repeat(centres, seen.sizes, axis=0)
-    return seen._replace(
+    return replace(
+        seen,
         points=np.clip(points, 0, size).astype(np.int32),
         centroids=np.clip(centres + 0.5, 0, size),
         scores=rng.uniform(0.5, 1, inside.size).astype(np.float32),
@@ -71,13 +73,11 @@ def write_rows(folder: Path, grid: Grid, side: int) -> list[Path]:
     """Keep every row of tiles as a run does."""
     shapes, paths = make_shapes(), []
     for row in range(len(grid.tops)):
-        views = (
-            tiling.own(see(shapes, grid, side, row, column), grid, row, column)
-            for column in range(len(grid.lefts))
+        tiles = (
+            (column, see(shapes, grid, side, row, column)) for column in range(len(grid.lefts))
         )
-        joined = tiling.concatenate_views(list(tiling.join(views, grid.seams_x, axis=0)))
         paths.append(folder / f'row_{row:05d}.npz')
-        shards.write_row(paths[-1], joined)
+        shards.write_row(paths[-1], tiling.join_row(tiles, grid, row))
     return paths
 
 
@@ -94,7 +94,7 @@ class Clock:
 
 def join_rows(paths: Sequence[Path], grid: Grid) -> Iterator[Nuclei]:
     rows = (shards.read_row(path) for path in paths)
-    return (views.nuclei for views in tiling.join(rows, grid.seams_y, axis=1))
+    return (part.nuclei for part in tiling.join_rows(rows, grid))
 
 
 @exit_code
@@ -118,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
         clock = Clock()
-        found = sum(nuclei.num for nuclei in join_rows(paths, grid))
+        found = sum(len(nuclei) for nuclei in join_rows(paths, grid))
         print(f'rows joined: {clock}, {found:,} nuclei')
 
         clock = Clock()

@@ -32,7 +32,7 @@ class CocoResults(Writer):
         owner, x, top, bottom = ring_runs(points, nuclei.sizes, axis=1)
         if not len(owner):
             return
-        masks = rle.from_runs(x * height + top, bottom - top, owner, nuclei.num, height, width)
+        masks = rle.from_runs(x * height + top, bottom - top, owner, len(nuclei), height, width)
         kept = np.unique(owner)  # at low resolution a nucleus may have no pixel
         first = np.flatnonzero(np.diff(owner, prepend=-1))
         last = np.append(first[1:], len(owner)) - 1

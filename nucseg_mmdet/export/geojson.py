@@ -10,7 +10,7 @@ import shapely
 
 from nucseg_mmdet.export.writer import Options, Target, Writer
 from nucseg_mmdet.structures.nuclei import MEASUREMENTS, Nuclei
-from nucseg_mmdet.utils.ragged import closing
+from nucseg_mmdet.utils import ragged
 
 DECIMALS = 2  # of a coordinate, px
 GZIP_LEVEL = 5  # 6 takes twice and 9 five times as long, for files as large
@@ -35,7 +35,7 @@ class GeoJson(Writer):
         QuPath's documentation, "Exporting annotations": full-resolution pixels, origin at the
         top left, ``FeatureCollection``. Its classes that read and write the rest:
         ``QuPathTypeAdapters`` (``id``, ``objectType``, measurements as an object, before 0.4 an
-        array), ``GsonTools`` (classification with a colour [r, g, b], before 0.4 an integer),
+        array), ``GsonTools`` (classification with a color [r, g, b], before 0.4 an integer),
         ``ROITypeAdapters`` (rings, decimals), ``PathIO`` (``.geojson.gz``).
     """
 
@@ -71,7 +71,9 @@ class GeoJson(Writer):
 
     def _polygons(self, nuclei: Nuclei) -> list[str]:
         """The ``coordinates`` of each nucleus, without their outermost brackets."""
-        points = np.round(self.target.to_slide(nuclei.points), DECIMALS)[closing(nuclei.sizes)]
+        points = np.round(self.target.to_slide(nuclei.points), DECIMALS)[
+            ragged.closing(nuclei.sizes)
+        ]
         sizes, invalid = nuclei.sizes + 1, touching(nuclei)
         if self.options.simplify:
             polygons = _valid(points, sizes, invalid)
@@ -95,7 +97,7 @@ def touching(nuclei: Nuclei) -> np.ndarray:
     Returns:
         int64, (M,), ascending indices.
     """
-    owner = np.repeat(np.arange(nuclei.num), nuclei.sizes)
+    owner = ragged.owners(nuclei.sizes)
     x, y = (nuclei.points - nuclei.points.min(0)).T.astype(np.int64)
     vertex = owner * (x.max() + 1) * (y.max() + 1) + x * (y.max() + 1) + y
     vertex.sort()
@@ -105,7 +107,7 @@ def touching(nuclei: Nuclei) -> np.ndarray:
 
 def _valid(points: np.ndarray, sizes: np.ndarray, invalid: np.ndarray) -> np.ndarray:
     """Make polygons of closed rings; those that meet themselves get their bays as holes."""
-    rings = shapely.linearrings(points, indices=np.repeat(np.arange(len(sizes)), sizes))
+    rings = shapely.linearrings(points, indices=ragged.owners(sizes))
     polygons = shapely.polygons(rings)
     polygons[invalid] = shapely.make_valid(
         polygons[invalid], method='structure', keep_collapsed=False

@@ -10,6 +10,7 @@ import tifffile
 from nucseg_mmdet.export.writer import Writer
 from nucseg_mmdet.structures.nuclei import Nuclei
 from nucseg_mmdet.structures.polygons import ring_runs
+from nucseg_mmdet.utils import ragged
 
 TILE = 256  # px; a row of tiles, all that is painted at once, is 100 MB at 100,000 px
 PAINT = 1 << 20  # pixels painted together; bounds the memory
@@ -40,9 +41,9 @@ class LabelImage(Writer):
     def _write(self, nuclei: Nuclei, ids: np.ndarray) -> None:
         points = self.target.to_pixels(nuclei.points) - self.target.box[:2]
         self._rings.write(points.astype(np.int32).tobytes())
-        first = np.cumsum(nuclei.sizes) - nuclei.sizes
+        first = ragged.starts(nuclei.sizes)
         y = points[:, 1]
-        known = np.zeros(nuclei.num, KNOWN)
+        known = np.zeros(len(nuclei), KNOWN)
         known['size'], known['score'] = nuclei.sizes, nuclei.scores
         known['top'], known['bottom'] = np.minimum.reduceat(y, first), np.maximum.reduceat(y, first)
         self._known.append(known)
@@ -71,7 +72,7 @@ class LabelImage(Writer):
         self._rings.flush()
         if len(known):
             rings = np.memmap(self._rings, np.int32, 'r').reshape(-1, 2)
-        first = np.cumsum(known['size'], dtype=np.int64) - known['size']
+        first = ragged.starts(known['size'])
         order = np.argsort(known['top'], kind='stable')
         tops = known['top'][order]
         blank = zlib.compress(bytes(4 * TILE * TILE))
@@ -86,8 +87,7 @@ class LabelImage(Writer):
                 # The last one painted keeps a pixel.
                 painted = active[np.lexsort((-active, known['score'][active]))]
                 sizes = known['size'][painted].astype(np.int64)
-                index = np.repeat(first[painted] - np.cumsum(sizes) + sizes, sizes)
-                points = rings[index + np.arange(len(index))].astype(np.int64)
+                points = rings[ragged.spans(first[painted], sizes)].astype(np.int64)
                 points[:, 1] = np.clip(points[:, 1] - top, 0, TILE)
                 _paint(strip, points, sizes, painted + 1)
             for left in range(0, width, TILE):
@@ -103,7 +103,5 @@ def _paint(canvas: np.ndarray, points: np.ndarray, sizes: np.ndarray, labels: np
     cuts = np.searchsorted(total, np.arange(PAINT, total[-1] if len(total) else 0, PAINT))
     for low, high in pairwise([0, *(cuts + 1).tolist(), len(length)]):
         lengths = length[low:high]
-        shift = np.repeat(first[low:high] - np.cumsum(lengths) + lengths, lengths)
-        canvas.reshape(-1)[shift + np.arange(len(shift))] = np.repeat(
-            labels[owner[low:high]], lengths
-        )
+        pixels = ragged.spans(first[low:high], lengths)
+        canvas.reshape(-1)[pixels] = np.repeat(labels[owner[low:high]], lengths)

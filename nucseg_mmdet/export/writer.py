@@ -116,10 +116,10 @@ class Writer:
     def write(self, nuclei: Nuclei) -> None:
         """Add nuclei; they are numbered from 1 in the order of all calls."""
         with self._told():
-            for start in range(0, nuclei.num, CHUNK):
-                part = nuclei.take(np.arange(start, min(start + CHUNK, nuclei.num)))
-                self._write(part, np.arange(part.num) + self._count + 1)
-                self._count += part.num
+            for start in range(0, len(nuclei), CHUNK):
+                part = nuclei.take(np.arange(start, min(start + CHUNK, len(nuclei))))
+                self._write(part, np.arange(len(part)) + self._count + 1)
+                self._count += len(part)
 
     def finish(self) -> None:
         """Complete the file, still beside its place."""

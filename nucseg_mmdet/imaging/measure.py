@@ -10,6 +10,7 @@ import numpy as np
 
 from nucseg_mmdet.imaging.stain import STAIN_OD
 from nucseg_mmdet.structures.nuclei import MEASUREMENTS
+from nucseg_mmdet.utils import ragged
 
 # What a border pixel adds to the perimeter, px, by 1 + 2 for each border pixel above, below,
 # left and right of it and 10 for each diagonal one. scikit-image's, after Benkrid and Crookes,
@@ -101,7 +102,7 @@ def _lay_out(masks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.nd
     """
     shapes = np.array([mask.shape for mask in masks], np.int64) + 2
     sizes = shapes.prod(1)
-    start = np.cumsum(sizes) - sizes
+    start = ragged.starts(sizes)
     flat = np.zeros(sizes.sum(), np.uint8)
     layout = zip(masks, start.tolist(), sizes.tolist(), shapes.tolist(), strict=True)
     for mask, first, size, shape in layout:
@@ -157,7 +158,7 @@ def _hull_areas(y: np.ndarray, x: np.ndarray, area: np.ndarray) -> np.ndarray:
     rows = bottom - top + 1
     # Every half row from the middle of the top edge to that of the bottom edge.
     halves = 2 * rows + 1
-    first = np.cumsum(halves) - halves
+    first = ragged.starts(halves)
     at = np.repeat(first - 2 * top, area) + 2 * y + 1
 
     is_left = np.ones(y.size, bool)  # the first pixel of its row
@@ -180,14 +181,13 @@ def _hull_areas(y: np.ndarray, x: np.ndarray, area: np.ndarray) -> np.ndarray:
     is_end[last] = is_end[last - np.tile(halves, 2) + 1] = True
     corner = _lower_hull(value, is_end)
 
-    line = np.arange(rows.sum()) - np.repeat(np.cumsum(rows) - rows, rows)
-    centre = np.repeat(first, rows) + 2 * line + 1
+    centre = np.repeat(first, rows) + 2 * ragged.places(rows) + 1
     centre = np.concatenate([centre, centre + halves.sum()])
     low = np.searchsorted(corner, centre, 'right') - 1  # never the end of its chain
     before, after = corner[low], corner[low + 1]
     run, rise = after - before, value[after] - value[before]
     left, right = -(-(value[before] * run + rise * (centre - before)) // (2 * run)).reshape(2, -1)
-    return np.add.reduceat(1 - right - left, np.cumsum(rows) - rows)
+    return np.add.reduceat(1 - right - left, ragged.starts(rows))
 
 
 def _lower_hull(value: np.ndarray, is_end: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from nucseg_mmdet.imaging.measure import measure
 from nucseg_mmdet.structures import rle
 from nucseg_mmdet.structures.nuclei import EMPTY, Nuclei
 from nucseg_mmdet.structures.polygons import mask_to_outlines
+from nucseg_mmdet.utils import ragged
 
 LEFT = 0.5  # of a mask's pixels, that more certain ones must leave it
 
@@ -71,7 +72,7 @@ def _lay_out(
         starts: int64, (N,), ascending; each nucleus' first column in the strip.
     """
     widths = boxes[:, 2] + 1
-    starts = np.cumsum(widths) - widths + 1
+    starts = ragged.starts(widths) + 1
     strip = np.zeros((boxes[:, 3].max() + 2, widths.sum() + 1), np.uint8)
     for value, start, (x, y, width, height) in zip(
         values.tolist(), starts.tolist(), boxes.tolist(), strict=True

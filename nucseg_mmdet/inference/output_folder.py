@@ -1,4 +1,4 @@
-"""Whose results, and rows of tiles, lie in the output folder: go on with them, or refuse."""
+"""What lies in the output folder already: results and rows of tiles to go on with, or to refuse."""
 
 import json
 import os
@@ -8,7 +8,8 @@ from pathlib import Path
 
 from nucseg_mmdet.export.formats import FORMATS
 from nucseg_mmdet.export.writer import Options
-from nucseg_mmdet.inference.plan import TISSUE, Plan, Settings
+from nucseg_mmdet.inference.inputs import TISSUE
+from nucseg_mmdet.inference.plan import Plan, Settings
 from nucseg_mmdet.utils.errors import UserError
 
 PATIENCE = 300  # s without a sign of life after which another process counts as ended
@@ -16,8 +17,8 @@ NOTE = 'run.json'  # in the folder of a slide's rows: what they depend on
 POLL = 0.2  # s between looks at what the other processes have done
 
 
-def claim(plan: Plan, settings: Settings, rank: int) -> dict | None:
-    """Take the folder of a slide's rows, or go on with it.
+def start_or_resume(plan: Plan, settings: Settings, rank: int) -> dict | None:
+    """Make the folder of a slide's rows, or go on with it.
 
     Args:
         plan: of the slide.
@@ -51,7 +52,7 @@ def claim(plan: Plan, settings: Settings, rank: int) -> dict | None:
             _refuse(plan, plan.folder, found)
         if rank == 0:
             if not settings.overwrite:
-                _refuse_foreign(plan, settings, summary)
+                _refuse_unknown_files(plan, settings, summary)
             _make_folder(plan)
             return None
         if time.monotonic() > until:
@@ -67,22 +68,22 @@ def _refuse(plan: Plan, path: Path, found: dict) -> None:
     )
 
 
-def _refuse_foreign(plan: Plan, settings: Settings, summary: dict) -> None:
-    """Refuse to replace what is not of the run that left this summary, if one did."""
+def _refuse_unknown_files(plan: Plan, settings: Settings, summary: dict) -> None:
+    """Refuse to replace files that the run of this summary, if there is one, has not made."""
     if 'identity' in summary:
-        own = [summary_path(plan, settings).name, picture_path(plan, settings).name]
-        own += summary['files']
+        known = [summary_path(plan, settings).name, picture_path(plan, settings).name]
+        known += summary['files']
     else:
-        own = []
+        known = []
     options = Options(settings.compress)
     names = [FORMATS[name].file_name(plan.target, options) for name in settings.formats]
     paths = [*(settings.out / name for name in names), summary_path(plan, settings)]
-    if plan.picture is not None:
+    if plan.tissue_picture is not None:
         paths.append(picture_path(plan, settings))
     if not (plan.folder / NOTE).exists():
         paths.append(plan.folder)
     for path in paths:
-        if path.exists() and path.name not in own:
+        if path.exists() and path.name not in known:
             raise UserError(
                 f'{path}: is there, but of no earlier run, expected another --out, or --overwrite'
             )

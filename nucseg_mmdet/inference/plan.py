@@ -1,11 +1,10 @@
 """What there is to do for each slide: its tiles, its names, the space that it takes."""
 
-import hashlib
 import os
 import shutil
 import tempfile
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -13,22 +12,18 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from nucseg_mmdet.export.formats import FORMATS
 from nucseg_mmdet.export.writer import Target
-from nucseg_mmdet.inference.segmenter import MPP, Frame, Segmenter, make_frame
+from nucseg_mmdet.inference.frame import MODEL_MPP, Frame, Region, make_frame
+from nucseg_mmdet.inference.segmenter import Segmenter
 from nucseg_mmdet.inference.tiling import Grid
 from nucseg_mmdet.slides.base import RegionError, Slide
-from nucseg_mmdet.slides.open import open_slide
+from nucseg_mmdet.slides.open import open_shared
+from nucseg_mmdet.slides.pixel_size import PixelSize
 from nucseg_mmdet.slides.tissue import TissueMask, draw_mask, tissue_mask
 from nucseg_mmdet.utils.errors import UserError
 
-IMAGES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff')
-SCANS = ('.svs', '.ndpi', '.mrxs', '.scn', '.svslide', '.bif', '.vms', '.vmu', '.dcm')
-TISSUE = '.tissue.png'  # a picture of what is kept
-RESULTS = (TISSUE, *(writer.suffix for writer in FORMATS.values()))  # ends of names
 DENSITY = 8_000  # nuclei per mm2 of tissue, as in the class images
 SHARD_BYTES = 600  # of a nucleus while its slide is not finished, and below of its results
-ASSUMED = 'is assumed'
 FORMAT_BYTES = dict(geojson=1_200, csv=180, parquet=120, label=600, coco=200, overlay=0)
 
 
@@ -39,8 +34,8 @@ class Settings(NamedTuple):
         out: folder of the results.
         formats: keys of ``FORMATS``.
         mpp: microns per level-0 px of all slides; by default what the files say.
-        region: x, y, width, height, level-0 px; by default whole slides.
-        skip_glass: look only where there is tissue.
+        region: of each slide; by default whole slides.
+        skip_glass: segment only where there is tissue.
         simplify: of GeoJSON outlines, level-0 px.
         compress: write GeoJSON with gzip.
         overwrite: start anew where there are results, or rows, of other settings, or files
@@ -50,14 +45,15 @@ class Settings(NamedTuple):
     out: Path
     formats: tuple[str, ...]
     mpp: float | None = None
-    region: tuple[int, int, int, int] | None = None
+    region: Region | None = None
     skip_glass: bool = True
     simplify: float = 0.0
     compress: bool = False
     overwrite: bool = False
 
 
-class Plan(NamedTuple):
+@dataclass(frozen=True)
+class Plan:
     """A slide's part of the work.
 
     Attributes:
@@ -65,13 +61,13 @@ class Plan(NamedTuple):
         folder: of its rows of tiles.
         frame: of the working image.
         grid: its tiles.
-        wanted: bool, (rows, columns); tiles to look at.
+        wanted: bool, (rows, columns); tiles to segment.
         tissue_mm2: area of the tissue.
         target: what the writers have to know.
-        mpp_source: where the microns per pixel come from.
+        pixel_size: of the slide.
         notes: lines for the user.
         identity: what the rows of tiles depend on.
-        picture: uint8, (h, w, 3), RGB; what counts as tissue, until it is written.
+        tissue_picture: uint8, (h, w, 3), RGB; what counts as tissue, if there is glass.
     """
 
     path: Path
@@ -81,10 +77,10 @@ class Plan(NamedTuple):
     wanted: np.ndarray
     tissue_mm2: float
     target: Target
-    mpp_source: str
+    pixel_size: PixelSize
     notes: list[str]
     identity: dict
-    picture: np.ndarray | None = None
+    tissue_picture: np.ndarray | None = None
 
     def shard(self, row: int) -> Path:
         """The file of a row of tiles."""
@@ -94,154 +90,110 @@ class Plan(NamedTuple):
         return [self.shard(row) for row in range(len(self.wanted))]
 
 
-def find_inputs(paths: Sequence[Path]) -> list[Path]:
-    """List the images and slides that paths name, each once.
+@dataclass
+class Tissue:
+    """What of a slide is tissue.
 
-    In a folder these are the files with the suffix of one, not those of folders in it, and not
-    those named like results, which may be in the same folder. A folder of DICOM files is one slide.
-
-    Raises:
-        UserError: a path does not exist, or a folder has no image.
+    Attributes:
+        wanted: bool, (rows, columns); tiles to segment.
+        mm2: area of the tissue in the region.
+        picture: uint8, (h, w, 3), RGB; None if nothing is left out.
+        notes: what went wrong, a line each.
     """
-    found: list[Path] = []
-    for path in paths:
-        if not path.exists():
-            raise UserError(f'{path}: no such file or folder')
-        if not path.is_dir():
-            found.append(path)
-            continue
-        inside = sorted(
-            item
-            for item in path.iterdir()
-            if item.suffix.lower() in IMAGES + SCANS
-            and not item.name.startswith('.')
-            and not item.name.endswith(RESULTS)
-        )
-        dicom = [item for item in inside if item.suffix.lower() == '.dcm']
-        inside = [item for item in inside if item not in dicom[1:]]
-        if not inside:
-            raise UserError(f'{path}: no image or slide in it')
-        found += inside
-    return list({path.resolve(): path for path in found}.values())
 
-
-def name_outputs(paths: Sequence[Path]) -> list[str]:
-    """Name the results: like the file, and where two would be the same, with its folder.
-
-    Args:
-        paths: all different.
-    """
-    levels = [0] * len(paths)
-    while True:
-        names = [_name(path, level) for path, level in zip(paths, levels, strict=True)]
-        counts = Counter(names)
-        if max(counts.values(), default=0) <= 1:
-            return names
-        levels = [level + (counts[name] > 1) for level, name in zip(levels, names, strict=True)]
-
-
-def _name(path: Path, level: int) -> str:
-    """A name that tells more of the path the higher the level."""
-    stem = path.stem.removesuffix('.ome')
-    folders = path.resolve().parts[1:-1]
-    if level == 0:
-        return stem
-    if level == 1:
-        return '_'.join([*folders[-1:], stem])
-    name = '_'.join([*folders[-(level - 1) :], path.name.replace('.', '_')])
-    if level - 1 > len(folders):  # a path with / in the place of another's _
-        name += f'_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}'
-    return name
+    wanted: np.ndarray
+    mm2: float
+    picture: np.ndarray | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 def plan_slide(
     path: Path, name: str, settings: Settings, segmenter: Segmenter, draw: bool = True
 ) -> Plan:
-    """Open a slide and settle where to look.
+    """Open a slide and settle where to look for nuclei.
 
     Args:
         path: of the slide.
         name: of its results.
         settings: for all slides.
-        segmenter: that will look at it.
+        segmenter: of its tiles.
         draw: a picture of the tissue, if there is glass to leave out.
 
     Raises:
         UserError: it cannot be opened, or the region is not on it.
     """
-    with open_slide(path, settings.mpp) as slide:
-        region = _clip(settings.region, slide, path)
-        notes = [f'{path}: {note}' for note in slide.notes]
-        frame = make_frame(slide, region)
-        grid = segmenter.make_grid(frame)
-        target = Target(
+    slide = open_shared(path, settings.mpp)
+    try:
+        frame = make_frame(slide, settings.region)
+    except UserError as error:
+        raise UserError(f'{path}: {error}') from None
+    grid = segmenter.make_grid(frame)
+    tissue = find_tiles(slide, frame, grid, settings.skip_glass, draw)
+    return Plan(
+        path=path,
+        folder=settings.out / f'{name}.partial',
+        frame=frame,
+        grid=grid,
+        wanted=tissue.wanted,
+        tissue_mm2=tissue.mm2,
+        target=Target(
             name,
             slide.width,
             slide.height,
             frame.scale,
-            MPP,
-            region if settings.region else None,
-            corner=(frame.left * frame.scale, frame.top * frame.scale),
-        )
-        wanted = np.ones((len(grid.tops), len(grid.lefts)), bool)
-        tissue_mm2 = region[2] * region[3] * (target.slide_mpp / 1000) ** 2
-        picture = None
+            MODEL_MPP,
+            frame.region if settings.region else None,
+            corner=frame.corner,
+        ),
+        pixel_size=slide.pixel_size,
+        notes=[*(f'{path}: {note}' for note in slide.notes), *tissue.notes],
+        identity=identify(path, slide, frame, settings, segmenter),
+        tissue_picture=tissue.picture,
+    )
+
+
+def find_tiles(slide: Slide, frame: Frame, grid: Grid, skip_glass: bool, draw: bool) -> Tissue:
+    """Find the tiles with tissue; all, if it cannot be told from glass.
+
+    Args:
+        slide: opened.
+        frame: of the working image.
+        grid: its tiles.
+        skip_glass: leave out tiles without tissue.
+        draw: a picture of the tissue, if tiles are left out.
+    """
+    shape = len(grid.tops), len(grid.lefts)
+    everything = np.ones(shape, bool)
+    try:
+        mask = tissue_mask(slide)
+    except RegionError as error:
+        area = frame.region[2] * frame.region[3] * (slide.mpp / 1000) ** 2
+        return Tissue(everything, area, notes=[f'{error}; the tissue is not told from glass'])
+    tissue = Tissue(everything, _crop(mask, frame.region).area_mm2(slide.mpp))
+    rectangles = tile_rectangles(frame, grid)
+    if skip_glass:
+        tissue.wanted = mask.holds(rectangles).reshape(shape)
+    if draw and not tissue.wanted.all():
         try:
-            mask = tissue_mask(slide)
+            tissue.picture = draw_mask(slide, mask, rectangles)
         except RegionError as error:
-            notes.append(f'{error}; the tissue is not told from glass')
-        else:
-            rectangles = tile_rectangles(frame, grid)
-            tissue_mm2 = _crop(mask, region).area_mm2(target.slide_mpp)
-            if settings.skip_glass:
-                wanted = mask.holds(rectangles).reshape(wanted.shape)
-                if draw and not wanted.all():
-                    try:
-                        picture = draw_mask(slide, mask, rectangles)
-                    except RegionError as error:
-                        notes.append(f'{error}; no picture of the tissue')
-        stat = path.stat()
-        identity = dict(
-            slide=dict(
-                bytes=stat.st_size, changed=stat.st_mtime_ns, width=slide.width, height=slide.height
-            ),
-            microns_per_pixel=target.slide_mpp,
-            region=list(region),
-            skip_glass=settings.skip_glass,
-            **segmenter.identity,
-        )
-        folder = settings.out / f'{name}.partial'
-        source = slide.mpp_source if slide.mpp else f'{slide.mpp_source}, {MPP} {ASSUMED}'
-        return Plan(
-            path,
-            folder,
-            frame,
-            grid,
-            wanted,
-            tissue_mm2,
-            target,
-            source,
-            notes,
-            identity,
-            picture,
-        )
+            tissue.notes.append(f'{error}; no picture of the tissue')
+    return tissue
 
 
-def _clip(
-    region: tuple[int, int, int, int] | None, slide: Slide, path: Path
-) -> tuple[int, int, int, int]:
-    """The part of a region that is on the slide; without a region all of it."""
-    if region is None:
-        return 0, 0, slide.width, slide.height
-    left, top = max(region[0], 0), max(region[1], 0)
-    right = min(region[0] + region[2], slide.width)
-    bottom = min(region[1] + region[3], slide.height)
-    if left >= right or top >= bottom:
-        raise UserError(
-            f'{path}: region {",".join(map(str, region))} is not on the slide, which has '
-            f'{slide.width} x {slide.height} px'
-        )
-    return left, top, right - left, bottom - top
+def identify(
+    path: Path, slide: Slide, frame: Frame, settings: Settings, segmenter: Segmenter
+) -> dict:
+    """What the nuclei of a slide depend on: rows of tiles are joined only if all of it is equal."""
+    stat = path.stat()
+    file = dict(bytes=stat.st_size, changed=stat.st_mtime_ns)
+    return dict(
+        slide=dict(file, width=slide.width, height=slide.height),
+        microns_per_pixel=slide.mpp,
+        region=list(frame.region),
+        skip_glass=settings.skip_glass,
+        **segmenter.identity,
+    )
 
 
 def _crop(mask: TissueMask, region: tuple[int, int, int, int]) -> TissueMask:

@@ -11,9 +11,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
-from itertools import count, groupby
+from itertools import count, groupby, product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,22 +26,21 @@ from nucseg_mmdet.inference import shards, tiling
 from nucseg_mmdet.inference.output_folder import (
     PATIENCE,
     POLL,
-    claim,
     output_settings,
     picture_path,
+    start_or_resume,
     summary_path,
     write_json,
 )
 from nucseg_mmdet.inference.plan import Plan, Settings, tile_rectangles, write_png
 from nucseg_mmdet.inference.segmenter import Job, Segmenter
-from nucseg_mmdet.inference.tiling import Views
-from nucseg_mmdet.slides.base import RegionError, Slide
-from nucseg_mmdet.slides.open import open_slide
-from nucseg_mmdet.structures.nuclei import EMPTY
+from nucseg_mmdet.inference.tiling import Part
+from nucseg_mmdet.slides.base import RegionError
+from nucseg_mmdet.slides.open import open_shared
+from nucseg_mmdet.structures.nuclei import Nuclei
 from nucseg_mmdet.utils.errors import UserError
 
 PULSE = 10  # s between signs of life
-UNSEEN = Views(EMPTY, np.zeros(0, bool))
 
 
 class Share(NamedTuple):
@@ -75,18 +75,17 @@ class SlideRun:
         self.problems: list[str] = []
         self.summaries: list[dict] = []
         self._todo: list[tuple[Plan, list[int]]] = []
-        self._slides: dict[int, Slide] = {}
-        self._lost: set[Path] = set()  # folders of slides that cannot be finished
-        self._begun: dict[Path, float] = {}  # when a slide's first tile was asked for
+        self._given_up: set[Path] = set()  # folders of slides that cannot be finished
+        self._started: dict[Path, float] = {}  # when a slide's first tile was asked for
         number = count()  # of a row among those of all slides, done or not
         for plan in plans:
             mine = [next(number) % share.world == share.rank for _ in plan.wanted]
-            if summary := claim(plan, settings, share.rank):
+            if summary := start_or_resume(plan, settings, share.rank):
                 self._add(plan, summary)
                 continue
-            if plan.picture is not None:
-                write_png(picture_path(plan, settings), plan.picture)
-                plan = plan._replace(picture=None)
+            if plan.tissue_picture is not None:
+                write_png(picture_path(plan, settings), plan.tissue_picture)
+                plan = replace(plan, tissue_picture=None)
             rows = [row for row in np.flatnonzero(mine).tolist() if not plan.shard(row).is_file()]
             self._todo.append((plan, rows))
 
@@ -100,12 +99,12 @@ class SlideRun:
         """Tiles that this process has to look at."""
         return sum(int(plan.wanted[rows].sum()) for plan, rows in self._todo)
 
-    def run(self, progress: Callable[[int, int], None], tell: Callable[[str], None]) -> None:
+    def run(self, progress: Callable[[int, int], None], report: Callable[[str], None]) -> None:
         """Do this process' rows; process 0 also writes the files, when the others are done.
 
         Args:
             progress: called with numbers of tiles and of nuclei whenever a row is done.
-            tell: called with lines for the user.
+            report: called with lines for the user.
 
         Raises:
             UserError: rows cannot be written, or the memory does not suffice.
@@ -115,19 +114,19 @@ class SlideRun:
         with self._pulse(), ThreadPoolExecutor(1) as writer:
             for num_tiles, num_nuclei in self._segment():
                 progress(num_tiles, num_nuclei)
-                self._write_finished(waiting, writing, writer, tell)
+                self._write_finished(waiting, writing, writer, report)
             if waiting and self.share.world > 1:
-                tell('waiting for the other processes')
+                report('waiting for the other processes')
             seen, since = None, time.monotonic()
             while waiting or writing:
-                self._write_finished(waiting, writing, writer, tell)
+                self._write_finished(waiting, writing, writer, report)
                 if writing:
                     since = time.monotonic()
                 elif seen != (signs := self._signs_of_life(waiting)):
                     seen, since = signs, time.monotonic()
                 elif time.monotonic() - since > PATIENCE:
                     for plan in waiting:
-                        self._lose(plan, 'rows of tiles of other processes are missing')
+                        self._give_up(plan, 'rows of tiles of other processes are missing')
                 time.sleep(POLL)
 
     def _write_finished(
@@ -135,14 +134,15 @@ class SlideRun:
         waiting: list[Plan],
         writing: list[tuple[Plan, Future]],
         writer: ThreadPoolExecutor,
-        tell: Callable[[str], None],
+        report: Callable[[str], None],
     ) -> None:
         """Start to write slides whose rows are all there, and collect what is written."""
         while waiting and (
-            waiting[0].folder in self._lost or all(path.is_file() for path in waiting[0].shards())
+            waiting[0].folder in self._given_up
+            or all(path.is_file() for path in waiting[0].shards())
         ):
             plan = waiting.pop(0)
-            if plan.folder not in self._lost:
+            if plan.folder not in self._given_up:
                 writing.append(
                     (plan, writer.submit(finish, plan, self.settings, self._facts(plan)))
                 )
@@ -151,50 +151,49 @@ class SlideRun:
             try:
                 self._add(plan, future.result())
             except (UserError, OSError) as error:
-                self._lose(plan, str(error))
+                self._give_up(plan, str(error))
             else:
-                tell(describe(self.summaries[-1]))
+                report(describe(self.summaries[-1]))
 
     def _add(self, plan: Plan, summary: dict) -> None:
         self.summaries.append(summary)
         self.problems += [f'{plan.path}: {line}' for line in summary['broken_tiles']]
 
-    def _lose(self, plan: Plan, reason: str) -> None:
-        self._lost.add(plan.folder)
+    def _give_up(self, plan: Plan, reason: str) -> None:
+        self._given_up.add(plan.folder)
         self.problems.append(f'{plan.path}: {reason}')
 
     def _facts(self, plan: Plan) -> dict:
         now = time.monotonic()
         return dict(
-            seconds=round(now - self._begun.get(plan.folder, now), 1),
-            device=str(self.segmenter.device),
-            precision=self.segmenter.precision,
+            seconds=round(now - self._started.get(plan.folder, now), 1),
+            device=self.segmenter.predictor.device,
+            precision=self.segmenter.predictor.precision,
             processes=self.share.world,
         )
 
     def _segment(self) -> Iterator[tuple[int, int]]:
         """Segment this process' rows; yields numbers of tiles and nuclei of each."""
-        found = self.segmenter.detect(self._batches())
+        found = self.segmenter.segment(self._batches())
         for (number, row), items in groupby(found, lambda item: item[0][:2]):
-            plan, rows = self._todo[number]
-            views, broken = [UNSEEN] * len(plan.grid.lefts), []
-            for (_, _, column), nuclei in items:
-                if isinstance(nuclei, RegionError):
-                    broken.append((column, str(nuclei)))
+            plan, _ = self._todo[number]
+            tiles: list[tuple[int, Nuclei]] = []
+            broken: list[tuple[int, str]] = []
+            for (_, _, column), result in items:
+                if isinstance(result, RegionError):
+                    broken.append((column, str(result)))
                 else:
-                    views[column] = tiling.own(nuclei, plan.grid, row, column)
-            joined = tiling.concatenate_views(list(tiling.join(views, plan.grid.seams_x, axis=0)))
+                    tiles.append((column, result))
+            joined = tiling.join_row(tiles, plan.grid, row)
             _write_row(plan, row, joined, broken)
-            if not any(plan.wanted[later].any() for later in rows if later > row):
-                self._slides.pop(number).close()
-            yield int(plan.wanted[row].sum()), joined.nuclei.num
+            yield int(plan.wanted[row].sum()), len(joined.nuclei)
 
     def _batches(self) -> Iterator[list[Job]]:
         """Tiles of one slide after the other; rows without any are done at once."""
         for number, (plan, rows) in enumerate(self._todo):
             for row in rows:
                 if not plan.wanted[row].any():
-                    _write_row(plan, row, UNSEEN, [])
+                    _write_row(plan, row, tiling.NOTHING, [])
             places = [
                 (row, column)
                 for row in rows
@@ -202,11 +201,11 @@ class SlideRun:
             ]
             if not places:
                 continue
-            self._begun[plan.folder] = time.monotonic()
+            self._started[plan.folder] = time.monotonic()
             try:
-                slide = self._slides[number] = open_slide(plan.path, self.settings.mpp)
+                slide = open_shared(plan.path, self.settings.mpp)
             except UserError as error:
-                self._lose(plan, str(error))
+                self._give_up(plan, str(error))
                 continue
             for batch in self.segmenter.jobs(slide, plan.frame, plan.grid, places, plan.wanted):
                 yield [job._replace(key=(number, *job.key)) for job in batch]
@@ -243,9 +242,9 @@ class SlideRun:
         return [path.stat().st_mtime if path.exists() else 0 for path in paths]
 
 
-def _write_row(plan: Plan, row: int, views: Views, broken: Sequence[tuple[int, str]]) -> None:
+def _write_row(plan: Plan, row: int, part: Part, broken: Sequence[tuple[int, str]]) -> None:
     try:
-        shards.write_row(plan.shard(row), views, broken)
+        shards.write_row(plan.shard(row), part, broken)
     except OSError as error:
         raise UserError(
             f'{plan.folder}: cannot be written to ({error.strerror}); the same command goes on'
@@ -270,9 +269,9 @@ def finish(plan: Plan, settings: Settings, facts: dict) -> dict:
     num = num_cut = 0
     with open_writers(settings.formats, settings.out, plan.target, options) as writers:
         rows = (shards.read_row(path) for path in plan.shards())
-        for views in tiling.join(rows, plan.grid.seams_y, axis=1):
-            writers.write(views.nuclei)
-            num, num_cut = num + views.nuclei.num, num_cut + int(views.cut.sum())
+        for part in tiling.join_rows(rows, plan.grid):
+            writers.write(part.nuclei)
+            num, num_cut = num + len(part.nuclei), num_cut + int(part.cut.sum())
     rectangles = tile_rectangles(plan.frame, plan.grid).reshape(*plan.wanted.shape, 4)
     broken = [
         f'tile at {rectangles[row, column, 0]:.0f},{rectangles[row, column, 1]:.0f}: {reason}'
@@ -284,8 +283,8 @@ def finish(plan: Plan, settings: Settings, facts: dict) -> dict:
         path=str(plan.path),
         width=plan.target.width,
         height=plan.target.height,
-        microns_per_pixel=plan.target.slide_mpp,
-        microns_per_pixel_source=plan.mpp_source,
+        microns_per_pixel=plan.pixel_size.mpp,
+        microns_per_pixel_source=plan.pixel_size.source,
         nuclei=num,
         tissue_mm2=round(plan.tissue_mm2, 6),
         nuclei_per_mm2=round(num / plan.tissue_mm2, 1) if plan.tissue_mm2 else None,
@@ -329,12 +328,9 @@ def _read_image(plan: Plan, settings: Settings) -> np.ndarray:
     left, top, width, height = plan.target.box
     image = np.full((height, width, 3), 255, np.uint8)
     side = 1024  # px
-    with open_slide(plan.path, settings.mpp) as slide:
-        for y in range(0, height, side):
-            for x in range(0, width, side):
-                part = image[y : y + side, x : x + side]
-                try:
-                    part[:] = slide.read(left + x, top + y, part.shape[1], part.shape[0])
-                except RegionError:
-                    continue
+    slide = open_shared(plan.path, settings.mpp)
+    for y, x in product(range(0, height, side), range(0, width, side)):
+        part = image[y : y + side, x : x + side]
+        with suppress(RegionError):
+            part[:] = slide.read(left + x, top + y, part.shape[1], part.shape[0])
     return image

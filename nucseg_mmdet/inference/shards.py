@@ -9,12 +9,12 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
-from nucseg_mmdet.inference.tiling import Views
-from nucseg_mmdet.structures.nuclei import Nuclei
+from nucseg_mmdet.inference.tiling import Part
+from nucseg_mmdet.structures.nuclei import COLUMNS, Nuclei
 from nucseg_mmdet.utils.errors import UserError
 
 
-def write_row(path: Path, row: Views, broken: Sequence[tuple[int, str]] = ()) -> None:
+def write_row(path: Path, row: Part, broken: Sequence[tuple[int, str]] = ()) -> None:
     """Keep a joined row of tiles as a shard, whole or not at all.
 
     Args:
@@ -26,7 +26,7 @@ def write_row(path: Path, row: Views, broken: Sequence[tuple[int, str]] = ()) ->
     with partial.open('wb') as file:
         np.savez(
             file,
-            **row.nuclei._asdict(),
+            **row.nuclei.columns(),
             cut=row.cut,
             broken=np.array([column for column, _ in broken], np.int32),
             reasons=np.array([reason for _, reason in broken], np.str_),
@@ -36,14 +36,14 @@ def write_row(path: Path, row: Views, broken: Sequence[tuple[int, str]] = ()) ->
     os.replace(partial, path)
 
 
-def read_row(path: Path) -> Views:
+def read_row(path: Path) -> Part:
     """Read the nuclei of a shard.
 
     Raises:
         UserError: the file is missing or broken.
     """
     with _opened(path) as shard:
-        return Views(Nuclei(*(shard[name] for name in Nuclei._fields)), shard['cut'])
+        return Part(Nuclei(*(shard[name] for name in COLUMNS)), shard['cut'])
 
 
 def read_broken(path: Path) -> list[tuple[int, str]]:

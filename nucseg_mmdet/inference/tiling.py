@@ -2,14 +2,14 @@
 
 Tiles overlap. The middle of each overlap is a *seam*; the seams around a tile bound its *core*,
 and the cores cover the image without overlap. Of a tile only nuclei that reach into its core
-count (``own``): the others are a neighbour's, which sees them further from its border, and
+count (``keep_core``): the others are a neighbor's, which sees them further from its border, and
 whole if the overlap is twice as wide as they are. Two tiles can then give the same nucleus
-only if it crosses their seam, and there it is matched by its shape (``join``)::
+only if it crosses their seam, and there it is matched by its shape (``join_parts``)::
 
-    row = concatenate(join((own(nuclei, grid, row, column) for ...), grid.seams_x, axis=0))
-    image = join((read_row(path) for path in rows), grid.seams_y, axis=1)
+    row = join_row(((column, nuclei), ...), grid, number)
+    image = join_rows((read_row(path) for path in paths), grid)
 
-Rows of tiles wait on disk as files, *shards*. ``join`` streams: it holds two of its parts.
+Rows of tiles wait on disk as files, *shards*. ``join_rows`` streams: it holds two rows.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import shapely
 
-from nucseg_mmdet.structures.nuclei import Nuclei, concatenate
+from nucseg_mmdet.structures.nuclei import EMPTY, Nuclei, concatenate
 from nucseg_mmdet.utils.errors import UserError
 
 SAME = 0.5  # of the smaller one's area, shared by two views of one nucleus
@@ -26,7 +26,7 @@ PIECES = 0.1  # likewise, if both views are cut
 EDGE = 1  # px; a mask that comes so close to its tile's border is cut by it
 
 
-class Views(NamedTuple):
+class Part(NamedTuple):
     """Nuclei as some tiles saw them, px of the whole working image.
 
     Attributes:
@@ -37,16 +37,17 @@ class Views(NamedTuple):
     nuclei: Nuclei
     cut: np.ndarray
 
-    def take(self, index: np.ndarray) -> 'Views':
-        return Views(self.nuclei.take(index), self.cut[index])
+    def take(self, index: np.ndarray) -> 'Part':
+        return Part(self.nuclei.take(index), self.cut[index])
 
 
-def concatenate_views(parts: Sequence[Views]) -> Views:
-    """Likewise with what the tiles cut."""
-    return Views(
-        concatenate([part.nuclei for part in parts]),
-        np.concatenate([np.zeros(0, bool), *(part.cut for part in parts)]),
-    )
+NOTHING = Part(EMPTY, np.zeros(0, bool))
+
+
+def concatenate_parts(parts: Iterable[Part]) -> Part:
+    """Put the nuclei of parts one after the other."""
+    nuclei, cut = zip(NOTHING, *parts, strict=True)
+    return Part(concatenate(nuclei), np.concatenate(cut))
 
 
 class Grid(NamedTuple):
@@ -93,7 +94,7 @@ def make_grid(width: int, height: int, tile: int, overlap: int, step: int = 1) -
         width: of the image, px.
         height: of the image, px.
         tile: largest side of a tile, px.
-        overlap: of neighbours at least, px; twice the largest nucleus.
+        overlap: of neighbors at least, px; twice the largest nucleus.
         step: tiles start at multiples of it, or of a half, a quarter, ... if the overlap does
             not leave room, px. A network sees the same at places that differ by its stride.
 
@@ -125,7 +126,26 @@ def _seams(starts: list[int], ends: list[int]) -> list[int]:
     return [(end + start) // 2 for end, start in zip(ends, starts[1:], strict=False)]
 
 
-def own(nuclei: Nuclei, grid: Grid, row: int, column: int) -> Views:
+def join_row(tiles: Iterable[tuple[int, Nuclei]], grid: Grid, row: int) -> Part:
+    """Make one part of the tiles of a row.
+
+    Args:
+        tiles: column and nuclei, px of the tile, of each tile that was looked at.
+        grid: all tiles.
+        row: of these.
+    """
+    parts = [NOTHING] * len(grid.lefts)
+    for column, nuclei in tiles:
+        parts[column] = keep_core(nuclei, grid, row, column)
+    return concatenate_parts(join_parts(parts, grid.seams_x, axis=0))
+
+
+def join_rows(rows: Iterable[Part], grid: Grid) -> Iterator[Part]:
+    """Join all rows of a grid, one after the other, see ``join_parts``."""
+    return join_parts(rows, grid.seams_y, axis=1)
+
+
+def keep_core(nuclei: Nuclei, grid: Grid, row: int, column: int) -> Part:
     """Keep of a tile's nuclei those that reach into its core.
 
     Args:
@@ -136,7 +156,7 @@ def own(nuclei: Nuclei, grid: Grid, row: int, column: int) -> Views:
     """
     *corner, width, height = grid.tile(row, column)
     low, high = np.split(nuclei.boxes(), 2, axis=1)
-    reaches, cut = np.ones(nuclei.num, bool), np.zeros(nuclei.num, bool)
+    reaches, cut = np.ones(len(nuclei), bool), np.zeros(len(nuclei), bool)
     for axis, (index, seams, side) in enumerate(
         [(column, grid.seams_x, width), (row, grid.seams_y, height)]
     ):
@@ -146,39 +166,39 @@ def own(nuclei: Nuclei, grid: Grid, row: int, column: int) -> Views:
         if index < len(seams):
             reaches &= low[:, axis] < seams[index] - corner[axis]
             cut |= high[:, axis] >= side - EDGE
-    return Views(nuclei.moved(*corner), cut).take(np.flatnonzero(reaches))
+    return Part(nuclei.moved(*corner), cut).take(np.flatnonzero(reaches))
 
 
-def join(parts: Iterable[Views], seams: Sequence[int], axis: int) -> Iterator[Views]:
-    """Join neighbouring parts over the seams between them; a nucleus that both have counts once.
+def join_parts(parts: Iterable[Part], seams: Sequence[int], axis: int) -> Iterator[Part]:
+    """Join neighboring parts over the seams between them; a nucleus that both have counts once.
 
     Two views are of one nucleus if they share more than half the area of the smaller one. That
     is so for every IoU above 1/3, and for a piece inside a whole. Of the two stays the whole
-    one rather than the cut one, then that whose centre is on its own side of the seam, then the
+    one rather than the cut one, then that whose center is on its own side of the seam, then the
     one with the higher score, then the first.
 
     Args:
-        parts: one more than there are seams, in order, made by ``own`` or joined along the
+        parts: one more than there are seams, in order, made by ``keep_core`` or joined along the
             other axis. A part is asked for when the one before has been joined.
         seams: px.
         axis: that the parts follow one another along, 0 for x, 1 for y.
 
     Yields:
-        The parts without what their neighbours have.
+        The parts without what their neighbors have.
     """
     parts = iter(parts)
     first = next(parts)
     for seam, second in zip(seams, parts, strict=True):
         dropped = _find_repeated(first, second, seam, axis)
-        stays = np.ones(first.nuclei.num + second.nuclei.num, bool)
+        stays = np.ones(len(first.nuclei) + len(second.nuclei), bool)
         stays[dropped] = False
-        stays_first, stays_second = np.split(stays, [first.nuclei.num])
+        stays_first, stays_second = np.split(stays, [len(first.nuclei)])
         yield first.take(np.flatnonzero(stays_first))
         first = second.take(np.flatnonzero(stays_second))
     yield first
 
 
-def _find_repeated(first: Views, second: Views, seam: int, axis: int) -> list[int]:
+def _find_repeated(first: Part, second: Part, seam: int, axis: int) -> list[int]:
     """Of nuclei that two parts have, which to drop: indices into both, the second's after."""
     reach = first.nuclei.boxes()[:, axis + 2]
     start = second.nuclei.boxes()[:, axis]
@@ -187,8 +207,8 @@ def _find_repeated(first: Views, second: Views, seam: int, axis: int) -> list[in
     near_second = np.flatnonzero(start < reach.max(initial=seam))
     if not near_first.size or not near_second.size:
         return []
-    near = concatenate_views([first.take(near_first), second.take(near_second)])
-    index = np.append(near_first, near_second + first.nuclei.num)
+    near = concatenate_parts([first.take(near_first), second.take(near_second)])
+    index = np.append(near_first, near_second + len(first.nuclei))
     is_second = np.arange(index.size) >= near_first.size
 
     polygons = near.nuclei.polygons()

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nucseg_mmdet.slides.pixel_size import PixelSize, chosen
+from nucseg_mmdet.slides.pixel_size import PixelSize, chosen, unknown
 from nucseg_mmdet.slides.resample import apply_weights, axis_weights
 from nucseg_mmdet.utils.errors import UserError
 
@@ -43,8 +43,7 @@ class Slide:
         name: as given.
         width: of level 0, px.
         height: of level 0, px.
-        mpp: microns per level-0 px; None if unknown.
-        mpp_source: where that comes from, or why it is unknown.
+        pixel_size: as given.
         levels: the full one first.
         notes: what the user should know of how the file is read, a line each.
         bounds: x, y, width, height of the scanned part, level-0 px, if the file tells of one.
@@ -54,13 +53,18 @@ class Slide:
     def __init__(self, name: str, sizes: list[tuple[int, int]], pixel_size: PixelSize) -> None:
         self.name = name
         self.width, self.height = sizes[0]
-        self.mpp, self.mpp_source = pixel_size
+        self.pixel_size = pixel_size
         self.levels = [
             Level(width, height, (_factor(self.width, width), _factor(self.height, height)))
             for width, height in sizes
         ]
         self.notes: list[str] = []
         self.bounds: tuple[int, int, int, int] | None = None
+
+    @property
+    def mpp(self) -> float:
+        """Microns per level-0 px, see ``pixel_size`` for how sure they are."""
+        return self.pixel_size.mpp
 
     def __enter__(self) -> 'Slide':
         return self
@@ -159,7 +163,7 @@ class ArraySlide(Slide):
                 f'{name}: {image.dtype} array of shape {image.shape}, expected uint8 (H, W, 3)'
             )
         if not isinstance(pixel_size, PixelSize):
-            pixel_size = chosen(pixel_size, PixelSize(None, 'nothing says'))
+            pixel_size = chosen(pixel_size, unknown('nothing says'))
         super().__init__(name, [(image.shape[1], image.shape[0])], pixel_size)
         self._image = image
 

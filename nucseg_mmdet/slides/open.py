@@ -2,10 +2,11 @@
 
 ``open_slide`` reads PNG and JPEG as a whole and TIFF (also BigTIFF, OME-TIFF, pyramids) tile by
 tile; the formats of slide scanners go through OpenSlide. Images are uint8, RGB. Regions are
-given in level-0 px and read at any scale, see ``slide_base``. A slide may be read by several
+given in level-0 px and read at any scale, see ``base``. A slide may be read by several
 threads at once.
 """
 
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,11 @@ from nucseg_mmdet.utils.errors import UserError
 
 PNG, JPEG = b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff'
 TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # the latter two: BigTIFF
+SHARED = 2  # slides that stay open; an image that is read as a whole may have 1.2 GB
 MODE_NOTES = {
     '1': 'black and white, taken as RGB',
     'L': 'one channel, taken as RGB',
-    'CMYK': 'CMYK, converted to RGB without a colour profile',
+    'CMYK': 'CMYK, converted to RGB without a color profile',
 }
 
 
@@ -52,6 +54,22 @@ def open_slide(path: Path, mpp: float | None = None) -> Slide:
     if start[:4] in TIFF:
         return TiffSlide(path, mpp)
     raise UserError(f'{path}: not an image, expected PNG, JPEG, TIFF or a slide for OpenSlide')
+
+
+def open_shared(path: Path, mpp: float | None = None) -> Slide:
+    """Open a slide that the whole process shares; the last few that were asked for stay open.
+
+    Do not close it: others may read it. Arguments and errors are those of ``open_slide``.
+    """
+    path = Path(path)
+    stat = path.stat() if path.is_file() else None
+    changed = stat and (stat.st_size, stat.st_mtime_ns)
+    return _open_shared(path, mpp, changed)
+
+
+@lru_cache(maxsize=SHARED)
+def _open_shared(path: Path, mpp: float | None, changed: tuple[int, int] | None) -> Slide:
+    return open_slide(path, mpp)
 
 
 def _open_whole(path: Path, mpp: float | None) -> Slide:

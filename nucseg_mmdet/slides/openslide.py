@@ -98,7 +98,7 @@ class ScannerSlide(Slide):
 
 
 def over(image: Image.Image, background: str) -> np.ndarray:
-    """Lay an RGBA image over a colour: uint8, (H, W, 3), RGB."""
+    """Lay an RGBA image over a color: uint8, (H, W, 3), RGB."""
     if image.getchannel('A').getextrema()[0] == 255:
         return np.asarray(image.convert('RGB'))
     below = Image.new('RGBA', image.size, background)

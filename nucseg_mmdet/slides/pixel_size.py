@@ -11,6 +11,7 @@ from nucseg_mmdet.utils.errors import UserError
 # Microns per pixel. Between the finest scanners (0.1) and an overview photograph of a slide.
 # 72, 96 and 300 dpi, which programs write when they know nothing, are 353, 265 and 85.
 MIN_MPP, MAX_MPP = 0.05, 20.0
+ASSUMED_MPP = 0.25
 MAX_UNEVEN = 0.01  # relative difference of x and y that is taken for rounding
 MICRONS = {
     'm': 1e6,
@@ -30,12 +31,19 @@ class PixelSize(NamedTuple):
     """Size of a level-0 pixel.
 
     Attributes:
-        mpp: microns per pixel; None if unknown.
-        source: where it comes from, or why it is unknown, for the log.
+        mpp: microns per pixel.
+        source: where it comes from, or why it is not known, for the log.
+        assumed: whether nothing says how large a pixel is.
     """
 
-    mpp: float | None
+    mpp: float
     source: str
+    assumed: bool = False
+
+
+def unknown(reason: str) -> PixelSize:
+    """The size of pixels that nothing tells of: that of most slides, x 40."""
+    return PixelSize(ASSUMED_MPP, f'{reason}, {ASSUMED_MPP} assumed', assumed=True)
 
 
 def chosen(mpp: float | None, found: PixelSize) -> PixelSize:
@@ -44,8 +52,15 @@ def chosen(mpp: float | None, found: PixelSize) -> PixelSize:
     Raises:
         UserError: the user gives what no microscope makes.
     """
-    if mpp is None:
-        return found
+    return found if mpp is None else given(mpp)
+
+
+def given(mpp: float) -> PixelSize:
+    """What the user gives, in microns per pixel.
+
+    Raises:
+        UserError: no microscope makes such pixels.
+    """
     if not (math.isfinite(mpp) and MIN_MPP <= mpp <= MAX_MPP):
         raise UserError(f'{mpp} microns per pixel given, expected {MIN_MPP} to {MAX_MPP:g}')
     return PixelSize(float(mpp), 'as given')
@@ -61,11 +76,10 @@ def checked(x: float | None, y: float | None, source: str) -> PixelSize:
     """
     x, y = x or y, y or x
     if not x or not y:
-        return PixelSize(None, 'the file does not say')
+        return unknown('the file does not say')
     if not all(math.isfinite(size) and MIN_MPP <= size <= MAX_MPP for size in (x, y)):
         dpi = f' ({25_400 / x:.4g} dpi)' if x > MAX_MPP else ''
-        return PixelSize(
-            None,
+        return unknown(
             f'{source} say {x:.4g} microns per pixel{dpi}, not used: expected {MIN_MPP} to '
             f'{MAX_MPP:g}',
         )
@@ -76,13 +90,13 @@ def checked(x: float | None, y: float | None, source: str) -> PixelSize:
 
 
 def from_dpi(dpi: tuple[float, float] | None, source: str) -> PixelSize:
-    """Of PNG or JPEG, whose resolution Pillow gives in dots per inch."""
+    """What the resolution of a PNG or JPEG image says, dots per inch, in x and y."""
     x, y = dpi or (0, 0)
     return checked(*(25_400 / float(value) if value else None for value in (x, y)), source)
 
 
 def from_openslide(properties: Mapping[str, str]) -> PixelSize:
-    """Of a slide that OpenSlide reads."""
+    """What the properties of a slide say that OpenSlide reads."""
     sizes = []
     for axis in 'xy':
         try:
@@ -95,7 +109,7 @@ def from_openslide(properties: Mapping[str, str]) -> PixelSize:
 def from_tiff(
     resolution: tuple[float, float], unit: int, imagej_unit: str, ome_xml: str | None
 ) -> PixelSize:
-    """Of a TIFF: its OME-XML first, then its resolution tags.
+    """What a TIFF says: its OME-XML first, then its resolution tags.
 
     Args:
         resolution: pixels per unit in x and y, 0 if there is no tag.
@@ -105,22 +119,22 @@ def from_tiff(
     """
     if ome_xml:
         size = from_ome(ome_xml)
-        if size.mpp:
+        if not size.assumed:
             return size
     name = imagej_unit.replace('\\u00B5', 'µ')
     microns = MICRONS.get(name) if name else TIFF_UNITS.get(unit)
     if not microns:
-        return PixelSize(None, 'the file does not say')
+        return unknown('the file does not say')
     sizes = (microns / value if value else None for value in resolution)
     return checked(*sizes, 'TIFF resolution tags')
 
 
 def from_ome(ome_xml: str) -> PixelSize:
-    """Of the first image that OME-XML describes."""
+    """What OME-XML says of the first image that it describes."""
     try:
         root = ElementTree.fromstring(ome_xml)
     except ElementTree.ParseError:
-        return PixelSize(None, 'OME-XML is damaged')
+        return unknown('OME-XML is damaged')
     # The namespace has the year of the schema.
     pixels = next((node for node in root.iter() if re.search(r'\bPixels$', node.tag)), None)
     attributes = {} if pixels is None else pixels.attrib

@@ -123,14 +123,14 @@ class TiffSlide(Slide):
                 f'{self._path}: {shape} values on the axes {series.axes}, expected one RGB, RGBA '
                 'or grey image'
             )
-        colours = page.photometric
+        colors = page.photometric
         if not (
-            colours in (RGB, BLACK_IS_ZERO)
-            or (colours == WHITE_IS_ZERO and series.axes == 'YX')
-            or (colours == YCBCR and page.compression in JPEG_CODES)
+            colors in (RGB, BLACK_IS_ZERO)
+            or (colors == WHITE_IS_ZERO and series.axes == 'YX')
+            or (colors == YCBCR and page.compression in JPEG_CODES)
         ):
             raise UserError(
-                f'{self._path}: {getattr(colours, "name", colours)} colours, expected RGB or grey'
+                f'{self._path}: {getattr(colors, "name", colors)} colors, expected RGB or grey'
             )
 
     def _find_planes(self, series: tifffile.TiffPageSeries) -> list[Plane]:
@@ -180,10 +180,10 @@ class TiffSlide(Slide):
             return np.repeat(255 - values if self._inverted else values, 3, axis=2)
         if channels == 3 or self._alpha not in (PREMULTIPLIED, TRANSPARENCY):
             return values[..., :3]
-        colour, alpha = values[..., :3].astype(np.uint16), values[..., 3:].astype(np.uint16)
+        color, alpha = values[..., :3].astype(np.uint16), values[..., 3:].astype(np.uint16)
         if self._alpha == TRANSPARENCY:
-            colour = (colour * alpha + 127) // 255
-        return np.minimum(colour + 255 - alpha, 255).astype(np.uint8)
+            color = (color * alpha + 127) // 255
+        return np.minimum(color + 255 - alpha, 255).astype(np.uint8)
 
     def _read_rows(
         self, key: tuple[int, int], plane: Plane, x: int, y: int, width: int, height: int

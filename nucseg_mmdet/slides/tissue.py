@@ -1,7 +1,7 @@
 """Tissue against glass at low power, so that empty parts of a slide are passed over.
 
 Losing tissue costs nuclei, keeping glass costs time: every doubt counts as tissue. Pen marks do,
-since blue and red ones share their colours with the stains, and so do dust and bubbles. Black
+since blue and red ones share their colors with the stains, and so do dust and bubbles. Black
 borders, which scanners paint where they have not looked, do not.
 """
 
@@ -13,7 +13,6 @@ import numpy as np
 from nucseg_mmdet.imaging.stain import GLASS, MAX_DENSITY
 from nucseg_mmdet.slides.base import Slide
 
-ASSUMED_MPP = 0.25  # microns per level-0 px where the slide does not say
 # What may be glass: bright and grey or slightly tinted, but not pink. Both stains take most from
 # the green light (Ruifrok and Johnston 2001, see ``stain.STAIN_OD``), the light of a lamp does not.
 MIN_GLASS, MAX_TINT, MAX_PINK = 200, 20, 3  # grey levels: darkest channel, range, lack of green
@@ -73,7 +72,7 @@ class TissueMask(NamedTuple):
 def tissue_mask(slide: Slide, mpp: float = 8.0) -> TissueMask:
     """Tell tissue from glass.
 
-    Tissue is what is darker than glass in any channel, or lacks green light. The colour of
+    Tissue is what is darker than glass in any channel, or lacks green light. The color of
     glass is that of the brightest pixels which are not pink; where there are none, a light grey.
 
     Args:
@@ -83,12 +82,11 @@ def tissue_mask(slide: Slide, mpp: float = 8.0) -> TissueMask:
     Raises:
         RegionError: the slide is damaged.
     """
-    size = slide.mpp or ASSUMED_MPP
-    scale = max(1.0, mpp / size)
+    scale = max(1.0, mpp / slide.mpp)
     # A slide that is thinner than half a pixel of the mask still has one.
     image = slide.read(0, 0, max(slide.width, scale), max(slide.height, scale), scale)
     tissue = find_tissue(image)
-    radius = max(1, round(MARGIN / (scale * size)))
+    radius = max(1, round(MARGIN / (scale * slide.mpp)))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)
     keep = cv2.dilate(tissue.astype(np.uint8), kernel).astype(bool)
     return TissueMask(tissue, keep, scale)

@@ -1,10 +1,12 @@
 """Many nuclei as columns."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import shapely
+
+from nucseg_mmdet.utils import ragged
 
 MEASUREMENTS = (
     'area_um2',
@@ -19,17 +21,18 @@ MEASUREMENTS = (
 )
 
 
-class Nuclei(NamedTuple):
-    """Many nuclei as columns, no Python object a nucleus.
+@dataclass(frozen=True, eq=False)
+class Nuclei:
+    """Many nuclei as columns, no Python object a nucleus; ``len`` is how many.
 
     A nucleus is one ring: the largest 4-connected part of its mask with holes filled, traced
-    along the pixel edges (see ``masks``), vertices at corners only.
+    along the pixel edges, vertices at corners only.
 
     Attributes:
         points: int32, (P, 2); x, y of the vertices, px of the working image or the tile.
         sizes: int32, (N,); vertices of each nucleus, P in total.
         scores: float32, (N,), 0 to 1.
-        centroids: float64, (N, 2); x, y of the mask's centre of mass, px.
+        centroids: float64, (N, 2); x, y of the mask's center of mass, px.
         measurements: float32, (N, len(MEASUREMENTS)); NaN where undefined.
     """
 
@@ -39,10 +42,12 @@ class Nuclei(NamedTuple):
     centroids: np.ndarray
     measurements: np.ndarray
 
-    @property
-    def num(self) -> int:
-        """How many nuclei, N; ``len`` is that of the tuple."""
+    def __len__(self) -> int:
         return len(self.sizes)
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """All columns by name; ``Nuclei(**columns)`` is their inverse."""
+        return {name: getattr(self, name) for name in COLUMNS}
 
     def take(self, index: np.ndarray) -> 'Nuclei':
         """Choose nuclei.
@@ -52,11 +57,8 @@ class Nuclei(NamedTuple):
         """
         index = np.flatnonzero(index) if index.dtype == bool else index
         sizes = self.sizes[index]
-        first = (np.cumsum(self.sizes, dtype=np.int64) - self.sizes)[index]
-        before = np.cumsum(sizes, dtype=np.int64) - sizes
-        points = np.arange(sizes.sum()) + np.repeat(first - before, sizes)
         return Nuclei(
-            self.points[points],
+            self.points[ragged.spans(ragged.starts(self.sizes)[index], sizes)],
             sizes,
             self.scores[index],
             self.centroids[index],
@@ -65,24 +67,30 @@ class Nuclei(NamedTuple):
 
     def moved(self, x: int, y: int) -> 'Nuclei':
         """Shift all by whole pixels."""
-        return self._replace(
+        return replace(
+            self,
             points=self.points + np.array([x, y], np.int32),
             centroids=self.centroids + np.array([x, y], float),
         )
 
+    def scaled(self, factor: float) -> 'Nuclei':
+        """Give all in other pixels, ``points`` as float64."""
+        return replace(self, points=self.points * factor, centroids=self.centroids * factor)
+
     def boxes(self) -> np.ndarray:
         """The tight boxes, xyxy, px: (N, 4), of the dtype of ``points``."""
-        if not self.num:
+        if not len(self):
             return np.zeros((0, 4), self.points.dtype)
-        first = np.cumsum(self.sizes, dtype=np.int64) - self.sizes
-        sides = [side.reduceat(self.points, first) for side in (np.minimum, np.maximum)]
-        return np.hstack(sides)
+        first = ragged.starts(self.sizes)
+        return np.hstack([side.reduceat(self.points, first) for side in (np.minimum, np.maximum)])
 
     def polygons(self) -> np.ndarray:
         """Shapely polygons: object, (N,)."""
-        rings = np.repeat(np.arange(self.num), self.sizes)
-        return shapely.polygons(shapely.linearrings(self.points.astype(float), indices=rings))
+        rings = shapely.linearrings(self.points.astype(float), indices=ragged.owners(self.sizes))
+        return shapely.polygons(rings)
 
+
+COLUMNS = tuple(field.name for field in fields(Nuclei))
 
 EMPTY = Nuclei(
     np.zeros((0, 2), np.int32),
@@ -95,4 +103,5 @@ EMPTY = Nuclei(
 
 def concatenate(parts: Sequence[Nuclei]) -> Nuclei:
     """Put nuclei one after the other; without parts there are none."""
-    return Nuclei(*(np.concatenate(columns) for columns in zip(EMPTY, *parts, strict=True)))
+    columns = zip(*(part.columns().values() for part in (EMPTY, *parts)), strict=True)
+    return Nuclei(*(np.concatenate(column) for column in columns))

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from nucseg_mmdet.utils import ragged
+
 Polygon = list[float]
 
 
@@ -189,9 +191,8 @@ def ring_runs(points: np.ndarray, sizes: np.ndarray, axis: int) -> tuple[np.ndar
     along, line = (points - corner).T[[axis, 1 - axis]].astype(np.int64)
     low, high = np.minimum(line, line[after]), np.maximum(line, line[after])
     count = high - low  # lines that a side crosses, none if it runs along them
-    place = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-    owner = np.repeat(np.repeat(np.arange(len(sizes)), sizes), count)
-    crossing = (owner << 40) | ((np.repeat(low, count) + place) << 20) | np.repeat(along, count)
+    owner = np.repeat(ragged.owners(sizes), count)
+    crossing = (owner << 40) | (ragged.spans(low, count) << 20) | np.repeat(along, count)
     crossing.sort()
     start, end = crossing[0::2], crossing[1::2]
     start, end = start[end > start], end[end > start]

@@ -11,6 +11,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from nucseg_mmdet.utils import ragged
+
 BITS = 5  # of a run in each character
 MORE = 1 << BITS  # this character is not the last of its run
 OFFSET = 48  # from the 6 bits to a printable character: '0' to 'o'
@@ -33,7 +35,7 @@ def encode_counts(runs: np.ndarray, sizes: np.ndarray) -> list[bytes]:
     runs, sizes = np.asarray(runs, np.int64), np.asarray(sizes, np.int64)
     if sizes.sum() != runs.size:
         raise ValueError(f'sizes add up to {sizes.sum()} runs, expected {runs.size}')
-    place = _place(sizes)
+    place = ragged.places(sizes)
     values = runs.copy()
     later = np.flatnonzero(place > 2)  # from the 4th run on: the change to the run two before
     values[later] -= runs[later - 2]
@@ -77,7 +79,7 @@ def decode_counts(counts: Sequence[bytes | str]) -> tuple[np.ndarray, np.ndarray
             raise ValueError(f'mask {index}: counts are a {kind}, expected a compressed string')
     counts = [item.encode() if isinstance(item, str) else item for item in counts]
     widths = np.array([len(item) for item in counts], np.int64)
-    owner = np.repeat(np.arange(widths.size), widths)
+    owner = ragged.owners(widths)
     codes = np.frombuffer(b''.join(counts), np.uint8).astype(np.int64) - OFFSET
     _refuse(owner[(codes < 0) | (codes >= 2 * MORE)], 'counts have a character outside 0 to o')
 
@@ -140,10 +142,10 @@ def foreground_runs(rles: Sequence[dict]) -> tuple[np.ndarray, np.ndarray, np.nd
         ValueError: as ``checked_runs``.
     """
     runs, sizes = checked_runs(rles)
-    owner = np.repeat(np.arange(sizes.size), sizes)
-    before = np.cumsum(runs) - runs
+    owner = ragged.owners(sizes)
+    before = ragged.starts(runs)
     before -= np.append(0, _sums(runs, sizes).cumsum())[owner]
-    keep = np.flatnonzero((_place(sizes) % 2 == 1) & (runs > 0))
+    keep = np.flatnonzero((ragged.places(sizes) % 2 == 1) & (runs > 0))
     return before[keep], runs[keep], owner[keep]
 
 
@@ -177,10 +179,10 @@ def from_runs(
     tail[index[end == total]] = False
     sizes = 2 * pairs + tail
     bounds = np.full(sizes.sum(), total, np.int64)  # where each run ends
-    at = np.flatnonzero(_place(sizes) < np.repeat(2 * pairs, sizes))
+    at = np.flatnonzero(ragged.places(sizes) < np.repeat(2 * pairs, sizes))
     bounds[at[0::2]], bounds[at[1::2]] = start, end
     runs = np.diff(bounds, prepend=0)
-    first = (np.cumsum(sizes) - sizes)[sizes > 0]
+    first = ragged.starts(sizes)[sizes > 0]
     runs[first] = bounds[first]
     return [{'size': [height, width], 'counts': text} for text in encode_counts(runs, sizes)]
 
@@ -251,11 +253,6 @@ def label_map(
     return np.ascontiguousarray(labels.reshape(width, height).T)
 
 
-def _place(sizes: np.ndarray) -> np.ndarray:
-    """Number the items of each group: sizes 3, 2 give 0, 1, 2, 0, 1."""
-    return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-
-
 def _sums(values: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Sum the items of each group, which may be empty."""
     sums = np.append(0, np.cumsum(values))
@@ -265,8 +262,8 @@ def _sums(values: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 def _sum_every_second(values: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Add to each item of a group the sum of those 2, 4, ... before it, the first left out."""
-    place = _place(sizes)
-    first = np.repeat(np.cumsum(sizes) - sizes, sizes)
+    place = ragged.places(sizes)
+    first = np.repeat(ragged.starts(sizes), sizes)
     result = np.where(place == 0, values, 0)
     for parity in (0, 1):
         chosen = (place % 2 == parity) & (place > 0)

@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import uuid
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -59,8 +60,8 @@ def write(out_dir, formats, target, *batches, **options):
 
 
 def halves(nuclei):
-    middle = nuclei.num // 2
-    return nuclei.take(np.arange(middle)), nuclei.take(np.arange(middle, nuclei.num))
+    middle = len(nuclei) // 2
+    return nuclei.take(np.arange(middle)), nuclei.take(np.arange(middle, len(nuclei)))
 
 
 def strict_json(text):
@@ -328,7 +329,7 @@ def test_coco_results_are_those_of_pycocotools(tmp_path):
 
 
 def test_coco_results_lie_in_the_whole_slide(tmp_path):
-    small = ONE._replace(points=np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.int32))
+    small = replace(ONE, points=np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.int32))
     (path,) = write(tmp_path, ['coco'], REGION, small, ONE)
     (result,) = strict_json(path.read_text())  # the other one has no pixel at this resolution
     mask = coco_mask.decode(result['segmentation'])

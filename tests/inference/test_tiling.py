@@ -8,7 +8,7 @@ import pytest
 import shapely
 
 from nucseg_mmdet.inference import shards, tiling
-from nucseg_mmdet.inference.tiling import Views
+from nucseg_mmdet.inference.tiling import NOTHING, Part
 from nucseg_mmdet.structures.nuclei import EMPTY, MEASUREMENTS, Nuclei, concatenate
 from nucseg_mmdet.structures.polygons import mask_to_polygons
 from nucseg_mmdet.utils.errors import UserError
@@ -85,14 +85,14 @@ def detect(scene, left, top, width, height, missed=0.0):
 def segment(scene, grid, shift=(0, 0), **kwargs):
     """The whole image by way of the tiles, moved by ``shift`` against the scene."""
     rows = []
-    for row, column in product(range(len(grid.tops)), range(len(grid.lefts))):
-        left, top = grid.lefts[column] + shift[0], grid.tops[row] + shift[1]
-        found = detect(scene, left, top, *grid.tile(row, column)[2:], **kwargs)
-        if column == 0:
-            rows.append([])
-        rows[-1].append(tiling.own(found, grid, row, column))
-    rows = [tiling.concatenate_views(list(tiling.join(row, grid.seams_x, 0))) for row in rows]
-    joined = tiling.concatenate_views(list(tiling.join(rows, grid.seams_y, 1)))
+    for row in range(len(grid.tops)):
+        tiles = []
+        for column in range(len(grid.lefts)):
+            left, top = grid.lefts[column] + shift[0], grid.tops[row] + shift[1]
+            size = grid.tile(row, column)[2:]
+            tiles.append((column, detect(scene, left, top, *size, **kwargs)))
+        rows.append(tiling.join_row(tiles, grid, row))
+    joined = tiling.concatenate_parts(tiling.join_rows(rows, grid))
     return joined._replace(nuclei=joined.nuclei.moved(*shift))
 
 
@@ -108,7 +108,7 @@ def check_once_and_whole(scene, found, iou=0.6):
     # same nucleus. Half of one has at most 0.5.
     table = overlaps(scene, found)
     assert (table > iou).sum(axis=1).tolist() == [1] * len(scene)
-    assert (table > iou).sum(axis=0).tolist() == [1] * found.num
+    assert (table > iou).sum(axis=0).tolist() == [1] * len(found)
 
 
 class TestGrid:
@@ -153,34 +153,34 @@ class TestGrid:
             tiling.make_grid(1000, 1000, tile, overlap)
 
 
-class TestOwn:
+class TestCore:
     grid = tiling.make_grid(176, 100, 100, 24)  # tiles at 0 and 76, seam at 88
 
-    def own(self, column, *boxes):
+    def keep(self, column, *boxes):
         found = concatenate([rectangle(*box) for box in boxes])
-        views = tiling.own(found, self.grid, 0, column)
-        return views.nuclei.boxes().tolist(), views.cut.tolist()
+        part = tiling.keep_core(found, self.grid, 0, column)
+        return part.nuclei.boxes().tolist(), part.cut.tolist()
 
     def test_what_does_not_reach_over_the_seam_is_the_neighbours(self):
-        assert self.own(0, (88, 10, 95, 20)) == ([], [])
-        assert self.own(0, (87, 10, 95, 20)) == ([[87, 10, 95, 20]], [False])
-        assert self.own(1, (2, 10, 12, 20)) == ([], [])
-        assert self.own(1, (2, 10, 13, 20)) == ([[78, 10, 89, 20]], [False])
+        assert self.keep(0, (88, 10, 95, 20)) == ([], [])
+        assert self.keep(0, (87, 10, 95, 20)) == ([[87, 10, 95, 20]], [False])
+        assert self.keep(1, (2, 10, 12, 20)) == ([], [])
+        assert self.keep(1, (2, 10, 13, 20)) == ([[78, 10, 89, 20]], [False])
 
     def test_the_border_of_the_image_cuts_nothing(self):
         boxes = [(0, 0, 9, 9), (40, 90, 50, 100)]
-        assert self.own(0, *boxes)[1] == [False, False]
-        assert self.own(0, (60, 0, 99, 20))[1] == [True]
-        assert self.own(1, (1, 0, 50, 20), (90, 0, 100, 20))[1] == [True, False]
+        assert self.keep(0, *boxes)[1] == [False, False]
+        assert self.keep(0, (60, 0, 99, 20))[1] == [True]
+        assert self.keep(1, (1, 0, 50, 20), (90, 0, 100, 20))[1] == [True, False]
 
 
 class TestJoin:
     def join(self, first, second, cut=(False, False)):
         parts = [
-            Views(nuclei, np.full(nuclei.num, is_cut))
+            Part(nuclei, np.full(len(nuclei), is_cut))
             for nuclei, is_cut in zip((first, second), cut, strict=True)
         ]
-        return [part.nuclei.boxes().tolist() for part in tiling.join(parts, [100], 0)]
+        return [part.nuclei.boxes().tolist() for part in tiling.join_parts(parts, [100], 0)]
 
     def test_the_centre_decides_between_two_whole_ones(self):
         # Centres at 99 and at 99.5: both on the first's side, whatever the scores.
@@ -238,9 +238,9 @@ class TestJoin:
         def parts():
             for index in range(4):
                 asked.append(index)
-                yield Views(EMPTY, np.zeros(0, bool))
+                yield NOTHING
 
-        joined = tiling.join(parts(), [100, 200, 300], 1)
+        joined = tiling.join_parts(parts(), [100, 200, 300], 1)
         next(joined)
         assert asked == [0, 1]
         assert len(list(joined)) == 3
@@ -287,10 +287,10 @@ class TestScene:
         # What loses nuclei at seams is seen: tiles that meet, and what they cut left out.
         parts = []
         for left in range(0, 900, 180):
-            views = detect(scene, left, 0, 180, 260, missed=0.05)
-            low, _, high, _ = views.boxes().T
+            seen = detect(scene, left, 0, 180, 260, missed=0.05)
+            low, _, high, _ = seen.boxes().T
             whole = (low > 0) & (high < 180)
-            parts.append(views.take(whole).moved(left, 0))
+            parts.append(seen.take(whole).moved(left, 0))
         cut = concatenate(parts)
         assert density(cut, range(180, 900, 180)) / truth < 0.7
 
@@ -304,28 +304,32 @@ def density(found, seams, near=8):
     return (at_seam.sum() / width) / ((inside & ~at_seam).sum() / (840 - width))
 
 
+def columns(part):
+    return [*part.nuclei.columns().values(), part.cut]
+
+
 class TestShard:
     def test_comes_back(self, tmp_path):
         nuclei = concatenate([rectangle(1, 2, 5, 9), rectangle(3, 3, 4, 4, 0.25)])
-        row = Views(nuclei, np.array([True, False]))
+        row = Part(nuclei, np.array([True, False]))
         path = tmp_path / 'row_00003.npz'
         shards.write_row(path, row, [(7, 'nothing there: \u00b5m')])
         again = shards.read_row(path)
-        for one, other in zip([*row.nuclei, row.cut], [*again.nuclei, again.cut], strict=True):
+        for one, other in zip(columns(row), columns(again), strict=True):
             assert one.dtype == other.dtype
             assert one.tolist() == other.tolist()
         assert shards.read_broken(path) == [(7, 'nothing there: \u00b5m')]
         assert [item.name for item in tmp_path.iterdir()] == ['row_00003.npz']
 
     def test_empty(self, tmp_path):
-        shards.write_row(tmp_path / 'row.npz', Views(EMPTY, np.zeros(0, bool)))
-        assert shards.read_row(tmp_path / 'row.npz').nuclei.num == 0
+        shards.write_row(tmp_path / 'row.npz', NOTHING)
+        assert len(shards.read_row(tmp_path / 'row.npz').nuclei) == 0
         assert shards.read_broken(tmp_path / 'row.npz') == []
 
     @pytest.mark.parametrize('size', [0, 300])
     def test_broken_file(self, tmp_path, size):
         path = tmp_path / 'row.npz'
-        shards.write_row(path, Views(rectangle(1, 2, 5, 9), np.zeros(1, bool)))
+        shards.write_row(path, Part(rectangle(1, 2, 5, 9), np.zeros(1, bool)))
         path.write_bytes(path.read_bytes()[:size])
         with pytest.raises(UserError, match=r'row\.npz: no readable row of tiles'):
             shards.read_row(path)

@@ -8,7 +8,14 @@ from nucseg_mmdet.slides import pixel_size
 from nucseg_mmdet.slides.pixel_size import PixelSize
 from nucseg_mmdet.utils.errors import UserError
 
-UNKNOWN = PixelSize(None, 'the file does not say')
+UNKNOWN = PixelSize(0.25, 'the file does not say, 0.25 assumed', True)
+
+
+def said(size):
+    """Microns per pixel, or None if nothing tells of them."""
+    return None if size.assumed else size.mpp
+
+
 OME = (
     '<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/'
     '2016-06"><Image ID="Image:0"><Pixels ID="Pixels:0" {}/></Image></OME>'
@@ -35,14 +42,16 @@ OME = (
 )
 def test_tiff_tags(resolution, unit, imagej_unit, mpp):
     found = pixel_size.from_tiff(resolution, unit, imagej_unit, None)
-    assert found.mpp == (mpp and pytest.approx(mpp, rel=1e-12))
+    assert said(found) == (mpp and pytest.approx(mpp, rel=1e-12))
 
 
 def test_implausible_sizes_are_reported():
     found = pixel_size.from_tiff((72, 72), 2, '', None)
     assert found == (
-        None,
-        'TIFF resolution tags say 352.8 microns per pixel (72 dpi), not used: expected 0.05 to 20',
+        0.25,
+        'TIFF resolution tags say 352.8 microns per pixel (72 dpi), not used: expected 0.05 to '
+        '20, 0.25 assumed',
+        True,
     )
     assert pixel_size.from_tiff((0, 0), 2, '', None) == UNKNOWN
 
@@ -66,14 +75,14 @@ def test_uneven_sizes_are_averaged_and_reported():
     ],
 )
 def test_ome_xml(attributes, mpp):
-    assert pixel_size.from_ome(OME.format(attributes)).mpp == (mpp and pytest.approx(mpp))
+    assert said(pixel_size.from_ome(OME.format(attributes))) == (mpp and pytest.approx(mpp))
 
 
 def test_ome_xml_comes_before_the_tags_if_it_says_something():
-    said = OME.format('PhysicalSizeX="0.5" PhysicalSizeY="0.5"')
-    assert pixel_size.from_tiff((40_000, 40_000), 3, '', said).mpp == 0.5
+    text = OME.format('PhysicalSizeX="0.5" PhysicalSizeY="0.5"')
+    assert pixel_size.from_tiff((40_000, 40_000), 3, '', text).mpp == 0.5
     assert pixel_size.from_tiff((40_000, 40_000), 3, '', OME.format('')).mpp == 0.25
-    assert pixel_size.from_tiff((40_000, 40_000), 3, '', said[:50]).mpp == 0.25
+    assert pixel_size.from_tiff((40_000, 40_000), 3, '', text[:50]).mpp == 0.25
 
 
 def test_dpi_and_properties():
@@ -85,7 +94,7 @@ def test_dpi_and_properties():
 
 
 def test_what_the_user_gives_wins():
-    assert pixel_size.chosen(0.5, PixelSize(0.25, 'OME-XML')) == (0.5, 'as given')
+    assert pixel_size.chosen(0.5, PixelSize(0.25, 'OME-XML')) == (0.5, 'as given', False)
     assert pixel_size.chosen(None, UNKNOWN) == UNKNOWN
 
 

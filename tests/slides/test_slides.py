@@ -107,7 +107,7 @@ def test_lossless_tiff(tmp_path, image, options):
     tifffile.imwrite(path, np.moveaxis(image, 2, 0) if planar else image, **options)
     with open_slide(path) as slide:
         assert (slide.name, slide.width, slide.height) == ('image', WIDTH, HEIGHT)
-        assert (slide.mpp, slide.notes) == (None, [])
+        assert (slide.pixel_size.assumed, slide.notes) == (True, [])
         np.testing.assert_array_equal(whole(slide), image)
         np.testing.assert_array_equal(slide.read(50, 60, 100, 80), image[60:140, 50:150])
 
@@ -118,7 +118,7 @@ def test_jpeg_tiff(tmp_path, image, storage):
     tifffile.imwrite(path, image, compression='jpeg', **storage)
     with open_slide(path) as slide:
         np.testing.assert_array_equal(whole(slide), tifffile.imread(path))
-        # JPEG of quality 95 with colours at half the resolution.
+        # JPEG of quality 95 with colors at half the resolution.
         assert np.abs(whole(slide) - image.astype(float)).mean() < 4
 
 
@@ -133,7 +133,7 @@ def test_ome_tiff(tmp_path, image, planar):
     metadata = dict(axes='CYX' if planar else 'YXS', **sizes)
     tifffile.imwrite(path, data, metadata=metadata, tile=(64, 64), compression='zlib', **options)
     with open_slide(path) as slide:
-        assert (slide.name, slide.mpp, slide.mpp_source) == ('image', 0.5, 'OME-XML')
+        assert (slide.name, slide.pixel_size) == ('image', (0.5, 'OME-XML', False))
         np.testing.assert_array_equal(whole(slide), image)
 
 
@@ -171,8 +171,8 @@ def test_png_and_jpeg(tmp_path, image):
         assert slide.mpp == pytest.approx(0.25, rel=1e-4)  # pHYs holds whole px per metre
         np.testing.assert_array_equal(whole(slide), image)
     with open_slide(tmp_path / 'b.jpg') as slide:
-        assert slide.mpp is None
-        assert '72 dpi' in slide.mpp_source
+        assert slide.pixel_size.assumed
+        assert '72 dpi' in slide.pixel_size.source
         np.testing.assert_array_equal(whole(slide), np.asarray(Image.open(tmp_path / 'b.jpg')))
     with open_slide(tmp_path / 'c.png') as slide:
         paletted = Image.open(tmp_path / 'c.png').convert('RGB')
@@ -336,10 +336,10 @@ def test_pixel_size_of_tiff(tmp_path, image, tags, mpp):
     path = tmp_path / 'a.tif'
     tifffile.imwrite(path, image, photometric='rgb', **tags)
     with open_slide(path) as slide:
-        assert slide.mpp == (mpp and pytest.approx(mpp))
-        assert slide.mpp_source
+        assert slide.mpp == pytest.approx(mpp or 0.25)
+        assert slide.pixel_size.assumed == (mpp is None)
     with open_slide(path, 0.4) as slide:
-        assert (slide.mpp, slide.mpp_source) == (0.4, 'as given')
+        assert slide.pixel_size == (0.4, 'as given', False)
     with pytest.raises(UserError, match=r'expected 0\.05 to 20'):
         open_slide(path, 400)
 
@@ -347,7 +347,7 @@ def test_pixel_size_of_tiff(tmp_path, image, tags, mpp):
 def test_pixel_size_through_openslide(tmp_path, image):
     path = write_svs(tmp_path / 'a.svs', [image])
     with open_slide(path) as slide:
-        assert (slide.mpp, slide.mpp_source) == (0.25, 'properties of the slide')
+        assert slide.pixel_size == (0.25, 'properties of the slide', False)
         assert slide.bounds is None
     with open_slide(path, 0.5) as slide:
         assert slide.mpp == 0.5
@@ -408,7 +408,7 @@ def write_wrong(folder, kind, image):
         ('bilevel', 'bool values of 1 bits, expected uint8'),
         ('stack', '2 x 270 x 330 x 3 values'),
         ('channels', '5 x 270 x 330 values'),
-        ('palette', 'PALETTE colours, expected RGB or grey'),
+        ('palette', 'PALETTE colors, expected RGB or grey'),
         ('entities', 'its XML defines entities'),
         ('huge png', '30000 x 30000 px, a PNG may have 400 million'),
         ('huge strip', '30000 x 30000 px in one piece'),

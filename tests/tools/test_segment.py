@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -17,6 +18,7 @@ import tifffile
 import torch
 
 from nucseg_mmdet.export.formats import FORMATS as FORMATS_KNOWN
+from nucseg_mmdet.inference import inputs
 from nucseg_mmdet.inference import plan as planning
 from nucseg_mmdet.inference import run as running
 from nucseg_mmdet.inference.segmenter import Segmenter
@@ -218,10 +220,10 @@ def test_results_in_a_folder_are_no_inputs(tmp_path):
     names = ['a.tif', 'b.png', 'a.labels.tif', 'a.tissue.png', 'b.overlay.png', 'labels.tif']
     for name in names:
         (tmp_path / name).touch()
-    found = planning.find_inputs([tmp_path])
+    found = inputs.find_inputs([tmp_path])
     assert [path.name for path in found] == ['a.tif', 'b.png', 'labels.tif']
     named = [tmp_path / 'a.labels.tif']
-    assert planning.find_inputs(named) == named
+    assert inputs.find_inputs(named) == named
 
 
 @pytest.mark.parametrize(
@@ -235,14 +237,14 @@ def test_results_in_a_folder_are_no_inputs(tmp_path):
     ],
 )
 def test_output_names(paths, names, tmp_path):
-    assert planning.name_outputs([tmp_path / path for path in paths]) == names
+    assert inputs.name_outputs([tmp_path / path for path in paths]) == names
 
 
 def test_output_names_are_never_the_same(tmp_path):
     paths = ['x/a.png', 'x_a.png', 'y/a.png', 'x/a.tif', 'x/y/a.tif', 'x_y/a.tif', 'x/a_png.png']
-    assert len(set(planning.name_outputs([tmp_path / path for path in paths]))) == len(paths)
+    assert len(set(inputs.name_outputs([tmp_path / path for path in paths]))) == len(paths)
     paths = [Path('/x/y/a.png'), Path('/x_y/a.png'), Path('/y/a.png')]
-    assert len(set(planning.name_outputs(paths))) == 3
+    assert len(set(inputs.name_outputs(paths))) == 3
 
 
 class TestGoesOn:
@@ -347,10 +349,10 @@ def start(model, path, out):
     finder = Segmenter(*model, device='cpu', score_thr=0.0, tile=80, overlap=30)
     settings = planning.Settings(out, FORMATS)
     planning.check_out(out)
-    paths = planning.find_inputs([path])
+    paths = inputs.find_inputs([path])
     plans = [
         planning.plan_slide(path, name, settings, finder)
-        for path, name in zip(paths, planning.name_outputs(paths), strict=True)
+        for path, name in zip(paths, inputs.name_outputs(paths), strict=True)
     ]
     run = running.SlideRun(plans, settings, finder, running.Share())
     return run, sum(int(plan.wanted.any(axis=1).sum()) for plan in plans)
@@ -408,7 +410,7 @@ class TestWrong:
         plan = planning.plan_slide(images / 'small.png', 'small', settings, finder)
         planning.check_space([plan], settings)
         with pytest.raises(UserError, match=r'GB free, about .* GB needed for'):
-            planning.check_space([plan._replace(tissue_mm2=1e12)], settings)
+            planning.check_space([replace(plan, tissue_mm2=1e12)], settings)
 
     def test_broken_slide_and_region_elsewhere(self, capsys, random_model, images, tmp_path):
         (tmp_path / 'broken.png').write_bytes((images / 'small.png').read_bytes()[:500])
