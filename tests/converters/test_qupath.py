@@ -16,8 +16,9 @@ from nucseg_mmdet.export.formats import open_writers
 from nucseg_mmdet.export.writer import Options, Target
 from nucseg_mmdet.structures.nuclei import MEASUREMENTS, Nuclei
 from nucseg_mmdet.structures.polygons import fill_rings, mask_to_polygons
+from nucseg_mmdet.synthetic import fields
 from nucseg_mmdet.utils.errors import UserError
-from tools import prepare_data
+from tools import prepare_data, segment
 
 SQUARE = [[10, 20], [14, 20], [14, 25], [10, 25], [10, 20]]  # 4 x 5 px
 HOLE = [[11, 21], [11, 23], [13, 23], [13, 21], [11, 21]]  # 2 x 2 px of it
@@ -307,3 +308,20 @@ def test_the_tool(tmp_path, capsys):
     (raw / 'slide.png').unlink()
     assert prepare_data.main(['qupath', str(raw), str(tmp_path / 'o2')]) == 2
     assert 'expected one' in capsys.readouterr().err
+
+
+def test_segment_and_back(tmp_path, random_model):
+    """The masks of COCO results, which are written beside the GeoJSON, in a part of the image."""
+    raw, out = tmp_path / 'raw', tmp_path / 'results'
+    raw.mkdir()
+    cv2.imwrite(str(raw / 'slide.png'), fields.synthesize(5, 120, 140)[0][..., ::-1])
+    config, checkpoint = random_model
+    command = f'{raw}/slide.png --out {out} --format geojson coco --mpp 0.25 --roi 11,7,103,97'
+    command += f' --config {config} --checkpoint {checkpoint} --score-thr 0 --no-tissue-mask'
+    assert segment.main(command.split()) == 0
+    _, truth = convert(out, tmp_path / 'data', images=str(raw), mpp='0.25', regions='all')
+    results = json.loads((out / 'slide.coco.json').read_text())
+    found = masks_of(truth, truth['images'][0])
+    assert len(found) == len(results) > 3
+    for mask, result in zip(found, results, strict=True):
+        np.testing.assert_array_equal(mask, coco_mask.decode(result['segmentation']))
