@@ -20,6 +20,7 @@ from nucseg_mmdet.converters import (
     mat,
     monuseg_xml,
     pannuke,
+    qupath,
     vrdl,
 )
 from nucseg_mmdet.utils.errors import UserError, exit_code
@@ -31,6 +32,7 @@ READERS = {
     'mat': mat,
     'monuseg-xml': monuseg_xml,
     'pannuke': pannuke,
+    'qupath': qupath,
     'vrdl': vrdl,
 }
 

@@ -28,8 +28,9 @@ class GeoJson(Writer):
     """A ``FeatureCollection`` of detections, one feature a line.
 
     Coordinates are full-resolution pixels of the slide, to 0.01 px as QuPath's own. ``id`` is a
-    UUID made from the slide's name and the nucleus' number, the same in every run. Measurements
-    that are undefined are left out. QuPath reads it from version 0.4 on, compressed or not.
+    UUID made from the slide's name, the region and the nucleus' number: the same in every run,
+    another in another region of the slide. Measurements that are undefined are left out. QuPath
+    reads it from version 0.4 on, compressed or not; docs/qupath.md has its rules.
 
     Source:
         QuPath's documentation, "Exporting annotations": full-resolution pixels, origin at the
@@ -53,10 +54,10 @@ class GeoJson(Writer):
         self._text.write(b'{"type":"FeatureCollection","features":[')
 
     def _write(self, nuclei: Nuclei, ids: np.ndarray) -> None:
-        name = self.target.name
-        uuids = [
-            str(uuid.uuid5(uuid.NAMESPACE_URL, f'nucseg-mmdet:{name}/{i}')) for i in ids.tolist()
-        ]
+        name = f'nucseg-mmdet:{self.target.name}/'
+        if self.target.region:
+            name += ','.join(map(str, self.target.region)) + '/'
+        uuids = [str(uuid.uuid5(uuid.NAMESPACE_URL, f'{name}{i}')) for i in ids.tolist()]
         values = np.column_stack([nuclei.measurements, nuclei.scores])
         rows = zip(uuids, self._polygons(nuclei), *values.T.tolist(), strict=True)
         features = [FEATURE % row for row in rows]

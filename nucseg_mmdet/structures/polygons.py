@@ -203,3 +203,30 @@ def ring_runs(points: np.ndarray, sizes: np.ndarray, axis: int) -> tuple[np.ndar
         (start & part) + corner[axis],
         (end & part) + corner[axis],
     )
+
+
+def fill_rings(rings: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
+    """Find the pixels whose centre lies within rings of any form, by the even-odd rule.
+
+    A ring in another is a hole, so that the rings of a polygon or of several apart make one mask.
+    A centre on a side belongs to the area on its right, on a level one to that below.
+
+    Args:
+        rings: float, (P, 2) each; x, y, px; they may reach beyond the mask.
+        height: of the mask, px.
+        width: of the mask, px.
+
+    Returns:
+        bool, (height, width).
+    """
+    crossings = np.zeros((height, width + 1), np.int32)
+    for ring in rings:
+        start, end = np.asarray(ring, float), np.roll(ring, -1, axis=0)
+        low, high = (np.ceil(y - 0.5) for y in np.sort([start[:, 1], end[:, 1]], axis=0))
+        low, high = (np.clip(row, 0, height).astype(np.int64) for row in (low, high))
+        side = np.repeat(np.arange(len(start)), high - low)
+        row = np.arange(len(side)) + np.repeat(low - np.cumsum(high - low) + high - low, high - low)
+        (x, y), (dx, dy) = start[side].T, (end - start)[side].T
+        column = np.ceil(x + (row + 0.5 - y) * dx / dy - 0.5)
+        np.add.at(crossings, (row, np.clip(column, 0, width).astype(np.int64)), 1)
+    return np.cumsum(crossings, axis=1)[:, :width] % 2 == 1

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import uuid
 from dataclasses import replace
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -16,8 +17,10 @@ import pytest
 import shapely
 import tifffile
 from pycocotools import mask as coco_mask
+from scipy import ndimage
 
 from nucseg_mmdet.export.formats import FORMATS, open_writers
+from nucseg_mmdet.export.geojson import touching
 from nucseg_mmdet.export.writer import Options, Target
 from nucseg_mmdet.structures.coco import parse_truth, read_results
 from nucseg_mmdet.structures.nuclei import EMPTY, MEASUREMENTS, Nuclei
@@ -88,7 +91,7 @@ def test_geojson_feature_by_hand(tmp_path):
     assert path == tmp_path / 'slide 1.geojson'
     collection = strict_json(path.read_text())
     # QuPath makes ids with java.util.UUID.fromString.
-    name = str(uuid.uuid5(uuid.NAMESPACE_URL, 'nucseg-mmdet:slide 1/1'))
+    name = str(uuid.uuid5(uuid.NAMESPACE_URL, 'nucseg-mmdet:slide 1/100,40,30,20/1'))
     x0, y0, x1, y1 = 100 + 2 / 2, 40 + 1 / 2, 100 + 5 / 2, 40 + 3 / 2
     assert collection == {
         'type': 'FeatureCollection',
@@ -120,6 +123,27 @@ def test_geojson_feature_by_hand(tmp_path):
     }
 
 
+def fit_for_qupath(geometry):
+    """The polygon, if QuPath 0.4 to 0.6 takes it and keeps its shape.
+
+    From 0.6 on it brings what it reads to a grid of 0.01 px by JTS, and stops at the first ring
+    that is not valid. GEOS, under shapely, is the port of JTS to C++, with the same reducer.
+    """
+    polygon = shapely.geometry.shape(geometry)
+    assert polygon.geom_type == 'Polygon'
+    assert polygon.is_valid
+    for number, ring in enumerate(geometry['coordinates']):
+        assert len(ring) >= 4
+        assert ring[0] == ring[-1]
+        assert all(first != second for first, second in pairwise(ring))
+        assert shapely.LinearRing(ring).is_ccw == (number == 0)  # RFC 7946, section 3.1.6
+    reduced = shapely.set_precision(polygon, 0.01)
+    assert reduced.geom_type == 'Polygon'
+    # Slivers narrower than the grid, which simplified outlines may have, do go.
+    assert abs(reduced.area - polygon.area) <= 0.005 * polygon.length
+    return polygon
+
+
 @pytest.mark.parametrize('simplify', [0, 1.5])
 @pytest.mark.parametrize('scale', [1, 1.37, 0.5])
 def test_geojson_polygons_are_valid_and_lie_on_the_nuclei(tmp_path, scale, simplify):
@@ -131,13 +155,8 @@ def test_geojson_polygons_are_valid_and_lie_on_the_nuclei(tmp_path, scale, simpl
     assert len({feature['id'] for feature in features}) == len(masks)
     vertices = 0
     for feature, mask in zip(features, masks, strict=True):
-        polygon = shapely.geometry.shape(feature['geometry'])
-        assert polygon.is_valid
-        assert polygon.geom_type == 'Polygon'
-        assert polygon.exterior.is_ccw  # RFC 7946, section 3.1.6
-        for ring in feature['geometry']['coordinates']:
-            assert ring[0] == ring[-1]
-            vertices += len(ring) - 1
+        polygon = fit_for_qupath(feature['geometry'])
+        vertices += sum(len(ring) - 1 for ring in feature['geometry']['coordinates'])
         pixels = [shapely.box(x, y, x + 1, y + 1) for y, x in np.argwhere(mask)]
         truth = shapely.affinity.scale(shapely.union_all(pixels), scale, scale, origin=(0, 0))
         # Coordinates are written to 0.01 px.
@@ -148,18 +167,39 @@ def test_geojson_polygons_are_valid_and_lie_on_the_nuclei(tmp_path, scale, simpl
         assert vertices == len(nuclei.points)
 
 
+@pytest.mark.parametrize('simplify', [0, 0.7])
+@pytest.mark.parametrize('scale', [1, 0.9886, 0.4343])
+def test_geojson_of_ragged_nuclei_is_fit_for_qupath(tmp_path, scale, simplify):
+    """Nuclei as noise makes them, with bays that close diagonally."""
+    rng = np.random.default_rng(7)
+    masks = []
+    for noise in rng.random((60, 24, 24)) < 0.62:
+        parts, _ = ndimage.label(noise)
+        largest = parts == np.bincount(parts[parts > 0]).argmax()
+        masks.append(ndimage.binary_fill_holes(largest, np.ones((3, 3))))
+    target = Target('image', 24, 24, scale, mpp=0.25)
+    nuclei = nuclei_of(masks)
+    assert len(touching(nuclei)) > 30
+    (path,) = write(tmp_path, ['geojson'], target, nuclei, simplify=simplify)
+    features = strict_json(path.read_text())['features']
+    polygons = [fit_for_qupath(feature['geometry']) for feature in features]
+    if not simplify:
+        areas = [polygon.area / scale**2 for polygon in polygons]
+        # An edge moves by at most 0.005 px of the slide.
+        bound = [0.005 / scale * polygon.length / scale for polygon in polygons]
+        assert (np.abs(np.subtract(areas, [mask.sum() for mask in masks])) <= bound).all()
+
+
 @pytest.mark.parametrize('simplify', [0, 0.5])
 def test_geojson_of_a_ring_that_meets_itself_is_valid(tmp_path, simplify):
     square = np.ones((3, 3), bool)
     nuclei = nuclei_of([square, BAY, square])
     (path,) = write(tmp_path, ['geojson'], PLAIN, nuclei, simplify=simplify)
     polygons = [
-        shapely.geometry.shape(feature['geometry'])
-        for feature in strict_json(path.read_text())['features']
+        fit_for_qupath(feature['geometry']) for feature in strict_json(path.read_text())['features']
     ]
     assert [polygon.area for polygon in polygons] == [9, BAY.sum(), 9]
     assert [len(polygon.interiors) for polygon in polygons] == [0, 1, 0]
-    assert all(polygon.is_valid for polygon in polygons)
 
 
 def test_geojson_without_nuclei(tmp_path):

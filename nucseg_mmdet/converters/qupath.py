@@ -1,0 +1,257 @@
+"""Reader of QuPath's GeoJSON, with its images or slides.
+
+::
+
+    RAW/**/<name>.geojson        also .geojson.gz; or RAW is one such file, of any suffix
+    RAW/**/<name>.svs            the image or slide, of any format of tools/segment.py;
+                                 --images names another folder
+
+Annotations whose class is named like 'Region*' say what is fully annotated: every nucleus in
+them, and each is an annotation or a detection of any other class, or of none. They are cut into
+fields at 0.25 microns per pixel; what lies in the field but in no region becomes white. The
+class of a nucleus is its type; those of a class 'Ignore*' are left out. A pixel belongs to a
+nucleus if its centre lies within the outline, so what tools/segment.py wrote comes back as it was.
+"""
+
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from functools import reduce
+from itertools import pairwise, product
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import shapely
+
+from nucseg_mmdet.converters.base import AnnotatedImage, ImageFile, Nucleus
+from nucseg_mmdet.converters.nuclei import from_mask
+from nucseg_mmdet.converters.qupath_geojson import QuPathObject, read_objects
+from nucseg_mmdet.slides.base import RegionError, Slide, name_of
+from nucseg_mmdet.slides.open import open_slide
+from nucseg_mmdet.structures.polygons import fill_rings
+from nucseg_mmdet.utils.errors import UserError
+
+OPTIONS = {
+    'images': 'folder of the images or slides, default: that of the GeoJSON files',
+    'regions': "classes of the regions, with * for any letters, default: 'Region*,annotated'; "
+    "'all' takes whole images",
+    'mpp': 'microns per pixel of all images, default: what the files say',
+    'field': 'largest side of a field, px of 0.25 microns, default: 1000',
+}
+REGIONS = 'Region*,annotated'
+IGNORED = 'ignore*'  # as QuPath's own class
+MPP = 0.25  # microns per pixel that the models work at
+FIELD = 1_000  # px
+NO_IMAGES = ('.geojson', '.json', '.gz', '.csv', '.parquet')  # results beside the image
+ENDING = re.compile(r'\.geojson(\.gz)?$', re.IGNORECASE)
+
+
+class Entry(NamedTuple):
+    """One field of a slide.
+
+    Attributes:
+        image: the slide.
+        mpp: its microns per pixel, if not those that the file says.
+        name: of the field's file.
+        scale: full-resolution px per px of 0.25 microns.
+        field: x, y, width, height, px of 0.25 microns.
+        region: rings of what is annotated, full-resolution px.
+        nuclei: that reach into the field.
+        problems: of the GeoJSON file, with its first field.
+        notes: likewise.
+        error: why there is no field.
+    """
+
+    image: Path
+    mpp: float | None = None
+    name: str = ''
+    scale: float = 1.0
+    field: tuple[int, int, int, int] = (0, 0, 0, 0)
+    region: Sequence[np.ndarray] = ()
+    nuclei: Sequence[QuPathObject] = ()
+    problems: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    error: str | None = None
+
+
+def find_images(
+    raw: Path,
+    images: str | None = None,
+    regions: str = REGIONS,
+    mpp: str | None = None,
+    field: str | None = None,
+) -> list[Entry]:
+    """The fields of all GeoJSON files, by name.
+
+    Raises:
+        UserError: ``raw`` is missing or has no GeoJSON file, or an option is not possible.
+    """
+    side = int(_number(field, 'field', 64)) if field else FIELD
+    microns = _number(mpp, 'mpp', 0) if mpp else None
+    paths = [raw] if raw.is_file() else sorted(path for path in raw.rglob('*') if _is_geojson(path))
+    if not paths:
+        raise UserError(f'{raw}: no .geojson file, expected one for each image')
+    entries = []
+    for path in paths:
+        try:
+            image = _find_image(path, Path(images) if images else path.parent)
+            with open_slide(image, microns) as slide:
+                entries += _fields(path, image, slide, microns, regions, side)
+        except UserError as error:
+            entries.append(Entry(path, error=str(error)))
+    return entries
+
+
+def _number(text: str, option: str, least: float) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = np.nan
+    if not least <= value < np.inf:
+        raise UserError(f'--{option} {text}: expected a number from {least} on')
+    return value
+
+
+def _is_geojson(path: Path) -> bool:
+    return bool(ENDING.search(path.name)) and not path.name.startswith('.') and path.is_file()
+
+
+def _find_image(path: Path, folder: Path) -> Path:
+    """The image that a GeoJSON file is named after, with or without the image's own suffix."""
+    name = re.sub(r'\.(geo)?json(\.gz)?$', '', path.name, flags=re.IGNORECASE)
+    found = sorted(
+        item
+        for item in (folder.iterdir() if folder.is_dir() else [])
+        if item.is_file()
+        and name in (item.name, item.stem, name_of(item))
+        and item.suffix.lower() not in NO_IMAGES
+    )
+    if len(found) != 1:
+        names = ', '.join(item.name for item in found) or 'none'
+        raise UserError(f'{path}: images named {name} in {folder}: {names}, expected one')
+    return found[0]
+
+
+def _fields(
+    path: Path, image: Path, slide: Slide, mpp: float | None, regions: str, side: int
+) -> list[Entry]:
+    """Cut the regions of a slide into fields, each with its nuclei."""
+    objects, problems = read_objects(path)
+    notes = [f'{image}: {note}' for note in slide.notes]
+    if slide.mpp is None:
+        notes.append(f'{image}: {slide.mpp_source}, {MPP} microns per pixel assumed, see --mpp')
+    areas, nuclei = _sort(objects, regions, notes, path)
+    scale = MPP / (slide.mpp or MPP)
+    whole = shapely.box(0, 0, slide.width, slide.height)
+    area = whole if regions == 'all' else whole.intersection(_union(areas))
+    parts = [part for part in shapely.get_parts(area) if part.area > 0]
+    if not parts:
+        raise UserError(
+            f'{path}: no annotation of a class named {regions.replace(",", " or ")} on the image, '
+            'expected one around what is fully annotated; --regions all takes whole images'
+        )
+    boxes = np.array([item.box for item in nuclei]).reshape(-1, 4)
+    entries, seen = [], np.zeros(len(nuclei), bool)
+    for part in parts:
+        rings = [np.array(ring.coords) for ring in (part.exterior, *part.interiors)]
+        for window in _windows(part, scale, side, (slide.width, slide.height)):
+            x, y, width, height = (value * scale for value in window)
+            inside = (boxes[:, :2] < (x + width, y + height)) & (boxes[:, 2:] > (x, y))
+            inside = np.flatnonzero(inside.all(1))
+            seen[inside] = True
+            chosen = [nuclei[index] for index in inside]
+            name = f'{name_of(image)}_x{round(x)}_y{round(y)}.png'
+            entries.append(Entry(image, mpp, name, scale, window, rings, chosen))
+    if not seen.all():
+        notes.append(f'{path}: {np.count_nonzero(~seen):,} nuclei are in no region, left out')
+    entries[0] = entries[0]._replace(problems=problems, notes=notes)
+    return entries
+
+
+def _sort(
+    objects: Sequence[QuPathObject], regions: str, notes: list[str], path: Path
+) -> tuple[list[QuPathObject], list[QuPathObject]]:
+    """Tell regions from nuclei; what is to be ignored gets a note."""
+    patterns = [pattern.strip().casefold() for pattern in regions.split(',')]
+    areas, nuclei, ignored = [], [], 0
+    for item in objects:
+        name = (item.name or '').casefold()
+        if item.kind == 'annotation' and any(fnmatchcase(name, one) for one in patterns):
+            areas.append(item)
+        elif fnmatchcase(name, IGNORED):
+            ignored += 1
+        else:
+            nuclei.append(item)
+    if ignored:
+        notes.append(f'{path}: {ignored:,} objects of a class Ignore* are left out')
+    return areas, nuclei
+
+
+def _union(areas: Sequence[QuPathObject]) -> shapely.Geometry:
+    """All regions as one geometry, those that touch as one part."""
+    polygons = []
+    for item in areas:
+        rings = [shapely.make_valid(shapely.Polygon(ring)) for ring in item.rings]
+        polygons.append(reduce(shapely.symmetric_difference, rings))
+    return shapely.union_all(polygons)
+
+
+def _windows(
+    part: shapely.Polygon, scale: float, side: int, size: tuple[int, int]
+) -> list[tuple[int, int, int, int]]:
+    """Cover a region with fields of like size: xywh, px of 0.25 microns, from the slide's grid."""
+    most = [max(1, round(length / scale)) for length in size]
+    bounds = np.array(part.bounds) / scale
+    # Corners to 0.01 px of the slide, as QuPath has them, are those of pixels.
+    slack = 0.01 / scale
+    low = np.clip(np.floor(bounds[:2] + slack), 0, most).astype(int)
+    high = np.clip(np.ceil(bounds[2:] - slack), low + 1, np.maximum(most, low + 1)).astype(int)
+    columns, rows = (
+        pairwise(
+            np.linspace(start, end, -(-(end - start) // side) + 1).round().astype(int).tolist()
+        )
+        for start, end in zip(low, high, strict=True)
+    )
+    windows = []
+    for (top, bottom), (left, right) in product(rows, columns):
+        corners = (value * scale for value in (left, top, right, bottom))
+        if part.intersection(shapely.box(*corners)).area > 0:
+            windows.append((left, top, right - left, bottom - top))
+    return windows
+
+
+def read_image(entry: Entry) -> AnnotatedImage:
+    """Read one field and its nuclei.
+
+    Raises:
+        UserError: there is no field, or the slide is damaged there.
+    """
+    if entry.error:
+        raise UserError(entry.error)
+    x, y, width, height = entry.field
+    corner = np.array([x, y]) * entry.scale
+    with open_slide(entry.image, entry.mpp) as slide:
+        try:
+            pixels = slide.read(*corner, width * entry.scale, height * entry.scale, entry.scale)
+        except RegionError as error:
+            raise UserError(f'{entry.image}: {error}') from None
+    annotated = fill_rings([ring / entry.scale - (x, y) for ring in entry.region], height, width)
+    pixels = np.where(annotated[..., None], pixels, np.uint8(255))
+    image = ImageFile(
+        entry.image, height, width, pixels=np.ascontiguousarray(pixels[..., ::-1]), name=entry.name
+    )
+    nuclei = [_nucleus(item, entry, annotated) for item in entry.nuclei]
+    nuclei = [nucleus for nucleus in nuclei if nucleus is not None]
+    return AnnotatedImage(image, nuclei, list(entry.problems), list(entry.notes))
+
+
+def _nucleus(item: QuPathObject, entry: Entry, annotated: np.ndarray) -> Nucleus | None:
+    """What a field and its region show of a nucleus, if anything."""
+    rings = [ring / entry.scale - entry.field[:2] for ring in item.rings]
+    points = np.concatenate(rings)
+    left, top = np.maximum(np.floor(points.min(0)), 0).astype(int).tolist()
+    right, bottom = np.ceil(points.max(0)).astype(int).tolist()
+    window = annotated[top:bottom, left:right]
+    mask = fill_rings([ring - (left, top) for ring in rings], *window.shape) & window
+    return from_mask(mask, (left, top), item.name) if mask.any() else None
