@@ -81,7 +81,7 @@ def anchors_of(size):
 )
 def test_result_has_every_key_and_shape_of_the_config(name, groups, base_width):
     init_default_scope('mmdet')
-    cfg = Config.fromfile(ROOT / 'configs' / '_base_' / f'{name}.py')
+    cfg = Config.fromfile(ROOT / 'configs/_base_/models' / f'{name}.py')
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
     weights = detector(groups=groups, base_width=base_width)

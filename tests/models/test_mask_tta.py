@@ -15,7 +15,8 @@ from pycocotools import mask as coco_mask
 from nucseg_mmdet.models.mask_tta import fuse_boxes, to_image, to_view, turn_back
 from tools.test import main
 
-CONFIG = Path(__file__).parents[2] / 'configs/dense/ablations/first-recipe.py'
+CONFIGS = Path(__file__).parents[2] / 'configs'
+CONFIG = CONFIGS / 'dense/ablations/first-recipe.py'
 ORIENTATIONS = [(flip, turns) for flip in (False, True) for turns in range(4)]
 every_orientation = pytest.mark.parametrize('orientation', ORIENTATIONS)
 SIZE = 96  # px, three times the divisor that images are padded to
@@ -181,7 +182,7 @@ def test_the_tool(model, data_root, tmp_path):
 
 
 def test_a_config_without_views(capsys, data_root, tmp_path):
-    config = CONFIG.parents[1] / 'demo/mask-rcnn_r18_fpn_demo_nuclei.py'
+    config = CONFIGS / 'demo/mask-rcnn_r18_fpn_demo_nuclei.py'
     checkpoint = tmp_path / 'model.pth'
     checkpoint.touch()
     options = ['--format-only', '--tta', '--data-root', str(data_root)]
