@@ -21,7 +21,8 @@ from nucseg_mmdet.datasets import statistics
 from nucseg_mmdet.engine import config_edits
 from nucseg_mmdet.imaging.draw import draw_outlines
 from nucseg_mmdet.structures.polygons import mask_to_outlines
-from nucseg_mmdet.utils.errors import UserError, exit_code, make_folder
+from nucseg_mmdet.utils.errors import UserError, exit_code
+from nucseg_mmdet.utils.files import make_folder
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

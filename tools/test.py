@@ -14,7 +14,8 @@ from mmengine.runner import Runner
 
 from nucseg_mmdet.engine import config_edits
 from nucseg_mmdet.engine.model_zoo import find_config, model_files
-from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code, make_folder
+from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code
+from nucseg_mmdet.utils.files import make_folder
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from nucseg_mmdet.structures import rle
 from nucseg_mmdet.structures.coco import load_json
-from nucseg_mmdet.utils.errors import UserError, exit_code, make_folder
+from nucseg_mmdet.utils.errors import UserError, exit_code
+from nucseg_mmdet.utils.files import make_folder
 
 KEYS = {'image_id', 'bbox', 'score', 'category_id', 'segmentation'}
 # Boxes are written with two decimals, so an edge at the image's border may be off by this.
