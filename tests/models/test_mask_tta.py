@@ -174,7 +174,7 @@ def test_the_tool(model, data_root, tmp_path):
     torch.save(dict(state_dict=model.module.state_dict()), checkpoint)
     out = tmp_path / 'answer.json'
     options = ['--format-only', '--tta', '--precision', 'bf16', '--data-root', str(data_root)]
-    work = ['--work-dir', str(tmp_path / 'work'), '--out', str(out)]
+    work = ['--work-dir', str(tmp_path / 'work'), '--answer', str(out)]
     fewer = [f'model.test_cfg.{stage}.max_per_img=20' for stage in ('rpn', 'rcnn')]
     # Random weights are sure of nothing, and views that disagree even less.
     fewer += ['model.test_cfg.rpn.nms_pre=20', 'model.test_cfg.rcnn.score_thr=0.0']
