@@ -1,7 +1,9 @@
 """Import every class that configs name: the one entry of ``custom_imports``."""
 
 import nucseg_mmdet.datasets.nuclei_dataset
+import nucseg_mmdet.datasets.transforms.copy_paste
 import nucseg_mmdet.datasets.transforms.geometric
+import nucseg_mmdet.datasets.transforms.loading
 import nucseg_mmdet.datasets.transforms.stain
 import nucseg_mmdet.engine.checkpoint
 import nucseg_mmdet.engine.hooks.inference_precision

@@ -6,17 +6,17 @@ precisions, the scores of label maps, and what became of the true nuclei by imag
 """
 
 import argparse
-import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nucseg_mmdet.evaluation.coco_ap import BANDS, LARGE, SMALL
 from nucseg_mmdet.evaluation.label_scores import FATES
-from nucseg_mmdet.evaluation.summary import BANDS, LARGE, SMALL, make_report
+from nucseg_mmdet.evaluation.summary import make_report
 from nucseg_mmdet.structures.coco import read_results, read_truth
-from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code
+from nucseg_mmdet.utils.errors import check_fraction, exit_code
+from nucseg_mmdet.utils.files import write_json
 
 COCO_KEYS = (
     'AP50@100', 'AP50@100_ceiling', 'AP', 'AP50', 'AP75', 'AP_small', 'AP_medium', 'AP_large',
@@ -111,17 +111,8 @@ def _fate_table(
     return lines
 
 
-def write_json(report: Any, path: Path) -> None:
-    """Write a report beside its place, then move it there. JSON has no NaN: null."""
-    partial = path.with_name(f'.{path.name}.partial')
-    try:
-        partial.write_text(json.dumps(_without_nan(report), indent=2, allow_nan=False) + '\n')
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(f'{path}: {error.strerror}, expected a file to write') from None
-
-
 def _without_nan(item: Any) -> Any:
+    """Put null for NaN, which JSON does not have."""
     if isinstance(item, dict):
         return {key: _without_nan(value) for key, value in item.items()}
     if isinstance(item, list):
@@ -136,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     images = read_truth(args.truth)
     report = make_report(images, read_results(args.results, images), args.score_thr)
     if args.json:
-        write_json(report, args.json)
+        write_json(args.json, _without_nan(report))
     print(format_report(report))
     return 0
 

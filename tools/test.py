@@ -5,16 +5,17 @@ Scores the images of the config's test set, or of a fold of the training images.
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
 from nucseg_mmdet.engine import config_edits
 from nucseg_mmdet.engine.model_zoo import find_config, model_files
-from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code, make_folder
+from nucseg_mmdet.structures.coco import load_shared_json
+from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code
+from nucseg_mmdet.utils.files import make_folder
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -34,7 +35,16 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--format-only', action='store_true', help='write answer.json and answer.zip, no scores'
     )
     parser.add_argument(
-        '--out', type=Path, help='the file to write, default: <work dir>/answer.json'
+        '--answer', type=Path, help='the file of --format-only, default: <work dir>/answer.json'
+    )
+    parser.add_argument(
+        '--out', type=Path, metavar='FILE.pkl', help="keep all predictions, for mmdet's own tools"
+    )
+    parser.add_argument(
+        '--show', action='store_true', help='show each image with its nuclei in a window'
+    )
+    parser.add_argument(
+        '--wait-time', type=float, default=2, help='of --show, seconds; default: %(default)g'
     )
     parser.add_argument(
         '--show-dir', type=Path, help='write the images here, predicted nuclei outlined'
@@ -58,13 +68,43 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def check_outputs(args: argparse.Namespace) -> None:
+    """Refuse files that cannot be written before the work.
+
+    Raises:
+        UserError: the place of one is a folder, or its name or another option does not fit.
+    """
+    if args.answer and not args.format_only:
+        raise UserError(f'--answer {args.answer}: goes with --format-only')
+    if args.out and args.out.suffix not in ('.pkl', '.pickle'):
+        raise UserError(
+            f'--out {args.out}: expected a .pkl file; --format-only --answer writes answer.json'
+        )
+    for option, path in (('answer', args.answer), ('out', args.out)):
+        if path and path.is_dir():
+            raise UserError(f'--{option} {path}: is a folder, expected the file to write')
+    if args.out:
+        make_folder(args.out.parent)
+
+
+def keep_predictions(cfg: Config, path: Path) -> None:
+    """Let a test also write its predictions as mmdet's tools read them, in place."""
+    evaluators = config_edits.as_list(cfg.test_evaluator)
+    cfg.test_evaluator = [*evaluators, dict(type='DumpDetResults', out_file_path=str(path))]
+
+
+def show_in_window(cfg: Config, score_thr: float, wait_time: float) -> None:
+    """Let a test show every image with mmdet's own visualizer, in place."""
+    cfg.default_hooks.visualization = dict(
+        type='DetVisualizationHook', draw=True, show=True, wait_time=wait_time, score_thr=score_thr
+    )
+    cfg.visualizer = dict(type='DetLocalVisualizer', name='visualizer')
+
+
 @exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    if args.out and not args.format_only:
-        raise UserError(f'--out {args.out}: goes with --format-only')
-    if args.out and args.out.is_dir():
-        raise UserError(f'--out {args.out}: is a folder, expected the file to write')
+    check_outputs(args)
     check_fraction('--show-score-thr', args.show_score_thr)
     config = find_config(args.config)
     cfg = config_edits.load_config(config, args.cfg_options, args.work_dir, args.fold)
@@ -79,9 +119,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if show_from is None:
         show_from = config_edits.score_threshold(cfg)
     if args.format_only:
-        out = args.out or Path(cfg.work_dir, 'answer.json')
+        out = args.answer or Path(cfg.work_dir, 'answer.json')
         cfg.test_evaluator = dict(type='SubmissionMetric', ann_file=str(ann_file), out=str(out))
-    elif not json.loads(ann_file.read_text())['annotations']:
+    elif not load_shared_json(ann_file)['annotations']:
         raise UserError(
             f'{ann_file}: has no nuclei to score against; --format-only writes answer.json, '
             '--fold N scores held-out training images'
@@ -94,6 +134,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         cfg.custom_hooks.append(
             dict(type='OutlineHook', out_dir=str(args.show_dir), score_thr=show_from)
         )
+    if args.show:
+        show_in_window(cfg, show_from, args.wait_time)
+    if args.out:
+        keep_predictions(cfg, args.out)
     if args.tta:
         if 'tta_model' not in cfg:
             raise UserError(f'{args.config}: has no tta_model, expected one and a tta_pipeline')

@@ -7,7 +7,8 @@ from pathlib import Path
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from nucseg_mmdet.engine import config_edits
-from nucseg_mmdet.utils.errors import UserError, exit_code, make_folder
+from nucseg_mmdet.utils.errors import UserError, exit_code
+from nucseg_mmdet.utils.files import make_folder
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

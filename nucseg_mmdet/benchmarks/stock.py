@@ -1,7 +1,7 @@
 """One side of one benchmark, in a process of its own: python -m nucseg_mmdet.benchmarks.stock SPEC.
 
-``tools/benchmark.py`` starts two such processes, stock MMDetection and this project, and
-asks them in turn for one run each, so that both see the same load of the machine.
+``tools/analysis_tools/benchmark.py`` starts two such processes, stock MMDetection and this
+project, and asks them in turn for one run each, so that both see the same load of the machine.
 """
 
 import hashlib
@@ -232,6 +232,15 @@ def prepare_load(spec: Spec, cfg: Config) -> Callable[[], Callable[[], str]]:
     return run
 
 
+PREPARE = dict(
+    assign=prepare_assign,
+    rle=prepare_rle,
+    test=prepare_test,
+    train=prepare_train,
+    load=prepare_load,
+)
+
+
 def build_model(cfg: Config, device: str) -> torch.nn.Module:
     cfg.model.backbone.init_cfg = None  # the time is the same with any weights
     torch.manual_seed(0)
@@ -278,7 +287,7 @@ def main() -> int:
     MMLogger.get_instance('benchmark', log_level='ERROR')
     if spec.side == 'stock':
         cfg.model = plain(cfg.model)
-    run = globals()[f'prepare_{spec.step}'](spec, cfg)
+    run = PREPARE[spec.step](spec, cfg)
     base = reset_peak(spec.device)
     print(json.dumps(dict(base=base)), file=answers, flush=True)
     for _ in sys.stdin:

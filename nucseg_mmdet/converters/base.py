@@ -27,10 +27,11 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
+from nucseg_mmdet.structures.coco import CATEGORY_ID, make_annotation, make_categories, make_image
 from nucseg_mmdet.structures.polygons import Polygon
 from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.files import new_folder
 
-CATEGORIES = [{'id': 1, 'name': 'nucleus'}]
 NUM_FOLDS = 4
 Entry = TypeVar('Entry')
 Result = TypeVar('Result')
@@ -157,12 +158,9 @@ def prepare(
             images have one name, ``classes`` do not fit, or ``out`` is there already.
     """
     check_target(out, overwrite)
-    out = out.resolve()  # '.' has no name of its own
-    partial = out.with_name(f'.{out.name}.partial')
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    with new_folder(out, replace=True) as partial:
         for name in ('annotations', 'train', 'test'):
-            (partial / name).mkdir(parents=True)
+            (partial / name).mkdir()
         annotated: list[AnnotatedImage] = []
         problems = list(test_problems)
         convert = functools.partial(_convert, read_image, partial / 'train')
@@ -183,11 +181,6 @@ def prepare(
             item.image.id = index + 1
         truth = to_coco(annotated, classes)
         _write(partial, truth, [item.image for item in annotated], test_images)
-        if out.exists():
-            shutil.rmtree(out)
-        os.replace(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     notes = [note for item in annotated for note in item.notes]
     dropped = sum(len(item.nuclei) for item in annotated) - len(truth['annotations'])
     if dropped:
@@ -284,10 +277,7 @@ def _write(
 
 
 def _image_record(image: ImageFile) -> dict:
-    record = dict(id=image.id, file_name=image.name, height=image.height, width=image.width)
-    if image.organ is not None:
-        record['organ'] = image.organ
-    return record
+    return make_image(image.id, image.name, image.height, image.width, image.organ)
 
 
 def _write_json(path: Path, content: dict) -> None:
@@ -306,28 +296,27 @@ def to_coco(annotated: Sequence[AnnotatedImage], classes: Classes | None = None)
     Raises:
         UserError: ``classes`` ask for types that the nuclei do not have.
     """
-    categories, id_of_type = CATEGORIES, None
+    categories, id_of_type = make_categories(), None
     if classes is not None:
         names, id_of_type = _number_types(annotated, classes)
-        categories = [dict(id=index, name=name) for index, name in enumerate(names, start=1)]
+        categories = make_categories(names)
     annotations = []
     for item in annotated:
         for nucleus in item.nuclei:
-            category_id = 1 if id_of_type is None else id_of_type.get(nucleus.type)
+            category_id = CATEGORY_ID if id_of_type is None else id_of_type.get(nucleus.type)
             if category_id is None:
                 continue
-            annotation = dict(
-                id=len(annotations) + 1,
-                image_id=item.image.id,
-                category_id=category_id,
-                segmentation=nucleus.polygons,
-                area=nucleus.area,
-                bbox=list(nucleus.bbox),
-                iscrowd=0,
+            annotations.append(
+                make_annotation(
+                    len(annotations) + 1,
+                    item.image.id,
+                    nucleus.polygons,
+                    nucleus.area,
+                    nucleus.bbox,
+                    category_id,
+                    nucleus.type,
+                )
             )
-            if nucleus.type is not None:
-                annotation['type'] = nucleus.type
-            annotations.append(annotation)
     images = [_image_record(item.image) for item in annotated]
     return dict(images=images, annotations=annotations, categories=categories)
 

@@ -13,7 +13,6 @@ TIFF as label map. Nuclei that overlap fit in masks only.
 
 import csv
 import functools
-import os
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -28,6 +27,7 @@ from nucseg_mmdet.converters.base import ImageFile, in_processes
 from nucseg_mmdet.converters.label_map import TYPES_HEADER
 from nucseg_mmdet.structures.rle import areas, label_map
 from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.files import new_folder
 
 LAYOUTS = ('labels', 'masks')
 
@@ -71,19 +71,10 @@ def export(
     for index, name in enumerate(names):
         if name in names[:index]:
             raise UserError(f'{entries[index].path}: another image has this name up to the suffix')
-    out = out.resolve()  # '.' has no name of its own
-    partial = out.with_name(f'.{out.name}.partial')
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
+    with new_folder(out) as partial:
         write = functools.partial(_write_image, partial, layout)
         written = list(progress(in_processes(write, entries, workers), len(entries)))
         _write_types(partial / 'types.csv', written)
-        if out.exists():
-            out.rmdir()
-        os.replace(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return len(written), sum(len(item.types) for item in written)
 
 

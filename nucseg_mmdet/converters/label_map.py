@@ -144,6 +144,4 @@ def decode_labels(path: Path) -> np.ndarray:
         limit = 2 * Image.MAX_IMAGE_PIXELS
         raise UserError(f'{path}: more than {limit:,} px, expected that of a field') from None
     except (OSError, SyntaxError, UnidentifiedImageError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(f'{path}: not readable ({error}), expected a TIFF label map') from None

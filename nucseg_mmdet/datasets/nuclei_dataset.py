@@ -4,10 +4,22 @@ from pathlib import Path
 from typing import ClassVar
 
 from mmdet.datasets import CocoDataset
+from mmdet.datasets.api_wrappers import COCO
 from mmdet.registry import DATASETS
 from mmengine.logging import print_log
 
+from nucseg_mmdet.structures.coco import load_shared_json
 from nucseg_mmdet.utils.errors import UserError
+
+
+class SharedCOCO(COCO):
+    """mmdet's index of a COCO file, of the content that the evaluator reads too."""
+
+    def __init__(self, annotation_file: str) -> None:
+        super().__init__()
+        self.dataset = load_shared_json(Path(annotation_file))
+        self.createIndex()
+        self.img_ann_map, self.cat_img_map = self.imgToAnns, self.catToImgs
 
 
 @DATASETS.register_module()
@@ -26,6 +38,7 @@ class NucleiDataset(CocoDataset):
             masks silently. In test mode evaluators read the truth themselves, RLE as well.
     """
 
+    COCOAPI = SharedCOCO
     METAINFO: ClassVar[dict] = dict(classes=('nucleus',), palette=[(220, 20, 60)])
 
     def load_data_list(self) -> list[dict]:

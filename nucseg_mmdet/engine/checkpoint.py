@@ -18,8 +18,9 @@ from mmengine.runner.checkpoint import CheckpointLoader, get_external_models
 from torch import nn
 
 from nucseg_mmdet.engine import safe_pickle
-from nucseg_mmdet.engine.detectron2 import is_detectron2, load_from_detectron2
+from nucseg_mmdet.engine.detectron2 import is_detectron2, take_weights, to_checkpoint
 from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.files import new_file
 
 
 def _history_method(owner: object, name: str) -> object:
@@ -49,7 +50,7 @@ def load_weights_only(filename: str, map_location: str | torch.device | None = N
     if not isinstance(checkpoint, dict):
         raise UserError(f'{path}: {type(checkpoint).__name__}, expected a checkpoint dictionary')
     if is_detectron2(checkpoint):
-        return load_from_detectron2(str(path))
+        return to_checkpoint(take_weights(checkpoint, path), path)
     if isinstance(checkpoint.get('meta'), dict):
         checkpoint['meta'].pop('config', None)
     return checkpoint
@@ -161,11 +162,6 @@ def publish(source: Path, out: Path, facts: dict) -> int:
         if half and not weights[key].isfinite().all():
             raise UserError(f'{source}: {key} has values beyond float16 or not finite')
     iteration = checkpoint.get('meta', {}).get('iter')
-    partial = out.with_name(f'.{out.name}.partial')
-    try:
-        torch.save(dict(meta=dict(facts, iteration=iteration), state_dict=weights), partial)
-        os.replace(partial, out)
-    except (OSError, RuntimeError) as error:  # torch's own writer raises the latter
-        partial.unlink(missing_ok=True)
-        raise UserError(f'{out}: cannot be written ({str(error).splitlines()[0]})') from None
+    with new_file(out) as file:
+        torch.save(dict(meta=dict(facts, iteration=iteration), state_dict=weights), file)
     return out.stat().st_size

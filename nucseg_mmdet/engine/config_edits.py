@@ -12,7 +12,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from nucseg_mmdet.engine.checkpoint import cached_download
 from nucseg_mmdet.engine.model_zoo import find_config
 from nucseg_mmdet.evaluation.summary import SCORE_THR
-from nucseg_mmdet.structures.coco import load_json
+from nucseg_mmdet.structures.coco import load_shared_json
 from nucseg_mmdet.utils.errors import UserError
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -147,7 +147,7 @@ def check_files(cfg: Config, *keys: str) -> None:
                         f'{path}: not there; tools/prepare_data.py makes the data, '
                         '--data-root names another folder'
                     )
-            content = load_json(root / dataset.ann_file)
+            content = load_shared_json(root / dataset.ann_file)
             if not isinstance(content, dict) or not content.keys() >= COCO_KEYS:
                 raise UserError(
                     f'{root / dataset.ann_file}: no COCO JSON, expected images, annotations '

@@ -52,7 +52,8 @@ MODULES = {
 }
 CLASS_SCORES = 'roi_heads.box_predictor.cls_score.weight'
 CELL_ANCHORS = 'proposal_generator.anchor_generator.cell_anchors.'
-CLASS_LAYERS = ('roi_heads.box_predictor.', 'roi_heads.mask_head.predictor.')
+# The layers whose shape depends on the number of classes, by MMDetection's names.
+CLASS_LAYERS = ('roi_head.bbox_head.fc_', 'roi_head.mask_head.conv_logits.')
 
 # Models that share Detectron2's names, told by the first key that only they have.
 OTHER_MODELS = {
@@ -110,6 +111,11 @@ def read(path: str | Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise UserError(f'{path}: no such file, expected a Detectron2 checkpoint')
     content = safe_pickle.load(path) if path.suffix == '.pkl' else safe_pickle.load_torch(path)
+    return take_weights(content, path)
+
+
+def take_weights(content: Any, path: str | Path) -> dict[str, torch.Tensor]:
+    """Take the weights out of what a Detectron2 file holds, or refuse it as ``read`` does."""
     weights = _unwrap(content)
     if not isinstance(weights, dict) or not weights:
         raise UserError(f'{path}: found {type(weights).__name__}, expected a dict of weights')
@@ -135,49 +141,41 @@ def is_detectron2(content: Any) -> bool:
     )
 
 
-def inspect(state_dict: dict[str, torch.Tensor]) -> Architecture:
-    """Tell the architecture from weights, and check that these are complete.
-
-    Raises:
-        UserError: as ``convert``.
-    """
-    return _check(_detectron2_names(state_dict))
-
-
-def convert(
-    state_dict: dict[str, torch.Tensor], drop_class_layers: bool = False
-) -> dict[str, torch.Tensor]:
+def convert(state_dict: dict[str, torch.Tensor]) -> tuple[Architecture, dict[str, torch.Tensor]]:
     """Turn Detectron2's weights into the state dict of this project's model.
 
     Args:
         state_dict: from ``read``: a whole Mask R-CNN with FPN under Detectron2's names,
             or a ResNet or ResNeXt alone, Caffe2's names allowed.
-        drop_class_layers: leave out the three layers whose shape depends on the number
-            of classes, for a model with other classes.
 
     Returns:
-        float32 weights. Of a whole model under the names of ``MaskRCNN``; of a backbone
-        under those of ``ResNet``, without a prefix, as ``model.backbone.init_cfg`` takes it.
+        The architecture, and float32 weights. Of a whole model under the names of ``MaskRCNN``;
+        of a backbone under those of ``ResNet``, without a prefix, as
+        ``model.backbone.init_cfg`` takes it.
 
     Raises:
         UserError: a key is unknown or missing, has another shape, or is an image mean or
             standard deviation other than the configs'; the message has its name.
     """
     weights = _detectron2_names(state_dict)
-    backbone_only = _check(weights).classes is None
+    architecture = _check(weights)
     converted = {}
     for name, value in weights.items():
-        dropped = drop_class_layers and name.startswith(CLASS_LAYERS)
-        if dropped or _is_constant(name):
+        if _is_constant(name):
             continue
         renamed = _rename(name)
-        if backbone_only:
+        if architecture.classes is None:
             renamed = renamed.removeprefix('backbone.')
         converted[renamed] = value.detach().to(torch.float32)
         if name.endswith('.running_var'):  # a counter that Detectron2's frozen norms lack
             counter = renamed.replace('running_var', 'num_batches_tracked')
             converted[counter] = torch.tensor(0)
-    return converted
+    return architecture, converted
+
+
+def without_class_layers(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Leave out the three layers that depend on the number of classes, of ``convert``'s names."""
+    return {name: part for name, part in state_dict.items() if not name.startswith(CLASS_LAYERS)}
 
 
 # A plain ``.pth`` is left to the loader of this project's own checkpoints, which end so.
@@ -199,17 +197,20 @@ def load_from_detectron2(filename: str, map_location: Any = None) -> dict:
         UserError: as ``read`` and ``convert``; the message has the file.
     """
     path = filename.removeprefix('detectron2://')
-    weights = read(path)
+    return to_checkpoint(read(path), path)
+
+
+def to_checkpoint(weights: dict[str, torch.Tensor], path: str | Path) -> dict:
+    """Convert weights that were read from a file, as ``load_from_detectron2`` does."""
     try:
-        complete = convert(weights)
+        architecture, complete = convert(weights)
     except UserError as error:
         raise UserError(f'{path}: {error}') from None
-    classes = inspect(weights).classes
-    state_dict = convert(weights, drop_class_layers=classes not in (None, 1))
-    dropped = [name for name in complete if name not in state_dict]
-    if dropped:
-        print_log(f'{path}: dropped the layers for its {classes} classes', 'current')
-    return dict(state_dict=state_dict, meta=dict(dropped=dropped))
+    if architecture.classes in (None, 1):
+        return dict(state_dict=complete, meta=dict(dropped=[]))
+    print_log(f'{path}: dropped the layers for its {architecture.classes} classes', 'current')
+    dropped = [name for name in complete if name.startswith(CLASS_LAYERS)]
+    return dict(state_dict=without_class_layers(complete), meta=dict(dropped=dropped))
 
 
 def parameter_shapes(

@@ -7,7 +7,6 @@ into ``report_page.html``, whose script draws it. The file needs nothing from ou
 
 import base64
 import json
-import os
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -18,12 +17,14 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from scipy.ndimage import find_objects
 
+from nucseg_mmdet.evaluation.coco_ap import ALL_DETS
 from nucseg_mmdet.evaluation.label_scores import find_overlaps
-from nucseg_mmdet.evaluation.summary import ALL_DETS, SCORE_THR, make_report, paint
+from nucseg_mmdet.evaluation.summary import SCORE_THR, make_report, paint
 from nucseg_mmdet.structures import rle
 from nucseg_mmdet.structures.coco import Detections, TruthImage, read_results, read_truth
 from nucseg_mmdet.structures.polygons import Polygon, mask_to_outlines
 from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.files import write_text
 
 FOUND = 0.5  # a pair of nuclei above this IoU is a match, as in PQ
 TOUCHED = 0.2  # from this IoU to FOUND a nucleus was seen, but badly cut
@@ -72,13 +73,7 @@ def write_report(
     run = read_run(work_dir, annotations)
     if score_thr is None:
         score_thr = run.tested.get('score_thr', SCORE_THR)
-    page = render(*collect(run, score_thr))
-    partial = out.with_name(f'.{out.name}.partial')
-    try:
-        partial.write_text(page, encoding='utf-8')
-        os.replace(partial, out)
-    except OSError as error:
-        raise UserError(f'{out}: {error.strerror}, expected a file to write') from None
+    write_text(out, render(*collect(run, score_thr)))
 
 
 def read_run(work_dir: Path, annotations: str | None = None) -> Run:

@@ -1,11 +1,11 @@
 """Scores of nuclei in label maps: AJI, AJI+, DQ, SQ, PQ, Dice, F1, precision, recall.
 
 ``count_image`` reduces one image to a ``Counts``, a small tuple of sums; ``scores``
-turns such a tuple into numbers between 0 and 1; ``summarise`` does so for a set::
+turns such a tuple into numbers between 0 and 1; ``summarize`` does so for a set::
 
     counts = [count_image(truth, pred) for truth, pred in pairs]
-    summarise(counts)['mean']['AJI']  # mean over the images, the headline
-    summarise(counts)['pooled']['AJI']  # over all nuclei, as if the set were one image
+    summarize(counts)['mean']['AJI']  # mean over the images, the headline
+    summarize(counts)['pooled']['AJI']  # over all nuclei, as if the set were one image
 
 ``find_fates`` says of each true nucleus what became of it: found, or how it was lost;
 ``find_offset`` how far the found ones lie beside it.
@@ -21,7 +21,7 @@ no pred            SQ, precision
 no pair above 0.5  SQ
 =================  ==========================================================
 
-The mean leaves undefined values out; ``summarise`` says how many images went in.
+The mean leaves undefined values out; ``summarize`` says how many images went in.
 """
 
 from collections.abc import Sequence
@@ -239,7 +239,7 @@ def pool(counts: Sequence[Counts]) -> Counts:
     return Counts(*(sum(column) for column in zip(*counts, strict=True))) if counts else _NOTHING
 
 
-def summarise(counts: Sequence[Counts]) -> dict[str, dict[str, float]]:
+def summarize(counts: Sequence[Counts]) -> dict[str, dict[str, float]]:
     """Score a set of images.
 
     Returns:

@@ -1,9 +1,8 @@
 """Evaluators: unpack mmdet's samples, leave the arithmetic to others."""
 
-import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,55 +11,66 @@ from mmengine.evaluator import BaseMetric
 from pycocotools import mask as coco_mask
 
 from nucseg_mmdet.evaluation import submission
-from nucseg_mmdet.evaluation.summary import SCORE_THR, make_report
-from nucseg_mmdet.structures.coco import parse_results, read_truth
+from nucseg_mmdet.evaluation.summary import SCORE_THR, mean_scores
+from nucseg_mmdet.structures import rle
+from nucseg_mmdet.structures.coco import Detections, TruthImage, make_results, read_truth
 from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.files import write_json
 
 
-def to_results(sample: dict) -> list[dict]:
-    """Unpack one predicted sample into COCO results.
+class Predicted(NamedTuple):
+    """What a model found in one image.
+
+    Attributes:
+        image_id: of the image.
+        boxes: float32, (N, 4), xyxy, px.
+        scores: float64, (N,).
+        rles: N masks, compressed COCO run lengths.
+    """
+
+    image_id: int
+    boxes: np.ndarray
+    scores: np.ndarray
+    rles: list[dict]
+
+    def results(self) -> list[dict[str, Any]]:
+        """Make COCO results of them."""
+        return make_results(self.image_id, self.boxes, self.scores, self.rles)
+
+
+def unpack(sample: dict[str, Any]) -> Predicted:
+    """Unpack one predicted sample.
 
     Args:
         sample: ``img_id`` and ``pred_instances`` with ``bboxes`` (N, 4) xyxy px, ``scores``
             (N,) and ``masks``, N RLE dicts or a bool tensor (N, H, W).
-
-    Returns:
-        N dicts: image_id, bbox xywh px, score, category_id 1, segmentation as RLE text.
     """
     pred = sample['pred_instances']
-    boxes = pred['bboxes'].cpu().double().numpy().round(2)
-    boxes[:, 2:] -= boxes[:, :2]
     masks = pred['masks']
     if isinstance(masks, torch.Tensor):
         masks = [coco_mask.encode(np.asfortranarray(mask)) for mask in masks.cpu().numpy()]
-    return [
-        dict(
-            image_id=sample['img_id'],
-            bbox=box,
-            score=score,
-            category_id=1,
-            segmentation=dict(size=list(mask['size']), counts=mask['counts'].decode()),
-        )
-        for box, score, mask in zip(
-            boxes.round(2).tolist(), pred['scores'].cpu().tolist(), masks, strict=True
-        )
-    ]
+    return Predicted(
+        sample['img_id'],
+        pred['bboxes'].cpu().numpy(),
+        pred['scores'].cpu().double().numpy(),
+        [dict(mask) for mask in masks],
+    )
 
 
 class ResultsMetric(BaseMetric):
-    """Base of the evaluators that work on the COCO results of all images.
+    """Base of the evaluators that work on the nuclei of all images.
 
     Args:
         ann_file: COCO JSON with the images to predict.
     """
 
-    def __init__(self, ann_file: str, **kwargs) -> None:
+    def __init__(self, ann_file: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.ann_file = ann_file
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         # One entry an image: across processes mmengine cuts off repeated images by count.
-        self.results += [(sample['img_id'], to_results(sample)) for sample in data_samples]
+        self.results += [unpack(sample) for sample in data_samples]
 
 
 @METRICS.register_module()
@@ -74,16 +84,16 @@ class SubmissionMetric(ResultsMetric):
 
     default_prefix = 'submission'
 
-    def __init__(self, ann_file: str, out: str, **kwargs) -> None:
+    def __init__(self, ann_file: str, out: str, **kwargs: Any) -> None:
         super().__init__(ann_file, **kwargs)
         self.out = out
 
-    def compute_metrics(self, results: list[tuple[int, list[dict]]]) -> dict[str, float]:
+    def compute_metrics(self, results: list[Predicted]) -> dict[str, float]:
         images = submission.read_images(Path(self.ann_file))
-        seen = [image_id for image_id, _ in results]
+        seen = [of_image.image_id for of_image in results]
         if sorted(seen) != sorted(images):
             raise UserError(f'{self.out}: predicted images {sorted(seen)}, expected {list(images)}')
-        flat = [result for _, of_image in results for result in of_image]
+        flat = [result for of_image in results for result in of_image.results()]
         submission.write(flat, images, Path(self.out))
         return dict(detections=len(flat))
 
@@ -95,24 +105,38 @@ class NucleiMetric(ResultsMetric):
     Args:
         ann_file: COCO truth.
         score_thr: label maps leave out predictions below this score.
-        out: where to keep the COCO results, for ``tools/report.py``; by default nowhere.
+        out: where to keep the COCO results, for ``tools/analysis_tools/report.py``; by default
+            nowhere.
     """
 
     default_prefix = 'nuclei'
 
     def __init__(
-        self, ann_file: str, score_thr: float = SCORE_THR, out: str | None = None, **kwargs
+        self, ann_file: str, score_thr: float = SCORE_THR, out: str | None = None, **kwargs: Any
     ) -> None:
         super().__init__(ann_file, **kwargs)
         self.score_thr = score_thr
         self.out = out
+        self._truth: list[TruthImage] | None = None  # read once, for every validation
 
-    def compute_metrics(self, results: list[tuple[int, list[dict]]]) -> dict[str, float]:
-        truth = read_truth(Path(self.ann_file))
-        flat = [result for _, of_image in results for result in of_image]
+    def compute_metrics(self, results: list[Predicted]) -> dict[str, float]:
+        if self._truth is None:
+            self._truth = read_truth(Path(self.ann_file))
         if self.out:
-            partial = Path(f'{self.out}.partial')
-            partial.write_text(json.dumps(flat))
-            os.replace(partial, self.out)
-        detections = parse_results(flat, truth, 'predictions')
-        return make_report(truth, detections, self.score_thr)['scores']
+            flat = [result for of_image in results for result in of_image.results()]
+            write_json(Path(self.out), flat, indent=None)
+        return mean_scores(self._truth, self._detections(results), self.score_thr)
+
+    def _detections(self, results: list[Predicted]) -> dict[int, Detections]:
+        """The nuclei of each image of the truth; none where an image was not looked at."""
+        sizes = {image.id: [image.height, image.width] for image in self._truth or []}
+        found = {image_id: Detections([], np.zeros(0, np.int64), np.zeros(0)) for image_id in sizes}
+        for of_image in results:
+            size = sizes.get(of_image.image_id)
+            if size is None or any(list(mask['size']) != size for mask in of_image.rles):
+                raise UserError(
+                    f'{self.ann_file}: has no image {of_image.image_id} of the size of its masks'
+                )
+            rles = of_image.rles
+            found[of_image.image_id] = Detections(rles, rle.areas(rles), of_image.scores)
+        return found

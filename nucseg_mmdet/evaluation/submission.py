@@ -7,15 +7,15 @@ To check a file from anywhere::
 
 import argparse
 import json
-import os
 import sys
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from nucseg_mmdet.structures import rle
-from nucseg_mmdet.structures.coco import load_json
-from nucseg_mmdet.utils.errors import UserError, exit_code, make_folder
+from nucseg_mmdet.structures.coco import load_json, load_shared_json
+from nucseg_mmdet.utils.errors import UserError, exit_code
+from nucseg_mmdet.utils.files import make_folder, new_file, write_text
 
 KEYS = {'image_id', 'bbox', 'score', 'category_id', 'segmentation'}
 # Boxes are written with two decimals, so an edge at the image's border may be off by this.
@@ -34,7 +34,7 @@ def read_images(path: Path) -> dict[int, tuple[int, int]]:
     Raises:
         UserError: it is neither.
     """
-    content = load_json(path)
+    content = load_shared_json(path)
     images = content.get('images') if isinstance(content, dict) else content
     try:
         return {image['id']: (image['height'], image['width']) for image in images}
@@ -138,16 +138,12 @@ def write(results: Sequence[dict], images: dict[int, tuple[int, int]], path: Pat
         )
     make_folder(path.parent)
     text = json.dumps(ordered(results, images))
-    partial = path.with_name(f'.{path.name}.partial')
-    try:
-        partial.write_text(text)
-        os.replace(partial, path)
-        with zipfile.ZipFile(partial, 'w', zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr('answer.json', text)
-        os.replace(partial, path.with_suffix('.zip'))
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(f'{path}: cannot be written ({error.strerror})') from None
+    write_text(path, text)
+    with (
+        new_file(path.with_suffix('.zip')) as file,
+        zipfile.ZipFile(file, 'w', zipfile.ZIP_DEFLATED) as archive,
+    ):
+        archive.writestr('answer.json', text)
 
 
 @exit_code

@@ -19,6 +19,7 @@ from nucseg_mmdet.engine.checkpoint import load_weights_only, refuse_unfit
 from nucseg_mmdet.engine.model_zoo import model_files
 from nucseg_mmdet.inference.predictor import ModelOptions, Prediction
 from nucseg_mmdet.models.half_precision import prepare_for_inference
+from nucseg_mmdet.structures.rle_masks import RLEMasks
 from nucseg_mmdet.utils.errors import UserError
 
 FIELD = 1_000  # px; side of the images that a config's fixed sizes are meant for
@@ -174,10 +175,10 @@ def _load_weights(model: torch.nn.Module, path: Path) -> None:
     model.load_state_dict({key.removeprefix('module.'): item for key, item in weights.items()})
 
 
-def _to_rles(masks: list[dict] | torch.Tensor) -> list[dict]:
+def _to_rles(masks: RLEMasks | torch.Tensor) -> list[dict]:
     """Masks of ``RLEMaskHead`` as they are; mmdet's own heads give bitmaps."""
-    if isinstance(masks, list):
-        return masks
+    if isinstance(masks, RLEMasks):
+        return [dict(mask) for mask in masks]
     return [coco_mask.encode(np.asfortranarray(mask, np.uint8)) for mask in masks.cpu().numpy()]
 
 

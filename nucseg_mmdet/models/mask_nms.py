@@ -43,6 +43,7 @@ def find_doubles(rles: Sequence[dict], labels: np.ndarray, iom_thr: float) -> np
     Returns:
         bool, (N,).
     """
+    rles = [dict(mask) for mask in rles]  # pycocotools refuses what is derived from dict
     area = np.maximum(rle.areas(rles), 1)  # an empty mask meets none
     doubles = np.zeros(len(rles), bool)
     for start in range(0, len(rles), ROWS):

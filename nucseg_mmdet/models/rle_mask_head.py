@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from nucseg_mmdet.models.mask_nms import lower_doubles
 from nucseg_mmdet.structures import rle
+from nucseg_mmdet.structures.rle_masks import RLEMasks
 
 BUCKET = 8  # masks whose windows round up to the same multiple of this, px, go together
 CHUNK = 1 << 20  # pixels sampled together; bounds the memory
@@ -61,7 +62,7 @@ class RLEMaskHead(FCNMaskHead):
 
     The stock head pastes each mask into a bitmap of the whole image, and the
     metric then searches all of it for runs. Here a mask is sampled only where
-    its box is. ``results.masks`` is a list of ``{'size', 'counts'}`` with the
+    its box is. ``results.masks`` are ``RLEMasks``, each ``{'size', 'counts'}`` with the
     very bytes of stock head + ``pycocotools.mask.encode``. Training is stock, and
     so are the weights; only the last two layers are computed in another order.
 
@@ -107,7 +108,8 @@ class RLEMaskHead(FCNMaskHead):
         mask_nms = rcnn_test_cfg.get('mask_nms')
         for index, results in enumerate(results_list):
             if not len(results):  # where the base class puts an empty tensor
-                results.masks = []
+                height, width = _image_size(batch_img_metas[index], rescale)
+                results.masks = RLEMasks([], height, width)
             elif mask_nms:
                 results_list[index] = lower_doubles(results, **mask_nms)
         return results_list
@@ -121,20 +123,29 @@ class RLEMaskHead(FCNMaskHead):
         rcnn_test_cfg: ConfigDict,
         rescale: bool = False,
         activate_map: bool = False,
-    ) -> list[dict]:
+    ) -> RLEMasks:
         probs = bboxes.new_tensor(mask_preds) if activate_map else mask_preds.sigmoid()
         probs = probs[:, 0] if self.class_agnostic else probs[range(len(probs)), labels]
-        height, width = img_meta['ori_shape'][:2]
+        height, width = _image_size(img_meta, rescale)
         scale_factor = bboxes.new_tensor(img_meta['scale_factor'])  # of width, height
         offset = bboxes.new_tensor(rcnn_test_cfg.get('truth_offset', (0.0, 0.0)))
         if rescale:
             bboxes /= scale_factor.repeat(2)  # in place: the boxes of the result change too
         else:
             offset *= scale_factor
-            width_scale, height_scale = scale_factor.tolist()
-            height, width = round(height * height_scale), round(width * width_scale)
         moved = bboxes + offset.repeat(2)  # the boxes of the result stay within the image
-        return paste_rle(probs, moved, height, width, rcnn_test_cfg.mask_thr_binary)
+        masks = paste_rle(probs, moved, height, width, rcnn_test_cfg.mask_thr_binary)
+        return RLEMasks(masks, height, width)
+
+
+def _image_size(img_meta: dict, rescale: bool) -> tuple[int, int]:
+    """Height and width of the masks, px: those of the image file, or as the network got it."""
+    height, width = img_meta['ori_shape'][:2]
+    if rescale:
+        return height, width
+    # float32, as mmdet's own head multiplies them.
+    width_scale, height_scale = np.float32(img_meta['scale_factor']).tolist()
+    return round(height * height_scale), round(width * width_scale)
 
 
 def paste_rle(

@@ -1,9 +1,10 @@
-"""COCO truth and results files with the one category ``nucleus``, read and checked.
+"""COCO truth and results: the entries of both are made here, and files are read and checked.
 
-Every entry is checked, so that a wrong file ends in one line that names it. Images,
+Every entry of a file is checked, so that a wrong file ends in one line that names it. Images,
 annotations and results are counted from 0 there; mask 5 belongs to annotation or result 5.
 """
 
+import functools
 import gzip
 import json
 import reprlib
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nucseg_mmdet.structures import rle
-from nucseg_mmdet.structures.polygons import segmentation_to_rle
+from nucseg_mmdet.structures.polygons import Polygon, segmentation_to_rle
 from nucseg_mmdet.utils.errors import UserError
 
 CATEGORY_ID = 1
@@ -58,13 +59,83 @@ class Detections(NamedTuple):
     scores: np.ndarray
 
 
+def make_categories(names: Sequence[str] = ('nucleus',)) -> list[dict[str, Any]]:
+    """Make the categories of a COCO file, numbered from 1."""
+    return [dict(id=index, name=name) for index, name in enumerate(names, start=CATEGORY_ID)]
+
+
+def make_image(
+    image_id: int | None, file_name: str, height: int, width: int, organ: str | None = None
+) -> dict[str, Any]:
+    """Make an image of a COCO file; this project's own key ``organ`` only where it is known."""
+    image = dict(id=image_id, file_name=file_name, height=height, width=width)
+    return image if organ is None else image | dict(organ=organ)
+
+
+def make_annotation(
+    annotation_id: int,
+    image_id: int | None,
+    segmentation: list[Polygon] | dict,
+    area: int,
+    bbox: Sequence[float] | None = None,
+    category_id: int = CATEGORY_ID,
+    kind: str | None = None,
+) -> dict[str, Any]:
+    """Make an annotation of a COCO file: one nucleus.
+
+    Args:
+        annotation_id: from 1; pycocotools takes 0 for "no match".
+        image_id: of its image.
+        segmentation: polygons on pixel edges, or an RLE.
+        area: of the mask, px.
+        bbox: xywh of the mask, px; left out where nobody reads it.
+        category_id: of its class.
+        kind: type of the nucleus, for this project's own key ``type``, where it is known.
+    """
+    annotation = dict(
+        id=annotation_id, image_id=image_id, category_id=category_id, segmentation=segmentation
+    )
+    annotation['area'] = area
+    if bbox is not None:
+        annotation['bbox'] = list(bbox)
+    annotation['iscrowd'] = 0
+    if kind is not None:
+        annotation['type'] = kind
+    return annotation
+
+
+def make_results(
+    image_id: int, boxes: np.ndarray, scores: np.ndarray, rles: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Make the results of an image for a COCO results file.
+
+    Args:
+        image_id: of the image.
+        boxes: float, (N, 4), xyxy, px; written as xywh with two decimals.
+        scores: float, (N,).
+        rles: N masks, ``counts`` in bytes, which become text.
+    """
+    boxes = boxes.astype(np.float64).round(2)
+    boxes[:, 2:] -= boxes[:, :2]
+    return [
+        dict(
+            image_id=image_id,
+            bbox=box,
+            score=score,
+            category_id=CATEGORY_ID,
+            segmentation=dict(size=list(mask['size']), counts=mask['counts'].decode()),
+        )
+        for box, score, mask in zip(boxes.round(2).tolist(), scores.tolist(), rles, strict=True)
+    ]
+
+
 def read_truth(path: Path) -> list[TruthImage]:
     """Read COCO truth from a ``.json``, ``.json.gz`` or ``.zip`` file, see ``parse_truth``.
 
     Raises:
         UserError: the file cannot be read, or is not what was expected.
     """
-    return parse_truth(load_json(path), str(path))
+    return parse_truth(load_shared_json(path), str(path))
 
 
 def read_results(path: Path, images: Sequence[TruthImage]) -> dict[int, Detections]:
@@ -162,6 +233,27 @@ def parse_results(data: Any, images: Sequence[TruthImage], source: str) -> dict[
         image_id: Detections([rles[i] for i in index], areas[index], values[index])
         for image_id, index in _group(data, sizes).items()
     }
+
+
+def load_shared_json(path: Path) -> Any:
+    """Read JSON as ``load_json``, and keep it: data set, metric and tool read the same truth.
+
+    The content is shared and must not be changed. Only the last file is kept.
+
+    Raises:
+        UserError: as ``load_json``.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return load_json(path)  # which says what is wrong
+    return _load_version(path.resolve(), status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=1)
+def _load_version(path: Path, mtime_ns: int, size: int) -> Any:
+    """Read a file once for each of its versions, which time and size tell apart."""
+    return load_json(path)
 
 
 def load_json(path: Path) -> Any:

@@ -1,4 +1,4 @@
-"""What a user did wrong, told in one line and with exit code 2."""
+"""What a user did wrong: one line on the terminal and exit code 2."""
 
 import functools
 import sys
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-class UserError(ValueError):
+class UserError(Exception):
     """Wrong input: the message names the file, what was found and what was expected.
 
     Several problems found together are several lines.
@@ -17,14 +17,6 @@ def check_fraction(option: str, value: float | None) -> None:
     """Refuse the value of a command's option that is given and not from 0 to 1."""
     if value is not None and not 0 <= value <= 1:
         raise UserError(f'{option} {value}: expected 0 to 1')
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder for results, or say why it can't be."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f'{path}: no folder for results ({error.strerror})') from None
 
 
 def exit_code(main: Callable[..., int]) -> Callable[..., int]:

@@ -12,11 +12,11 @@ from mmdet.structures.bbox import bbox_overlaps
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from nucseg_mmdet.datasets import statistics
+from nucseg_mmdet.datasets import statistics, statistics_report
 from nucseg_mmdet.engine import config_edits
 from nucseg_mmdet.structures.polygons import mask_to_polygons
 from nucseg_mmdet.utils.errors import UserError
-from tools import browse_data
+from tools.analysis_tools import browse_data
 
 CONFIG = Path(__file__).parents[2] / 'configs/demo/mask-rcnn_r18_fpn_demo_nuclei.py'
 
@@ -82,7 +82,7 @@ def test_numbers_of_the_files(cfg, data_root):
     assert [field.name for field in stats.fields] == [i['file_name'] for i in truth['images']]
     areas = [entry['area'] for entry in truth['annotations']]
     np.testing.assert_allclose(np.concatenate([field.areas for field in stats.fields]), areas)
-    text = statistics.format_stats(stats)
+    text = statistics_report.format_stats(stats)
     assert f'nuclei                           {len(areas)}; ' in text
     assert 'anchor sizes, px                 16 32 64 128 256' in text
     assert '5, 96 x 96 px' in text

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from nucseg_mmdet.evaluation.coco_ap import coco_scores
 from nucseg_mmdet.evaluation.html_report import (
     THRESHOLDS,
     collect,
@@ -23,11 +24,11 @@ from nucseg_mmdet.evaluation.html_report import (
     read_log,
     read_run,
 )
-from nucseg_mmdet.evaluation.label_scores import summarise
-from nucseg_mmdet.evaluation.summary import coco_scores, count_images
+from nucseg_mmdet.evaluation.label_scores import summarize
+from nucseg_mmdet.evaluation.summary import count_images
 from nucseg_mmdet.structures.coco import parse_results, parse_truth
 from nucseg_mmdet.utils.errors import UserError
-from tools.report import main
+from tools.analysis_tools.report import main
 
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable')
 BROWSER = next((path for path in map(shutil.which, BROWSERS) if path), None)
@@ -129,7 +130,7 @@ def test_pq_by_threshold_equals_repainting(seed):
     pq = pq_by_threshold(images, found)
     for index in (0, 20, 45, 46, 70, 90):
         counts = count_images(images, found, THRESHOLDS[index])
-        assert pq[index] == pytest.approx(summarise(counts)['mean']['PQ'], abs=1e-12)
+        assert pq[index] == pytest.approx(summarize(counts)['mean']['PQ'], abs=1e-12)
 
 
 def test_precision_by_hand():

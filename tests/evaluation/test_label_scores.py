@@ -20,7 +20,7 @@ from nucseg_mmdet.evaluation.label_scores import (
     find_overlaps,
     pool,
     scores,
-    summarise,
+    summarize,
 )
 
 
@@ -340,7 +340,7 @@ def test_mean_and_pooled():
     perfect = count_image(row('1111'), row('1111'))
     missed = count_image(row('112233.'), row('.......'))
     empty = count_image(row('....'), row('....'))
-    found = summarise([perfect, missed, empty])
+    found = summarize([perfect, missed, empty])
     assert found['mean']['AJI'] == 1 / 2  # of 1 and 0; the empty image has none
     assert found['pooled']['AJI'] == pytest.approx(4 / 10)
     assert (found['mean']['recall'], found['pooled']['recall']) == (1 / 2, 1 / 4)
@@ -361,7 +361,7 @@ def test_pooled_is_the_score_of_the_images_side_by_side():
 
 @pytest.mark.parametrize('images', [0, 2])
 def test_summary_without_nuclei_is_undefined(images):
-    found = summarise([count_image(squares(), squares())] * images)
+    found = summarize([count_image(squares(), squares())] * images)
     assert all(math.isnan(value) for value in found['mean'].values())
     assert all(math.isnan(value) for value in found['pooled'].values())
     assert set(found['images'].values()) == {0}
@@ -400,7 +400,7 @@ def test_dense_image():
     inside = (y % 22 < 15) & (x % 22 < 15) & (y < 968) & (x < 990)
     truth = np.where(inside, y // 22 * 45 + x // 22 + 1, 0).astype(np.int32)
     assert np.unique(truth).size == 1981
-    scores = summarise([count_image(truth, np.roll(truth, 4, axis=(0, 1)))])['pooled']
+    scores = summarize([count_image(truth, np.roll(truth, 4, axis=(0, 1)))])['pooled']
     assert scores['AJI'] == pytest.approx(121 / 329)  # 11 x 11 px of 2 x 225 - 121
     assert scores['Dice'] == pytest.approx(121 / 225)
     assert scores['recall'] == 0

@@ -5,7 +5,7 @@ import numpy as np
 import torch
 
 from nucseg_mmdet.engine.model_zoo import model_files
-from nucseg_mmdet.evaluation.label_scores import count_image, summarise
+from nucseg_mmdet.evaluation.label_scores import count_image, summarize
 from nucseg_mmdet.inference.segmenter import Segmenter
 from nucseg_mmdet.structures import rle
 from nucseg_mmdet.structures.polygons import polygons_to_rle
@@ -31,7 +31,7 @@ def to_label_map(nuclei, side):
 
 def score(truth, nuclei):
     counts = count_image(truth, to_label_map(nuclei, len(truth)))
-    return summarise([counts])['pooled']['PQ']
+    return summarize([counts])['pooled']['PQ']
 
 
 def test_real_nuclei_whole_and_in_tiles(class_data):

@@ -83,7 +83,7 @@ def stand_in(name, shape, pixel_std):
 @functools.cache
 def weights(model, pixel_std):
     shapes = json.loads(gzip.decompress((COPY / 'parameters.json.gz').read_bytes()))[model]
-    return convert({name: stand_in(name, shape, pixel_std) for name, shape in shapes.items()})
+    return convert({name: stand_in(name, shape, pixel_std) for name, shape in shapes.items()})[1]
 
 
 @functools.cache

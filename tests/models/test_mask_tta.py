@@ -13,6 +13,7 @@ from mmengine.registry import init_default_scope
 from pycocotools import mask as coco_mask
 
 from nucseg_mmdet.models.mask_tta import fuse_boxes, to_image, to_view, turn_back
+from nucseg_mmdet.utils.errors import UserError
 from tools.test import main
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -58,7 +59,7 @@ def test_maps_come_back(orientation):
 
 @pytest.mark.parametrize('turns', [-1, 4, 0.5])
 def test_other_turns_are_refused(turns):
-    with pytest.raises(ValueError, match=f'turns is {turns}, expected 0, 1, 2 or 3'):
+    with pytest.raises(UserError, match=f'turns is {turns}, expected 0, 1, 2 or 3'):
         TRANSFORMS.build(dict(type='Orient', turns=turns))
 
 
@@ -149,9 +150,10 @@ def test_one_view_is_the_plain_model(model, img):
     assert len(found) == len(expected) > 10
     torch.testing.assert_close(found.scores, expected.scores)
     torch.testing.assert_close(found.bboxes, expected.bboxes, rtol=1e-5, atol=1e-4)
-    overlaps = np.diag(coco_mask.iou(found.masks, expected.masks, [0] * len(found)))
-    empty = coco_mask.area(expected.masks) == 0  # their IoU is 0, though they are equal
-    assert (coco_mask.area(found.masks)[empty] == 0).all()
+    found_rles, rles = ([dict(mask) for mask in side.masks] for side in (found, expected))
+    overlaps = np.diag(coco_mask.iou(found_rles, rles, [0] * len(found)))
+    empty = coco_mask.area(rles) == 0  # their IoU is 0, though they are equal
+    assert (coco_mask.area(found_rles)[empty] == 0).all()
     assert overlaps[~empty].min() > 0.95  # rounded boxes move single pixels
     assert (~empty).sum() > 10
 
@@ -173,7 +175,7 @@ def test_the_tool(model, data_root, tmp_path):
     torch.save(dict(state_dict=model.module.state_dict()), checkpoint)
     out = tmp_path / 'answer.json'
     options = ['--format-only', '--tta', '--precision', 'bf16', '--data-root', str(data_root)]
-    work = ['--work-dir', str(tmp_path / 'work'), '--out', str(out)]
+    work = ['--work-dir', str(tmp_path / 'work'), '--answer', str(out)]
     fewer = [f'model.test_cfg.{stage}.max_per_img=20' for stage in ('rpn', 'rcnn')]
     # Random weights are sure of nothing, and views that disagree even less.
     fewer += ['model.test_cfg.rpn.nms_pre=20', 'model.test_cfg.rcnn.score_thr=0.0']

@@ -13,7 +13,8 @@ import cv2
 import pytest
 import torch
 
-from tools import browse_data, score, test, train
+from tools import score, test, train
+from tools.analysis_tools import browse_data
 
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / 'configs/demo/mask-rcnn_r18_fpn_demo_nuclei.py')
@@ -129,7 +130,7 @@ def answer(trained, data_root, tmp_path_factory):
     folder = tmp_path_factory.mktemp('answer')
     done = tool(
         *('test', CONFIG, trained / f'iter_{ITERATIONS}.pth', '--format-only'),
-        *('--out', folder / 'answer.json', '--show-dir', folder / 'overlays'),
+        *('--answer', folder / 'answer.json', '--show-dir', folder / 'overlays'),
         *('--show-score-thr', '0', *answer_options(data_root, folder)),
     )
     assert done.returncode == 0, done.stderr
@@ -163,7 +164,7 @@ def test_overlays_are_as_many_and_twice_as_large(answer, data_root):
 def test_several_processes_write_the_same_answer(answer, trained, data_root, tmp_path, processes):
     done = shell(
         *('dist_test.sh', CONFIG, trained / f'iter_{ITERATIONS}.pth', processes, '--format-only'),
-        *('--out', tmp_path / 'answer.json', *answer_options(data_root, tmp_path)),
+        *('--answer', tmp_path / 'answer.json', *answer_options(data_root, tmp_path)),
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / 'answer.json').read_text() == (answer / 'answer.json').read_text()
@@ -258,7 +259,7 @@ class TestWrongInput:
         self.check(capsys, main, arguments, f'{folder}: no folder for results (Not a directory)')
 
     def test_answer_where_a_folder_is(self, capsys, tmp_path):
-        arguments = [CONFIG, '--format-only', '--out', tmp_path]
+        arguments = [CONFIG, '--format-only', '--answer', tmp_path]
         self.check(capsys, test.main, arguments, f'--out {tmp_path}: is a folder')
 
     def test_numbers_out_of_range(self, capsys, tmp_path):

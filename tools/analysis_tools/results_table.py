@@ -10,13 +10,13 @@ import ast
 import csv
 import io
 import json
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from nucseg_mmdet.utils.errors import UserError, exit_code
+from nucseg_mmdet.utils.files import write_text
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'vrdl'
 NUMBER = re.compile(r'_e(\d\d)_')
@@ -212,15 +212,6 @@ def replace_table(text: str, table: str, source: str) -> str:
     return f'{parts[0]}{BEGIN}\n\n{table}\n{END}{parts[4]}'
 
 
-def _write(text: str, path: Path) -> None:
-    partial = path.with_name(f'.{path.name}.partial')
-    try:
-        partial.write_text(text, encoding='utf-8')
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(f'{path}: {error.strerror}, expected a file to write') from None
-
-
 @exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
@@ -230,11 +221,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not args.into.is_file():
             raise UserError(f'{args.into}: no such file, expected Markdown')
         text = args.into.read_text(encoding='utf-8')
-        _write(replace_table(text, table, str(args.into)), args.into)
+        write_text(table, str(args.into, replace_table(text)), args.into)
     else:
         print(table, end='')
     if args.csv:
-        _write(to_csv(rows), args.csv)
+        write_text(args.csv, to_csv(rows))
     return 0
 
 

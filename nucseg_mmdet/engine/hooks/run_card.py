@@ -1,13 +1,15 @@
 """What ran, how far, and its scores, as a file in the work folder."""
 
 import json
-import os
 import platform
 import resource
 import time
-from importlib.metadata import version
 from pathlib import Path
 
+import mmcv
+import mmdet
+import mmengine
+import numpy
 import torch
 from mmdet.registry import HOOKS
 from mmengine.dist import master_only
@@ -15,6 +17,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from nucseg_mmdet.engine.config_edits import score_threshold
+from nucseg_mmdet.utils.files import write_json
 
 
 @HOOKS.register_module()
@@ -89,8 +92,8 @@ class RunCardHook(Hook):
             processes=runner.world_size,
             python=platform.python_version(),
             versions={
-                name: version(name)
-                for name in ('torch', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'numpy')
+                module.__name__: module.__version__
+                for module in (torch, mmengine, mmcv, mmdet, numpy)
             },
             iteration=runner.iter,
         )
@@ -117,7 +120,4 @@ class RunCardHook(Hook):
         card = self._read(runner)
         facts['scores'] = {**card.get('scores', {}), **facts.get('scores', {})}
         card.update(facts)
-        path = Path(runner.work_dir, 'run_card.json')
-        partial = path.with_name('.run_card.json.partial')
-        partial.write_text(json.dumps(card, indent=2) + '\n')
-        os.replace(partial, path)
+        write_json(Path(runner.work_dir, 'run_card.json'), card)

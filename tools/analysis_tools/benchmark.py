@@ -1,4 +1,6 @@
-"""Time stock MMDetection against this project: python tools/benchmark.py [--step STEP].
+"""Time stock MMDetection against this project.
+
+    python tools/analysis_tools/benchmark.py [--step STEP]
 
 Each side has a process of its own, and they run in turn, after one run to warm up. The
 table has medians, their ratio, and the peak of memory above what a process held before its
@@ -22,8 +24,9 @@ import torch
 
 from nucseg_mmdet.benchmarks.stock import Spec, count_nuclei, write_data
 from nucseg_mmdet.utils.errors import UserError, exit_code
+from nucseg_mmdet.utils.files import write_json
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 EXACT = ('assign', 'rle', 'load')  # whose results must not differ in one bit
 STEPS = ('assign', 'rle', 'test', 'train', 'load')
 LARGE = ROOT / 'configs/vrdl/mask-rcnn_r101_fpn_e08_vrdl.py'
@@ -246,15 +249,6 @@ def describe(row: dict[str, Any]) -> str:
     return f'loss {", ".join(losses)}' if losses else '-'
 
 
-def write_json(report: dict[str, Any], path: Path) -> None:
-    partial = path.with_name(f'.{path.name}.partial')
-    try:
-        partial.write_text(json.dumps(report, indent=2) + '\n')
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(f'{path}: {error.strerror}, expected a file to write') from None
-
-
 @exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
@@ -279,7 +273,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print()
     print(format_table(rows))
     if args.json:
-        write_json(dict(machine=machine, rows=rows), args.json)
+        write_json(args.json, dict(machine=machine, rows=rows))
     return int(any(row['identical'] is False for row in rows))
 
 

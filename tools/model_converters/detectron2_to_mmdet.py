@@ -1,4 +1,4 @@
-"""Convert a Detectron2 checkpoint: python tools/convert_detectron2.py IN OUT.
+"""Convert a Detectron2 checkpoint: python tools/model_converters/detectron2_to_mmdet.py IN OUT.
 
 IN is a Mask R-CNN with FPN (.pth, with or without the trainer's wrapping, or .pkl of the
 model zoo) or an ImageNet backbone with Caffe2's names (R-101.pkl, X-101-32x8d.pkl); OUT is
@@ -6,14 +6,19 @@ a checkpoint of this project.
 """
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from nucseg_mmdet.engine.detectron2 import Architecture, convert, inspect, read
+from nucseg_mmdet.engine.detectron2 import (
+    Architecture,
+    convert,
+    read,
+    without_class_layers,
+)
 from nucseg_mmdet.utils.errors import UserError, exit_code
+from nucseg_mmdet.utils.files import make_folder, new_file
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -54,14 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     weights = read(args.source)
     try:
-        found = inspect(weights)
-        state_dict = convert(weights, args.drop_class_layers)
+        found, state_dict = convert(weights)
     except UserError as error:
         raise UserError(f'{args.source}: {error}') from None
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    partial = args.out.with_name(f'{args.out.name}.partial')
-    torch.save(dict(state_dict=state_dict, meta={}), partial)
-    os.replace(partial, args.out)
+    if args.drop_class_layers:
+        state_dict = without_class_layers(state_dict)
+    make_folder(args.out.parent)
+    with new_file(args.out) as file:
+        torch.save(dict(state_dict=state_dict, meta={}), file)
     print('\n'.join([*describe(found, args.drop_class_layers), f'wrote {args.out}']))
     return 0
 

@@ -1,8 +1,10 @@
-"""Training images as the network gets them, nuclei outlined: python tools/browse_data.py CONFIG.
+"""Show training images as the network gets them, with their nuclei outlined.
 
-Every image goes through the config's training pipeline, so that resizing, crops, flips and
-stain changes show, and whether the truth follows them. --stats measures the data instead:
-sizes against the anchors, crowding, stain, and warns where the config does not fit.
+    python tools/analysis_tools/browse_data.py CONFIG --out FOLDER [--stats]
+
+Every image goes through the config's training pipeline, so that one sees what resizing, crops,
+flips and stain changes do, and whether the truth follows them. --stats measures the data instead:
+sizes against the anchors, crowding, stain, with a warning where the config does not fit.
 """
 
 import argparse
@@ -17,11 +19,12 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
 from tqdm import tqdm
 
-from nucseg_mmdet.datasets import statistics
+from nucseg_mmdet.datasets import statistics, statistics_report
 from nucseg_mmdet.engine import config_edits
 from nucseg_mmdet.imaging.draw import draw_outlines
 from nucseg_mmdet.structures.polygons import mask_to_outlines
-from nucseg_mmdet.utils.errors import UserError, exit_code, make_folder
+from nucseg_mmdet.utils.errors import UserError, exit_code
+from nucseg_mmdet.utils.files import make_folder
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -55,8 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     set_random_seed(args.seed)
     if args.stats:
         stats = statistics.collect(cfg, dataset)
-        statistics.plot(stats, args.out / 'stats.png')
-        print(statistics.format_stats(stats))
+        statistics_report.plot(stats, args.out / 'stats.png')
+        print(statistics_report.format_stats(stats))
         return 0
     indices = range(min(args.number or len(dataset), len(dataset)))
     for index in tqdm(indices, 'images', disable=None):

@@ -1,0 +1,199 @@
+"""Files and folders that are there whole or not at all.
+
+Whatever this project writes goes beside its place under a fresh hidden name and is renamed
+when it is complete, so that a killed process, a full disk or a wrong input leaves either the
+old file or none. Use the smallest of these that does::
+
+    write_json(path, report)                 # also write_text, write_bytes
+
+    with new_file(path) as file:             # an open binary file; in place after the block,
+        torch.save(content, file)            # gone if the block raises
+
+    part = PartialFile(path)                 # a file that is written over many calls
+    part.file.write(b'...')
+    part.finish()                            # on disk, still beside its place
+    part.publish()                           # in place; or part.abort(): nothing is left
+
+    with new_folder(path) as folder:         # a folder, in place after the block
+        write_json(folder / 'a.json', {})
+
+All of them turn an ``OSError`` of their own file into a ``UserError`` with its final path.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from nucseg_mmdet.utils.errors import UserError
+
+# Nobody else's file is opened, and no link is followed out of the folder.
+FLAGS = (
+    os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, 'O_NOFOLLOW', 0) | getattr(os, 'O_BINARY', 0)
+)
+LONGEST_STEM = 200  # bytes of the name that a hidden name repeats; file systems take 255
+
+
+class PartialFile:
+    """A file under construction, for writers that take many calls.
+
+    Attributes:
+        path: where ``publish`` puts the file.
+        partial: where it is until then, for libraries that want a path; it exists already.
+        file: open for binary writing, reading and seeking, until ``finish`` or ``abort``.
+
+    Raises:
+        UserError: the file cannot be made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.partial = _hidden(path)
+        with cannot_be_written(path):
+            self.file: BinaryIO = os.fdopen(os.open(self.partial, FLAGS, 0o666), 'w+b')
+
+    def finish(self) -> None:
+        """Close the file with all of it on disk, still beside its place.
+
+        Raises:
+            UserError: it does not fit on the disk.
+        """
+        with cannot_be_written(self.path):
+            if not self.file.closed:
+                self.file.flush()
+                os.fsync(self.file.fileno())
+                self.file.close()
+
+    def publish(self) -> None:
+        """Put the file in place of an older one; finish it, where that was not done yet.
+
+        Raises:
+            UserError: it does not fit on the disk, or its place is taken by a folder.
+        """
+        self.finish()
+        with cannot_be_written(self.path):
+            os.replace(self.partial, self.path)
+
+    def abort(self) -> None:
+        """Leave nothing, unless the file is in place already; may be called at any time."""
+        with contextlib.suppress(OSError):  # what is still in the buffer may find no space
+            self.file.close()
+        self.partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a binary file that is in place once the block ends, and gone if the block raises.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    part = PartialFile(path)
+    try:
+        with cannot_be_written(path):
+            yield part.file
+        part.publish()
+    finally:
+        part.abort()
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    with new_file(path) as file:
+        file.write(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8, whole or not at all.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, content: Any, indent: int | None = 2) -> None:
+    """Write JSON, whole or not at all.
+
+    Raises:
+        UserError: the file cannot be written.
+        ValueError: there is a NaN or an infinity, which JSON has no word for.
+    """
+    write_text(path, json.dumps(content, indent=indent, allow_nan=False) + '\n')
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder for results, with its parents, unless it is there.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'{path}: no folder for results ({error.strerror})') from None
+
+
+def check_folder_is_writable(path: Path) -> None:
+    """Make a folder for results, and try to write to it before long work starts.
+
+    Raises:
+        UserError: it cannot be made or written to.
+    """
+    make_folder(path)
+    part = PartialFile(path / 'test')
+    try:
+        with cannot_be_written(path):
+            part.file.write(b'0')
+            part.file.flush()
+    finally:
+        part.abort()
+
+
+@contextlib.contextmanager
+def new_folder(path: Path, replace: bool = False) -> Iterator[Path]:
+    """Give a hidden folder that is in place once the block ends, and gone if the block raises.
+
+    Args:
+        path: of the folder; an empty one there is replaced.
+        replace: also replace a folder that has something in it.
+
+    Raises:
+        UserError: the folder cannot be made, or its place is taken.
+    """
+    path = path.resolve()  # '.' has no name of its own
+    make_folder(path.parent)
+    partial = _hidden(path)
+    try:
+        with cannot_be_written(path):
+            partial.mkdir()
+        yield partial
+        with cannot_be_written(path):
+            if replace and path.exists():
+                shutil.rmtree(path)
+            os.replace(partial, path)  # also takes the place of an empty folder
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def cannot_be_written(path: Path) -> Iterator[None]:
+    """Turn an ``OSError`` of a block that writes a file into a ``UserError`` with its path."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f'{path}: cannot be written ({error.strerror or error})') from None
+
+
+def _hidden(path: Path) -> Path:
+    """A name beside a file that nobody else has."""
+    stem = path.name.encode()[:LONGEST_STEM].decode(errors='ignore')
+    return path.with_name(f'.{stem}.{secrets.token_hex(4)}.partial')

@@ -1,0 +1,156 @@
+"""Files appear whole or not at all, and never through another's file or link."""
+
+import os
+import zipfile
+
+import pytest
+
+from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.files import (
+    PartialFile,
+    check_folder_is_writable,
+    make_folder,
+    new_file,
+    new_folder,
+    write_bytes,
+    write_json,
+    write_text,
+)
+
+
+def test_writers_replace_the_older_file_and_leave_nothing_else(tmp_path):
+    path = tmp_path / 'a.txt'
+    write_text(path, 'older')
+    write_text(path, 'Körper')
+    assert path.read_bytes() == b'K\xc3\xb6rper'
+    write_bytes(path, b'\x00')
+    assert path.read_bytes() == b'\x00'
+    write_json(path, dict(a=[1, None]), indent=None)
+    assert path.read_text() == '{"a": [1, null]}\n'
+    assert os.listdir(tmp_path) == ['a.txt']
+
+
+def test_json_without_a_word_for_it_leaves_the_older_file(tmp_path):
+    path = tmp_path / 'a.json'
+    write_json(path, 1)
+    with pytest.raises(ValueError, match='not JSON compliant'):
+        write_json(path, float('nan'))
+    assert path.read_text() == '1\n'
+    assert os.listdir(tmp_path) == ['a.json']
+
+
+def test_a_file_is_in_place_after_the_block_or_never(tmp_path):
+    path = tmp_path / 'a.zip'
+    write_text(path, 'older')
+    with new_file(path) as file, zipfile.ZipFile(file, 'w') as archive:
+        archive.writestr('answer.json', '[]')
+        assert path.read_text() == 'older'
+    assert zipfile.ZipFile(path).read('answer.json') == b'[]'
+    write_text(path, 'older')
+
+    def stop_half_way():
+        with new_file(path) as file:
+            file.write(b'new')
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        stop_half_way()
+    assert path.read_text() == 'older'
+    assert os.listdir(tmp_path) == ['a.zip']
+
+
+def test_a_finished_part_is_on_disk_beside_its_place_until_published(tmp_path):
+    part = PartialFile(tmp_path / 'a.bin')
+    part.file.write(b'ab')
+    part.finish()
+    assert not part.path.exists()
+    assert part.partial.read_bytes() == b'ab'
+    part.publish()
+    part.abort()  # too late to take it back
+    assert part.path.read_bytes() == b'ab'
+    assert os.listdir(tmp_path) == ['a.bin']
+
+
+def test_an_aborted_part_leaves_nothing(tmp_path):
+    for ready in (False, True):
+        part = PartialFile(tmp_path / 'a.bin')
+        if ready:
+            part.finish()
+        part.abort()
+        part.abort()
+    assert not os.listdir(tmp_path)
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path):
+    first, second = PartialFile(tmp_path / 'a'), PartialFile(tmp_path / 'a')
+    first.file.write(b'first')
+    second.file.write(b'second')
+    first.publish()
+    assert first.path.read_bytes() == b'first'
+    second.publish()
+    assert first.path.read_bytes() == b'second'
+
+
+def test_a_link_in_the_place_is_replaced_and_its_target_kept(tmp_path):
+    (tmp_path / 'target').write_text('kept')
+    (tmp_path / 'a').symlink_to('target')
+    write_text(tmp_path / 'a', 'new')
+    assert (tmp_path / 'target').read_text() == 'kept'
+    assert not (tmp_path / 'a').is_symlink()
+
+
+def test_a_long_name_can_be_written(tmp_path):
+    name = 'ä' * 125  # 250 bytes; file systems take 255
+    write_text(tmp_path / name, 'a')
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_files_have_the_usual_mode(tmp_path):
+    (tmp_path / 'usual').write_text('')
+    write_text(tmp_path / 'ours', '')
+    modes = [(tmp_path / name).stat().st_mode for name in ('usual', 'ours')]
+    assert modes[0] == modes[1]
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / 'folder').mkdir()
+    with pytest.raises(UserError, match=r'folder: cannot be written \(Is a directory\)'):
+        write_text(tmp_path / 'folder', '')
+    with pytest.raises(UserError, match=r'none/a: cannot be written \(No such file or directory\)'):
+        write_text(tmp_path / 'none' / 'a', '')
+    write_text(tmp_path / 'file', '')
+    with pytest.raises(UserError, match='file: no folder for results'):
+        make_folder(tmp_path / 'file')
+    with pytest.raises(UserError, match='below: no folder for results'):
+        check_folder_is_writable(tmp_path / 'file' / 'below')
+    assert sorted(os.listdir(tmp_path)) == ['file', 'folder']
+
+
+def test_the_check_of_a_folder_leaves_nothing_in_it(tmp_path):
+    check_folder_is_writable(tmp_path / 'new')
+    assert not os.listdir(tmp_path / 'new')
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    place = tmp_path / 'data'
+
+    def stop_half_way():
+        with new_folder(place) as folder:
+            (folder / 'a').write_text('a')
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        stop_half_way()
+    assert not os.listdir(tmp_path)
+    place.mkdir()  # an empty one is no obstacle
+    with new_folder(place) as folder:
+        (folder / 'a').write_text('a')
+        assert not os.listdir(place)
+    assert os.listdir(place) == ['a']
+    with pytest.raises(UserError, match=r'data: .*not empty'), new_folder(place) as folder:
+        (folder / 'b').write_text('b')
+    assert os.listdir(place) == ['a']
+    with new_folder(place, replace=True) as folder:
+        (folder / 'b').write_text('b')
+    assert os.listdir(place) == ['b']
+    assert os.listdir(tmp_path) == ['data']
