@@ -53,7 +53,7 @@ lint: setup  ## check style, spelling, types and the direction of imports
 	$(PY) -m pyright
 
 docs: setup  ## build the pages in site/; a broken link is an error
-	$(PY) -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 
 wheel: setup  ## build the wheel, with configs and the default model, in dist/
 	$(PY) -m pip wheel --no-deps --no-build-isolation --wheel-dir dist .

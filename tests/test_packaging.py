@@ -82,3 +82,10 @@ def test_plain_installation_takes_no_torch_and_no_compiler():
     names = {Requirement(line).name for line in project()['dependencies']}
     assert 'numpy' in names
     assert not [name for name in names if re.search(r'torch|mmcv|mmengine|mmdet', name)]
+
+
+def test_pre_commit_checks_with_the_tested_versions():
+    text = (ROOT / '.pre-commit-config.yaml').read_text(encoding='utf-8')
+    versions = pins()
+    revisions = re.findall(r'rev: v(\S+)', text)
+    assert revisions == [versions['ruff'], versions['codespell']]
