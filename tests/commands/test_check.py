@@ -7,8 +7,8 @@ from nucseg_mmdet.commands import check
 def test_installed_names_the_distribution_and_its_version():
     owners = {'numpy': ['numpy'], 'cv2': []}
     assert check.installed('numpy', owners) == f'numpy {np.__version__}'
-    assert check.installed('cv2', owners) == 'cv2 not installed'
-    assert check.installed('unknown', owners) == 'unknown not installed'
+    assert check.installed('cv2', owners) == 'no cv2'
+    assert check.installed('unknown', owners) == 'no unknown'
 
 
 def test_a_failing_trial_is_one_line(capsys):
@@ -16,9 +16,9 @@ def test_a_failing_trial_is_one_line(capsys):
         raise OSError('libGL.so.1: cannot open\nmore')
 
     assert not check.attempt('viewer', fail)
-    assert capsys.readouterr().out == 'viewer          fails: libGL.so.1: cannot open\n'
+    assert capsys.readouterr().out == 'viewer            fails: libGL.so.1: cannot open\n'
     assert check.attempt('viewer', lambda: 'works')
-    assert capsys.readouterr().out == 'viewer          works\n'
+    assert capsys.readouterr().out == 'viewer            works\n'
 
 
 @pytest.mark.slow
