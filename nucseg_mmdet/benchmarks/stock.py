@@ -1,7 +1,7 @@
 """One side of one benchmark, in a process of its own: python -m nucseg_mmdet.benchmarks.stock SPEC.
 
-``tools/benchmark.py`` starts two such processes, stock MMDetection and this project, and
-asks them in turn for one run each, so that both see the same load of the machine.
+``tools/analysis_tools/benchmark.py`` starts two such processes, stock MMDetection and this
+project, and asks them in turn for one run each, so that both see the same load of the machine.
 """
 
 import hashlib

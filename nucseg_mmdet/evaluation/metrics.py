@@ -95,7 +95,7 @@ class NucleiMetric(ResultsMetric):
     Args:
         ann_file: COCO truth.
         score_thr: label maps leave out predictions below this score.
-        out: where to keep the COCO results, for ``tools/report.py``; by default nowhere.
+        out: where to keep the COCO results, for the report; by default nowhere.
     """
 
     default_prefix = 'nuclei'

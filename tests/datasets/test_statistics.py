@@ -16,7 +16,7 @@ from nucseg_mmdet.datasets import statistics
 from nucseg_mmdet.engine import config_edits
 from nucseg_mmdet.structures.polygons import mask_to_polygons
 from nucseg_mmdet.utils.errors import UserError
-from tools import browse_data
+from tools.analysis_tools import browse_data
 
 CONFIG = Path(__file__).parents[2] / 'configs/demo/mask-rcnn_r18_fpn_demo_nuclei.py'
 

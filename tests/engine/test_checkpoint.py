@@ -13,7 +13,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 
 from nucseg_mmdet.engine.checkpoint import load_weights_only, publish
 from nucseg_mmdet.utils.errors import UserError
-from tools.publish_model import main
+from tools.model_converters.publish_model import main
 
 
 class Malicious:

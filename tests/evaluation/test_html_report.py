@@ -27,7 +27,7 @@ from nucseg_mmdet.evaluation.label_scores import summarise
 from nucseg_mmdet.evaluation.summary import coco_scores, count_images
 from nucseg_mmdet.structures.coco import parse_results, parse_truth
 from nucseg_mmdet.utils.errors import UserError
-from tools.report import main
+from tools.analysis_tools.report import main
 
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable')
 BROWSER = next((path for path in map(shutil.which, BROWSERS) if path), None)

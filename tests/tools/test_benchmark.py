@@ -9,7 +9,7 @@ from pycocotools import mask as coco
 from nucseg_mmdet.benchmarks import stock
 from nucseg_mmdet.structures.polygons import polygons_to_rle
 from nucseg_mmdet.synthetic.fields import synthesize
-from tools import benchmark
+from tools.analysis_tools import benchmark
 
 TINY = ['--count', '5', '--size', '64', '--runs', '1', '--threads', '1', '--device', 'cpu']
 

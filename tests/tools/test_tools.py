@@ -13,7 +13,8 @@ import cv2
 import pytest
 import torch
 
-from tools import browse_data, score, test, train
+from tools import score, test, train
+from tools.analysis_tools import browse_data
 
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / 'configs/demo/mask-rcnn_r18_fpn_demo_nuclei.py')

@@ -1,4 +1,4 @@
-"""Show a run on one page: python tools/report.py WORK_DIR [--out report.html].
+"""Show a run on one page: python tools/analysis_tools/report.py WORK_DIR [--out report.html].
 
 The page has the scores, precision-recall, the score threshold against PQ, the training
 curves, and every tested image with its nuclei. It is one file, for any browser, offline.

@@ -1,4 +1,6 @@
-"""Time stock MMDetection against this project: python tools/benchmark.py [--step STEP].
+"""Time stock MMDetection against this project.
+
+    python tools/analysis_tools/benchmark.py [--step STEP]
 
 Each side has a process of its own, and they run in turn, after one run to warm up. The
 table has medians, their ratio, and the peak of memory above what a process held before its
@@ -23,7 +25,7 @@ import torch
 from nucseg_mmdet.benchmarks.stock import Spec, count_nuclei, write_data
 from nucseg_mmdet.utils.errors import UserError, exit_code
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 EXACT = ('assign', 'rle', 'load')  # whose results must not differ in one bit
 STEPS = ('assign', 'rle', 'test', 'train', 'load')
 LARGE = ROOT / 'configs/vrdl/mask-rcnn_r101_fpn_e08_vrdl.py'

@@ -1,4 +1,6 @@
-"""Make a file to share of a training checkpoint: python tools/publish_model.py CHECKPOINT OUT.
+"""Make a file to share of a training checkpoint.
+
+    python tools/model_converters/publish_model.py CHECKPOINT OUT
 
 Keeps the weights alone, in half precision: an eighth of the size of a checkpoint that training
 can go on from. The result loads wherever a checkpoint does.

@@ -1,4 +1,6 @@
-"""Training images as the network gets them, nuclei outlined: python tools/browse_data.py CONFIG.
+"""Draw training images as the network gets them, nuclei outlined.
+
+    python tools/analysis_tools/browse_data.py CONFIG --out DIR
 
 Every image goes through the config's training pipeline, so that resizing, crops, flips and
 stain changes show, and whether the truth follows them. --stats measures the data instead:

@@ -1,4 +1,4 @@
-"""Convert a Detectron2 checkpoint: python tools/convert_detectron2.py IN OUT.
+"""Convert a Detectron2 checkpoint: python tools/model_converters/detectron2_to_mmdet.py IN OUT.
 
 IN is a Mask R-CNN with FPN (.pth, with or without the trainer's wrapping, or .pkl of the
 model zoo) or an ImageNet backbone with Caffe2's names (R-101.pkl, X-101-32x8d.pkl); OUT is
