@@ -13,7 +13,7 @@ DEMO_CONFIG := configs/demo/$(DEMO_NAME).py
 DEMO_OUT := work_dirs/$(DEMO_NAME)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint
+.PHONY: help setup demo test lint docs wheel
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
@@ -42,9 +42,18 @@ demo: setup data/demo_raw  ## train a small model on made-up images, score it; s
 data/demo_raw: | setup
 	$(PY) -m nucseg_mmdet.synthetic.fields $@ --seed 0
 
-test: setup  ## run the tests
-	$(PY) -m pytest
+test: setup  ## run the tests; ARGS='tests/slides -x' for some of them
+	$(PY) -m pytest $(ARGS)
 
-lint: setup  ## check the style
+lint: setup  ## check style, spelling, types and the direction of imports
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -c 'from importlinter.cli import lint_imports; lint_imports()'
+	.venv/bin/codespell
+	$(PY) -m pyright
+
+docs: setup  ## build the pages in site/; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+
+wheel: setup  ## build the wheel, with configs and the default model, in dist/
+	$(PY) -m pip wheel --no-deps --no-build-isolation --wheel-dir dist .

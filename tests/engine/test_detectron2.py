@@ -25,7 +25,7 @@ from nucseg_mmdet.engine.detectron2 import (
     read,
 )
 from nucseg_mmdet.utils.errors import UserError
-from tools import convert_detectron2
+from tools.model_converters import detectron2_to_mmdet
 
 ROOT = Path(__file__).parents[2]
 PREFIX = 'backbone.bottom_up.'
@@ -444,7 +444,7 @@ def test_tool_converts_and_reports(tmp_path, capsys):
     for level in range(5):
         weights[f'{ANCHORS}{level}'] = anchors_of(32 << level)
     torch.save({'model': weights}, source)
-    assert convert_detectron2.main([str(source), str(out), '--drop-class-layers']) == 0
+    assert detectron2_to_mmdet.main([str(source), str(out), '--drop-class-layers']) == 0
     report = capsys.readouterr().out
     assert 'ResNeXt, depth 101, 32 groups of 8 channels' in report
     assert 'classes: 80' in report
@@ -457,7 +457,7 @@ def test_tool_converts_and_reports(tmp_path, capsys):
 def test_tool_refuses_in_one_line(tmp_path, capsys):
     source, out = tmp_path / 'other.pth', tmp_path / 'out.pth'
     torch.save({'model': without('backbone.fpn_output3.bias')}, source)
-    assert convert_detectron2.main([str(source), str(out)]) == 2
+    assert detectron2_to_mmdet.main([str(source), str(out)]) == 2
     error = capsys.readouterr().err
-    assert error == f'convert_detectron2.py: {source}: missing key backbone.fpn_output3.bias\n'
+    assert error == f'detectron2_to_mmdet.py: {source}: missing key backbone.fpn_output3.bias\n'
     assert list(tmp_path.iterdir()) == [source]

@@ -1,0 +1,64 @@
+import subprocess
+import sys
+
+import pytest
+
+from nucseg_mmdet import __version__, cli
+
+
+def run_fresh(code):
+    """Run code in a Python of its own, and return what it prints."""
+    return subprocess.check_output([sys.executable, '-c', code], text=True)
+
+
+@pytest.mark.parametrize('argument', ['--help', '--version'])
+def test_help_imports_nothing_that_is_slow(argument):
+    heavy = run_fresh(
+        'import sys; from nucseg_mmdet import cli\n'
+        f"cli.main(['{argument}'])\n"
+        "print(sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    loaded = set(heavy.splitlines()[-1].strip('[]').replace("'", '').split(', '))
+    assert 'nucseg_mmdet' in loaded  # the list does show what is imported
+    assert not loaded & {'torch', 'mmcv', 'mmdet', 'mmengine', 'numpy', 'cv2', 'openvino'}
+
+
+def test_help_names_every_command(capsys):
+    assert cli.main(['--help']) == 0
+    text = capsys.readouterr().out
+    for name in ('segment', 'score', 'train', 'test', 'prepare', 'report', 'models', 'check'):
+        assert f'\n  {name} ' in text
+
+
+def test_without_a_command_help_is_shown_and_nothing_claimed(capsys):
+    assert cli.main([]) == 2
+    assert capsys.readouterr().out.startswith('usage: nucseg COMMAND')
+
+
+def test_version(capsys):
+    assert cli.main(['--version']) == 0
+    assert capsys.readouterr().out == f'nucseg-mmdet {__version__}\n'
+
+
+def test_unknown_command_is_one_line(capsys):
+    assert cli.main(['segmnt', 'slide.svs']) == 2
+    error = capsys.readouterr().err
+    assert error.startswith('nucseg: segmnt: expected one of segment, score, ')
+    assert error.count('\n') == 1
+
+
+@pytest.mark.parametrize(
+    ('missing', 'status'), [('torch', 2), ('mmdet.apis', 2), ('nucseg_mmdet.commands.nothing', 1)]
+)
+def test_missing_extra_is_named_and_a_broken_module_is_not_hidden(missing, status):
+    code = (
+        'import sys; from nucseg_mmdet import cli\n'
+        'def fail(name): raise ModuleNotFoundError(name=sys.argv[1])\n'
+        'cli.importlib.import_module = fail\n'
+        "sys.exit(cli.main(['train']))"
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code, missing], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == status
+    assert ("pip install 'nucseg-mmdet[train]'" in done.stderr) == (status == 2)
