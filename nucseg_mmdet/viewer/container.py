@@ -1,0 +1,100 @@
+"""Arrays of one file, read where they lie: raw little-endian numbers, then JSON that lists them.
+
+::
+
+    with ContainerWriter(path) as writer:       # in place after the block, or nothing is left
+        writer.append('points', part)           # over and over: the parts of one array
+        writer.append('points', part)
+        writer.finish(dict(kind='nuclei'))
+
+    info, arrays = read_container(path)         # arrays are mapped, not loaded
+"""
+
+import json
+import os
+import struct
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+MAGIC = b'NUCVIEW1'
+ALIGN = 8  # bytes
+
+
+class ContainerWriter:
+    """A container under construction; arrays come one after the other, each in parts.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
+        self._file: BinaryIO = self._partial.open('wb')
+        self._file.write(MAGIC)
+        self._table: dict[str, dict[str, Any]] = {}
+        self._done = False
+
+    def append(self, name: str, part: np.ndarray) -> None:
+        """Add to an array: the one that was added to last, or a new one."""
+        part = np.ascontiguousarray(part, part.dtype.newbyteorder('<'))
+        entry = self._table.get(name)
+        if entry is None:
+            self._file.write(bytes(-self._file.tell() % ALIGN))
+            entry = dict(dtype=part.dtype.str, shape=[0, *part.shape[1:]], at=self._file.tell())
+            self._table[name] = entry
+        elif name != list(self._table)[-1] or entry['dtype'] != part.dtype.str:
+            raise ValueError(f'{name}: parts of one array belong together and have one dtype')
+        entry['shape'][0] += len(part)
+        self._file.write(part.data if part.size else b'')
+
+    def finish(self, info: dict[str, Any]) -> None:
+        """Complete the file with what is to be known of the arrays, as JSON."""
+        footer = json.dumps(dict(info=info, arrays=self._table)).encode()
+        self._file.write(footer + struct.pack('<Q', len(footer)) + MAGIC)
+        self._done = True
+
+    def __enter__(self) -> 'ContainerWriter':
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._file.close()
+            if self._done:
+                os.replace(self._partial, self._path)
+        finally:
+            self._partial.unlink(missing_ok=True)
+
+
+def read_container(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Open a container.
+
+    Returns:
+        What ``finish`` was given, and the arrays, mapped read-only.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no container, or not whole.
+    """
+    tail = 8 + len(MAGIC)
+    size = path.stat().st_size
+    with path.open('rb') as file:
+        if size < len(MAGIC) + tail or file.read(len(MAGIC)) != MAGIC:
+            raise ValueError(f'{path}: no container')
+        file.seek(size - tail)
+        length, magic = struct.unpack('<Q8s', file.read(tail))
+        if magic != MAGIC or length > size - tail:
+            raise ValueError(f'{path}: container is not whole')
+        file.seek(size - tail - length)
+        footer = json.loads(file.read(length))
+    data = np.memmap(path, np.uint8, 'r')
+    arrays = {}
+    for name, entry in footer['arrays'].items():
+        dtype, shape = np.dtype(entry['dtype']), tuple(entry['shape'])
+        stop = entry['at'] + dtype.itemsize * int(np.prod(shape))
+        if not len(MAGIC) <= entry['at'] <= stop <= size:
+            raise ValueError(f'{path}: array {name} is not whole')
+        arrays[name] = data[entry['at'] : stop].view(dtype).reshape(shape)
+    return footer['info'], arrays

@@ -1,0 +1,111 @@
+"""What the page shows beneath the nuclei: tiles of the slide as JPEG, tissue as PNG."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+
+import cv2
+import numpy as np
+
+from nucseg_mmdet.slides.base import Slide
+from nucseg_mmdet.slides.open import open_shared
+from nucseg_mmdet.slides.tissue import OUTLINE, tissue_mask
+from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.viewer.results import Result
+
+TILE = 512  # px, side of an image tile
+QUALITY = 88  # of JPEG: no artefact to be seen at one screen px for one image px
+CACHE_BYTES = 256 << 20
+GLASS_SHADE = (70, 70, 78, 110)  # RGBA over what was left out
+EDGE = 2  # px of the mask, width of the line around tissue
+
+
+class ByteCache:
+    """The results that were asked for last, up to a number of bytes. For several threads."""
+
+    def __init__(self, limit: int = CACHE_BYTES) -> None:
+        self._limit, self._size = limit, 0
+        self._items: OrderedDict[Hashable, bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, make: Callable[[], bytes]) -> bytes:
+        """Return what is known by a key, made if there is nothing."""
+        with self._lock:
+            if key in self._items:
+                self._items.move_to_end(key)
+                return self._items[key]
+        item = make()
+        with self._lock:
+            if key not in self._items:
+                self._items[key] = item
+                self._size += len(item)
+            while self._size > self._limit and len(self._items) > 1:
+                self._size -= len(self._items.popitem(last=False)[1])
+        return item
+
+
+def open_image(result: Result) -> Slide:
+    """Open the slide that results belong to.
+
+    Raises:
+        UserError: it is not there, cannot be read, or has another size than the results say.
+    """
+    if result.slide is None:
+        raise UserError(f'{result.summary["path"]}: no such file, expected the slide; name its folder')
+    slide = open_shared(result.slide, result.mpp)
+    if (slide.width, slide.height) != (result.width, result.height):
+        raise UserError(
+            f'{result.slide}: {slide.width} x {slide.height} px, expected {result.width} x '
+            f'{result.height} as the results are of'
+        )
+    return slide
+
+
+def num_levels(width: int, height: int) -> int:
+    """Levels of tiles; the last is the full size, each before it half of the next."""
+    return max(0, max(width, height) - 1).bit_length() + 1
+
+
+def image_tile(slide: Slide, level: int, x: int, y: int) -> bytes:
+    """Cut a tile and pack it as JPEG; those on the right and lower edge are smaller.
+
+    Args:
+        slide: to cut from.
+        level: 0 is one px; ``num_levels - 1`` the full size.
+        x: number of the tile from the left.
+        y: likewise.
+
+    Raises:
+        UserError: there is no such tile.
+        RegionError: the slide is damaged there.
+    """
+    scale = 2.0 ** (num_levels(slide.width, slide.height) - 1 - level)
+    width, height = -(-slide.width // scale), -(-slide.height // scale)
+    columns, rows = min(TILE, width - x * TILE), min(TILE, height - y * TILE)
+    if scale < 1 or min(level, x, y) < 0 or columns < 1 or rows < 1:
+        raise UserError(f'tile {level}/{x}_{y}: not of a slide of {slide.width} x {slide.height} px')
+    step = TILE * scale
+    image = slide.read(x * step, y * step, columns * scale, rows * scale, scale)
+    return encode('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+
+
+def tissue_layer(slide: Slide) -> bytes:
+    """Draw what counts as glass in grey, and a green line around the tissue: PNG.
+
+    Raises:
+        RegionError: the slide is damaged.
+    """
+    keep = tissue_mask(slide).keep.astype(np.uint8)
+    layer = np.zeros((*keep.shape, 4), np.uint8)
+    layer[keep == 0] = GLASS_SHADE
+    contours, _ = cv2.findContours(keep, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(layer, contours, -1, (*OUTLINE, 255), EDGE)
+    return encode('.png', cv2.cvtColor(layer, cv2.COLOR_RGBA2BGRA), [])
+
+
+def encode(kind: str, image: np.ndarray, options: list[int]) -> bytes:
+    """Pack an image, uint8, (H, W, 3 or 4), BGR."""
+    done, data = cv2.imencode(kind, np.ascontiguousarray(image), options)
+    if not done:
+        raise ValueError(f'{image.shape} cannot be packed as {kind}')
+    return data.tobytes()

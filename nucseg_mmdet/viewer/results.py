@@ -1,0 +1,111 @@
+"""The slides of a results folder: which files belong to each, checked before any is opened."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nucseg_mmdet.utils.errors import UserError
+
+SUMMARY = '.summary.json'
+NEEDED = {'.csv': ('.csv',), '.geojson': ('.geojson', '.geojson.gz')}
+
+
+class Result(NamedTuple):
+    """What a run has left of one slide.
+
+    Attributes:
+        name: of the slide.
+        width: of the slide, full-resolution px.
+        height: likewise.
+        mpp: microns per full-resolution px; None if unknown.
+        csv: the table.
+        geojson: the outlines, compressed or not.
+        slide: its file; None if it was not found.
+        summary: all that the run says of it.
+    """
+
+    name: str
+    width: int
+    height: int
+    mpp: float | None
+    csv: Path
+    geojson: Path
+    slide: Path | None
+    summary: dict[str, Any]
+
+
+def find_results(folder: Path, slides: Sequence[Path] = ()) -> tuple[list[Result], list[str]]:
+    """Find the finished slides of a results folder.
+
+    Args:
+        folder: that ``nucseg segment`` wrote to.
+        slides: files of slides, or folders of them, that go before the paths which the run
+            has noted.
+
+    Returns:
+        By name; and a line for each slide that can't be shown.
+
+    Raises:
+        UserError: the folder has no results, none can be shown, or a path does not exist.
+    """
+    if not folder.is_dir():
+        raise UserError(f'{folder}: no such folder, expected the results of nucseg segment')
+    for path in slides:
+        if not path.exists():
+            raise UserError(f'{path}: no such file or folder, expected slides')
+    paths = sorted(folder.glob(f'*{SUMMARY}'))
+    if not paths:
+        raise UserError(
+            f'{folder}: no *{SUMMARY} in it, expected the results of nucseg segment; '
+            'an unfinished run has none yet'
+        )
+    found, problems = [], []
+    for path in paths:
+        try:
+            found.append(_read(path, slides))
+        except UserError as error:
+            problems.append(str(error))
+    if not found:
+        raise UserError('\n'.join(problems))
+    return found, problems
+
+
+def _read(path: Path, slides: Sequence[Path]) -> Result:
+    try:
+        summary = json.loads(path.read_text(encoding='utf-8'))
+        name, files = str(summary['name']), [str(file) for file in summary['files']]
+        width, height = int(summary['width']), int(summary['height'])
+        mpp = summary.get('microns_per_pixel')
+        mpp = None if mpp is None else float(mpp)
+        noted = Path(str(summary['path']))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f'{path}: no summary of a run ({error!r}), expected one') from None
+    if width < 1 or height < 1 or (mpp is not None and not mpp > 0):
+        raise UserError(f'{path}: found {width} x {height} px at {mpp} microns, expected a slide')
+    csv, geojson = (_find_file(path, files, kind) for kind in NEEDED)
+    slide = _find_slide(noted, path.parent, slides)
+    return Result(name, width, height, mpp, csv, geojson, slide, summary)
+
+
+def _find_file(summary: Path, files: Sequence[str], kind: str) -> Path:
+    """Find a file that a summary names; it has to lie in the summary's own folder."""
+    folder = summary.parent.resolve()
+    for name in files:
+        if not name.endswith(NEEDED[kind]):
+            continue
+        path = summary.with_name(name) if Path(name).name == name else None
+        if path is None or path.resolve().parent != folder:
+            raise UserError(f'{summary}: names {name!r}, expected a file of the same folder')
+        if not path.is_file():
+            raise UserError(f'{path}: no such file, though {summary.name} names it')
+        return path
+    raise UserError(f'{summary}: names no {kind} file, expected nucseg segment --format geojson csv')
+
+
+def _find_slide(noted: Path, folder: Path, slides: Sequence[Path]) -> Path | None:
+    """Find a slide by its name where the user says, else where the run has read it."""
+    given = [path / noted.name if path.is_dir() else path for path in slides]
+    places = [path for path in given if path.name == noted.name]
+    places += [noted, folder / noted, folder / noted.name]
+    return next((path for path in places if path.is_file()), None)

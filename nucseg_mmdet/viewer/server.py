@@ -1,0 +1,316 @@
+"""The server of the page: for one user, on this machine, of the given results only.
+
+No address holds a path: slides are numbers, the page's own files are listed in ``PAGE``. Who has
+not been told the token in the address is sent away, and so is a page of another site that had its
+name point to this machine (the ``Host`` header is not ours then).
+"""
+
+import asyncio
+import os
+import secrets
+import struct
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from nucseg_mmdet.slides.base import RegionError
+from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.viewer import images
+from nucseg_mmdet.viewer.index import Filter, NucleiIndex, parse_hidden
+from nucseg_mmdet.viewer.results import Result
+
+HTML, CSS, SCRIPT = 'text/html', 'text/css', 'text/javascript'
+# The page's files by their names in addresses: package, place in it, type.
+PAGE = {
+    '': ('nucseg_mmdet.viewer', 'static/index.html', HTML),
+    'view.css': ('nucseg_mmdet.viewer', 'static/view.css', CSS),
+    'openseadragon.js': (
+        'nucseg_mmdet.viewer',
+        'static/openseadragon/openseadragon.min.js',
+        SCRIPT,
+    ),
+    'look.css': ('nucseg_mmdet.imaging', 'page/look.css', CSS),
+    'draw.js': ('nucseg_mmdet.imaging', 'page/draw.js', SCRIPT),
+    **{
+        f'{name}.js': ('nucseg_mmdet.viewer', f'static/{name}.js', SCRIPT)
+        for name in ('main', 'api', 'nuclei', 'tiles', 'colors', 'panel', 'image', 'rulers')
+    },
+}
+HEADERS = {
+    'Content-Security-Policy': (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+        "img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    'Cross-Origin-Opener-Policy': 'same-origin',
+    'Cross-Origin-Resource-Policy': 'same-origin',
+    'Referrer-Policy': 'no-referrer',  # the address has the token
+    'X-Content-Type-Options': 'nosniff',
+}
+READERS = min(4, os.cpu_count() or 1)  # slides' tiles that are read at once
+PATIENCE = 0.5  # s until the page is told how far the making of an index is
+GONE = 499  # status for a client that has left; nobody reads it
+KEEP = {'Cache-Control': 'private, max-age=3600'}  # for what stays as long as the token
+
+
+class Site:
+    """The slides that are shown, and what is known of each so far.
+
+    Args:
+        results: of the slides.
+        problems: lines for the user about what cannot be shown.
+    """
+
+    def __init__(self, results: Sequence[Result], problems: Sequence[str] = ()) -> None:
+        self.results, self.problems = list(results), list(problems)
+        self.cache = images.ByteCache()
+        self._reading = asyncio.Semaphore(READERS)
+        self._opening: dict[int, asyncio.Task[NucleiIndex]] = {}
+        self._progress: dict[int, tuple[int, int]] = {}
+
+    def result(self, request: Request) -> Result:
+        return self.results[self.number(request)]
+
+    def number(self, request: Request) -> int:
+        number = request.path_params['number']
+        if number >= len(self.results):
+            raise HTTPException(404, f'slide {number}: expected below {len(self.results)}')
+        return number
+
+    async def index(self, request: Request) -> NucleiIndex:
+        """The nuclei of a slide; made first, once, where nobody has."""
+        number = self.number(request)
+        if number not in self._opening:
+            made = partial(NucleiIndex, self.results[number], partial(self._tell, number))
+            self._opening[number] = asyncio.create_task(run_in_threadpool(made))
+        task = self._opening[number]
+        try:
+            return await asyncio.shield(task)
+        except Exception:
+            self._opening.pop(number, None)  # the files may be mended
+            raise
+
+    def _tell(self, number: int, done: int, total: int) -> None:
+        self._progress[number] = done, total
+
+    def progress(self, request: Request) -> tuple[int, int]:
+        """How many nuclei of how many are in the index that is being made."""
+        return self._progress.get(self.number(request), (0, 0))
+
+    async def read(self, request: Request, key: tuple, make: Callable[[], bytes]) -> bytes | None:
+        """Read from a slide, a few at a time; nothing if the client does not wait any more."""
+        async with self._reading:
+            if await request.is_disconnected():
+                return None
+            return await run_in_threadpool(self.cache.get, key, make)
+
+
+def make_app(site: Site, token: str, hosts: Sequence[str]) -> ASGIApp:
+    """Make the application.
+
+    Args:
+        site: what it shows.
+        token: the first part of every path.
+        hosts: values of the ``Host`` header that are answered.
+    """
+
+    def page(request: Request) -> Response:
+        name = request.path_params.get('name', '')
+        if name not in PAGE:
+            raise HTTPException(404, 'no such page')
+        package, place, kind = PAGE[name]
+        content = files(package).joinpath(place).read_bytes()
+        return Response(content, media_type=kind, headers={'Cache-Control': 'no-cache'})
+
+    def bind(handler: Callable[[Site, Request], Awaitable[Response]]) -> Any:
+        async def endpoint(request: Request) -> Response:
+            return await handler(site, request)
+
+        return endpoint
+
+    slide = '/slides/{number:int}'
+    tile = '{level:int}/{x:int}_{y:int}'
+    routes = [
+        Route('/', page),
+        Route('/slides.json', bind(list_slides)),
+        Route(f'{slide}/info', bind(describe)),
+        Route(f'{slide}/image/{tile}.jpg', bind(image)),
+        Route(f'{slide}/tissue.png', bind(tissue)),
+        Route(f'{slide}/tiles/{tile}', bind(tile_of_nuclei)),
+        Route(f'{slide}/density', bind(density)),
+        Route(f'{slide}/view', bind(view)),
+        Route(f'{slide}/nucleus', bind(nucleus)),
+        Route('/{name}', page),
+    ]
+    app = Starlette(
+        routes=[Mount(f'/{token}', routes=routes)],
+        exception_handlers={
+            HTTPException: lambda _, error: _say(error.status_code, error.detail),
+            UserError: lambda _, error: _say(422, str(error)),
+            RegionError: lambda _, error: _say(422, str(error)),
+            KeyError: lambda _, error: _say(400, f'{error}: unknown'),
+            ValueError: lambda _, error: _say(400, str(error)),
+        },
+    )
+    return Guard(app, token, hosts)
+
+
+class Guard:
+    """Answers only who has the token and asks for this machine; hardens every answer."""
+
+    def __init__(self, app: ASGIApp, token: str, hosts: Sequence[str]) -> None:
+        self._app, self._token, self._hosts = app, token, set(hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope['type'] != 'http':
+            await self._app(scope, receive, send)
+            return
+
+        async def hardened(message: Message) -> None:
+            if message['type'] == 'http.response.start':
+                more = [(key.lower().encode(), text.encode()) for key, text in HEADERS.items()]
+                message = {**message, 'headers': [*message.get('headers', []), *more]}
+            await send(message)
+
+        request = Request(scope)
+        first = scope['path'].split('/')[1].encode()
+        if request.headers.get('host') not in self._hosts:
+            answer: ASGIApp = _say(400, 'not a name of this server')
+        elif not secrets.compare_digest(first, self._token.encode()):
+            answer = _say(403, 'the address lacks the token that nucseg view has printed')
+        elif request.method not in ('GET', 'HEAD'):
+            answer = _say(405, 'nothing can be changed here')
+        else:
+            answer = self._app
+        await answer(scope, receive, hardened)
+
+
+def _say(status: int, text: str) -> Response:
+    return JSONResponse(dict(error=text), status)
+
+
+async def list_slides(site: Site, _: Request) -> Response:
+    slides = [
+        dict(
+            name=result.name,
+            width=result.width,
+            height=result.height,
+            mpp=result.mpp,
+            nuclei=result.summary.get('nuclei'),
+            has_image=result.slide is not None,
+        )
+        for result in site.results
+    ]
+    return JSONResponse(dict(slides=slides, problems=site.problems))
+
+
+async def describe(site: Site, request: Request) -> Response:
+    """All about a slide; how far its index is, with status 202, while that is made."""
+    opening = asyncio.ensure_future(site.index(request))
+    await asyncio.wait({opening}, timeout=PATIENCE)
+    if not opening.done():
+        done, total = site.progress(request)
+        opening.cancel()  # the waiting, not the making
+        return JSONResponse(dict(done=done, total=total), 202)
+    result, info = site.result(request), opening.result().info
+    try:
+        await run_in_threadpool(images.open_image, result)
+        problem = None
+    except UserError as error:
+        problem = str(error)
+    shown = {
+        key: info[key] for key in ('num', 'columns', 'classes', 'counts', 'lowest_score', 'reach')
+    }
+    levels = images.num_levels(result.width, result.height)
+    facts = {key: result.summary.get(key) for key in ('tissue_mm2', 'broken_tiles', 'notes', 'grid')}
+    size = dict(width=result.width, height=result.height, mpp=result.mpp)
+    picture = dict(tile=images.TILE, levels=levels, problem=problem)
+    return JSONResponse(dict(name=result.name, **size, picture=picture, facts=facts, **shown))
+
+
+async def image(site: Site, request: Request) -> Response:
+    number, result = site.number(request), site.result(request)
+    place = tuple(request.path_params[key] for key in ('level', 'x', 'y'))
+    data = await site.read(
+        request,
+        ('image', number, *place),
+        lambda: images.image_tile(images.open_image(result), *place),
+    )
+    if data is None:
+        return Response(status_code=GONE)
+    return Response(data, media_type='image/jpeg', headers=KEEP)
+
+
+async def tissue(site: Site, request: Request) -> Response:
+    number, result = site.number(request), site.result(request)
+    data = await site.read(
+        request, ('tissue', number), lambda: images.tissue_layer(images.open_image(result))
+    )
+    if data is None:
+        return Response(status_code=GONE)
+    return Response(data, media_type='image/png', headers=KEEP)
+
+
+async def tile_of_nuclei(site: Site, request: Request) -> Response:
+    index = await site.index(request)
+    level, x, y = (request.path_params[key] for key in ('level', 'x', 'y'))
+    if level > 20 or max(x, y) >= 1 << 20:
+        raise HTTPException(404, 'no such tile')
+    column = request.query_params.get('column') or None
+    outlines = request.query_params.get('outlines') == '1' and level == 0
+    data = await run_in_threadpool(index.tile, level, x, y, column, outlines)
+    return Response(data, media_type='application/octet-stream', headers=KEEP)
+
+
+async def density(site: Site, request: Request) -> Response:
+    """Height and width as uint32, side of a cell in px as float32, 0, the two arrays."""
+    index = await site.index(request)
+    column = request.query_params.get('column') or None
+    cell, counts, mean = await run_in_threadpool(index.density, _filter(request), column)
+    head = struct.pack('<IIfI', *counts.shape, cell, 0)
+    data = head + b''.join(np.asarray(part, '<f4').tobytes() for part in (counts, mean))
+    return Response(data, media_type='application/octet-stream')
+
+
+async def view(site: Site, request: Request) -> Response:
+    index = await site.index(request)
+    box = tuple(_number(request, key) for key in ('x0', 'y0', 'x1', 'y1'))
+    column = request.query_params['column']
+    return JSONResponse(await run_in_threadpool(index.view, box, _filter(request), column))
+
+
+async def nucleus(site: Site, request: Request) -> Response:
+    """The nucleus at a place, or the one of an id; status 404 if there is none."""
+    index = await site.index(request)
+    if 'id' in request.query_params:
+        found = await run_in_threadpool(index.nucleus_of, int(request.query_params['id']))
+    else:
+        place = [_number(request, key) for key in ('x', 'y', 'radius')]
+        found = await run_in_threadpool(index.nucleus_at, *place, _filter(request))
+    if found is None:
+        raise HTTPException(404, 'no nucleus there')
+    row = await run_in_threadpool(index.row, found)
+    return JSONResponse(
+        dict(row=row, rings=index.outline(found), centroid=index.centroid(found))
+    )
+
+
+def _number(request: Request, key: str) -> float:
+    number = float(request.query_params[key])
+    if not np.isfinite(number) or abs(number) > 1e9:
+        raise ValueError(f'{key}={number}: expected px')
+    return number
+
+
+def _filter(request: Request) -> Filter:
+    score = float(request.query_params.get('score', '0'))
+    return Filter(score, parse_hidden(request.query_params.get('hidden', '')))
