@@ -1,8 +1,9 @@
 """Evaluators: unpack mmdet's samples, leave the arithmetic to others."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,8 @@ from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.files import write_json
 
 
-class Predicted(NamedTuple):
+@dataclass(frozen=True)  # of a tuple mmengine would make a plain one
+class Predicted:
     """What a model found in one image.
 
     Attributes:

@@ -260,7 +260,7 @@ class TestWrongInput:
 
     def test_answer_where_a_folder_is(self, capsys, tmp_path):
         arguments = [CONFIG, '--format-only', '--answer', tmp_path]
-        self.check(capsys, test.main, arguments, f'--out {tmp_path}: is a folder')
+        self.check(capsys, test.main, arguments, f'--answer {tmp_path}: is a folder')
 
     def test_numbers_out_of_range(self, capsys, tmp_path):
         message = '--show-score-thr 7.0: expected 0 to 1'

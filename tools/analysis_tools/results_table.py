@@ -221,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not args.into.is_file():
             raise UserError(f'{args.into}: no such file, expected Markdown')
         text = args.into.read_text(encoding='utf-8')
-        write_text(table, str(args.into, replace_table(text)), args.into)
+        write_text(args.into, replace_table(text, table, str(args.into)))
     else:
         print(table, end='')
     if args.csv:
