@@ -6,7 +6,7 @@
     RAW/**/<name>.tif            the image, in any folder; also PNG, JPEG, BMP
 
 The pixels of a region are those of MATLAB's ``poly2mask``, as in the challenge's own code:
-vertices count from 1 at a pixel's centre, so they are moved by -0.5 px to this project's
+vertices count from 1 at a pixel's center, so they are moved by -0.5 px to this project's
 pixel edges; the inside is by the even-odd rule, also where an outline crosses itself; what
 lies beyond the image is cut off. A pixel in two regions belongs to the one that comes first.
 Layers with a name (MoNuSAC: Epithelial, Lymphocyte, ...) give the type of their nuclei.

@@ -49,7 +49,7 @@ class Field(NamedTuple):
         width: px.
         boxes: float, (N, 4), xyxy, px.
         areas: float, (N,), of the masks, px.
-        stain: 99th percentile of haematoxylin and of eosin; None where it is not measurable.
+        stain: 99th percentile of hematoxylin and of eosin; None where it is not measurable.
         brightness: median grey value, 0 to 255.
     """
 
@@ -80,7 +80,7 @@ class Stats(NamedTuple):
         best_iou: float, (M,), of each nucleus in the views with its best anchor.
         suppressed: bool, (N,), by nucleus of the files: its box overlaps another's by more
             than the config's non-maximum suppression allows.
-        spacing: float, (N,), distance to the next nucleus, centre to centre, in units of the
+        spacing: float, (N,), distance to the next nucleus, center to center, in units of the
             nucleus' diameter; infinite for a nucleus alone.
         warnings: a line for each thing in the config that does not fit.
     """
@@ -218,7 +218,7 @@ def overlapping(boxes: np.ndarray, threshold: float) -> np.ndarray:
     found = np.zeros(len(boxes), bool)
     if len(boxes) < 2:
         return found
-    # Boxes overlap only where their centres are no further apart than the longest side.
+    # Boxes overlap only where their centers are no further apart than the longest side.
     reach = (boxes[:, 2:] - boxes[:, :2]).max()
     tree = cKDTree((boxes[:, :2] + boxes[:, 2:]) / 2)
     pairs = tree.query_pairs(reach, p=np.inf, output_type='ndarray')
@@ -238,12 +238,12 @@ def spacing(boxes: np.ndarray, areas: np.ndarray) -> np.ndarray:
         areas: float, (N,), px.
 
     Returns:
-        float, (N,), between the centres of the boxes; infinite for a nucleus alone.
+        float, (N,), between the centers of the boxes; infinite for a nucleus alone.
     """
     if len(boxes) < 2:
         return np.full(len(boxes), np.inf)
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    return cKDTree(centres).query(centres, k=2)[0][:, 1] / diameters(areas)
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+    return cKDTree(centers).query(centers, k=2)[0][:, 1] / diameters(areas)
 
 
 def diameters(areas: np.ndarray) -> np.ndarray:
@@ -300,7 +300,7 @@ def _fit_warnings(cfg: Config, stats: Stats) -> list[str]:
             )
     if stats.suppressed.mean() > MAX_SUPPRESSED:
         warnings.append(
-            f'{stats.suppressed.mean():.1%} of the nuclei have a neighbour whose box overlaps '
+            f'{stats.suppressed.mean():.1%} of the nuclei have a neighbor whose box overlaps '
             f'theirs by more than test_cfg.rcnn.nms.iou_threshold '
             f'({test_cfg.rcnn.nms.iou_threshold}): one of the two is lost at test'
         )

@@ -43,7 +43,7 @@ def format_stats(stats: Stats) -> str:
         ('to the next nucleus', f'{np.median(stats.spacing):.2f} diameters (median)'),
         ('boxes that suppress one another', f'{stats.suppressed.mean():.2%} of the nuclei'),
         *((f'{name}, 99th percentile', _percentiles(stains[:, column], '5.2f'))
-          for column, name in enumerate(('haematoxylin', 'eosin')) if len(stains)),
+          for column, name in enumerate(('hematoxylin', 'eosin')) if len(stains)),
     ]  # fmt: skip
     width = max(len(name) for name, _ in rows)
     lines = [f'{name.ljust(width)}  {value}' for name, value in rows]
@@ -87,6 +87,6 @@ def plot(stats: Stats, path: Path) -> None:
     stains = np.array([field.stain for field in stats.fields if field.stain]).reshape(-1, 2)
     stain_axes.scatter(stains[:, 0], stains[:, 1], s=12)
     stain_axes.set(
-        xlabel='haematoxylin', ylabel='eosin', title='stain of the images, 99th percentile'
+        xlabel='hematoxylin', ylabel='eosin', title='stain of the images, 99th percentile'
     )
     figure.savefig(path, dpi=110)

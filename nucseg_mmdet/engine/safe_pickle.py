@@ -127,7 +127,7 @@ def load(path: Path) -> Any:
 def load_torch(path: Path, also: Sequence = (), map_location: Any = 'cpu') -> Any:
     """Load a file of ``torch.save`` with ``weights_only``.
 
-    The trainer's wrapping holds the state of optimiser and schedule, in which plain NumPy
+    The trainer's wrapping holds the state of optimizer and schedule, in which plain NumPy
     numbers and arrays occur; these few constructors, under the names that NumPy 1 and 2
     pickle them by, are all that is admitted beyond torch's own list.
 

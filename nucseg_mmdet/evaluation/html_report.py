@@ -292,7 +292,7 @@ def precision_at_recalls(
 
 
 def embed(path: Path, height: int, width: int) -> str:
-    """Read an image and turn it into a data URI: JPEG at full colour resolution.
+    """Read an image and turn it into a data URI: JPEG at full color resolution.
 
     Raises:
         UserError: the image is missing or has another size.
@@ -304,8 +304,8 @@ def embed(path: Path, height: int, width: int) -> str:
         found = f'{image.shape[1]} x {image.shape[0]}'
         raise UserError(f'{path}: is {found} px, expected {width} x {height} px as in the truth')
     quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-    full_colour = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-    _, data = cv2.imencode('.jpg', image, quality + full_colour)
+    full_color = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    _, data = cv2.imencode('.jpg', image, quality + full_color)
     return 'data:image/jpeg;base64,' + base64.b64encode(data).decode('ascii')
 
 
@@ -354,7 +354,7 @@ def _match(found: Sequence[dict], truth: Sequence[dict], iou: float) -> np.ndarr
 
 
 def _thin(points: Sequence[dict[str, float]]) -> list[dict[str, float]]:
-    """Average neighbouring points of a long training log, each group at its last iteration."""
+    """Average neighboring points of a long training log, each group at its last iteration."""
     if not points:
         return []
     keys = [key for key in points[0] if key == 'lr' or 'loss' in key]

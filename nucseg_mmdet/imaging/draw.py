@@ -21,7 +21,7 @@ SCALE = 2  # output px for one image px, so that an outline is thinner than a pi
 
 
 def draw_outlines(image: np.ndarray, nuclei: Sequence[Sequence[Polygon]]) -> np.ndarray:
-    """Draw every nucleus' outline; neighbours in the list differ in colour.
+    """Draw every nucleus' outline; neighbors in the list differ in color.
 
     Args:
         image: uint8, (H, W, 3), BGR.
@@ -33,7 +33,7 @@ def draw_outlines(image: np.ndarray, nuclei: Sequence[Sequence[Polygon]]) -> np.
     canvas = cv2.resize(image, None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_LINEAR)
     for index, polygons in enumerate(nuclei):
         red, green, blue = PALETTE[index % len(PALETTE)]
-        # cv2 counts from pixel centres; the fractional bits keep half pixels.
+        # cv2 counts from pixel centers; the fractional bits keep half pixels.
         points = [
             np.rint((np.reshape(polygon, (-1, 2)) * SCALE - 0.5) * 16).astype(np.int32)
             for polygon in polygons

@@ -34,7 +34,7 @@ def measure(
     - circularity: 4 pi area / perimeter^2. The perimeter of a small mask is estimated too short,
       that of a large one too long: discs of 5, 10, 25, 200 px across have a circularity of 1.34,
       1.09, 0.96, 0.91 on average. Undefined for a perimeter of 0 (one pixel).
-    - haematoxylin and eosin: optical density to base 10, -log10 of the fraction of light,
+    - hematoxylin and eosin: optical density to base 10, -log10 of the fraction of light,
       split by the vectors of Ruifrok and Johnston, ``stain.STAIN_OD``, and averaged over the
       pixels of the nucleus. 6 times what ``skimage.color.rgb2hed`` gives, but negative amounts
       stay negative: cut off at 0 for each pixel they would lift the mean.
@@ -46,7 +46,7 @@ def measure(
         mpp: microns per pixel.
 
     Returns:
-        centroids: float64, (N, 2); x, y of the centre of mass, px, pixel edges at integers.
+        centroids: float64, (N, 2); x, y of the center of mass, px, pixel edges at integers.
         measurements: float32, (N, len(MEASUREMENTS)), in this order; NaN where undefined.
 
     Raises:
@@ -67,8 +67,8 @@ def measure(
     y, x = y - 1, x - 1  # the layout has a border
 
     perimeter = _perimeters(flat, pixels, owner, step, len(masks))
-    centre_y, centre_x = _means((y, x), owner, area)
-    dy, dx = y - centre_y[owner], x - centre_x[owner]
+    center_y, center_x = _means((y, x), owner, area)
+    dy, dx = y - center_y[owner], x - center_x[owner]
     major, minor = _eigenvalues(*_means((dx * dx, dx * dy, dy * dy), owner, area))
     hull = _hull_areas(y, x, area)
     density = _densities(image, x + corners[owner, 0], y + corners[owner, 1])
@@ -89,7 +89,7 @@ def measure(
         eosin_od_mean=stains[:, 1],
     )
     columns = np.stack([measured[name] for name in MEASUREMENTS], 1).astype(np.float32)
-    return corners + np.stack([centre_x, centre_y], 1) + 0.5, columns
+    return corners + np.stack([center_x, center_y], 1) + 0.5, columns
 
 
 def _lay_out(masks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -142,7 +142,7 @@ def _eigenvalues(xx: np.ndarray, xy: np.ndarray, yy: np.ndarray) -> tuple[np.nda
 def _hull_areas(y: np.ndarray, x: np.ndarray, area: np.ndarray) -> np.ndarray:
     """Count the pixels of convex hulls as ``skimage.morphology.convex_hull_image`` does.
 
-    The hull is that of the middles of the pixels' edges; a pixel belongs to it if its centre is
+    The hull is that of the middles of the pixels' edges; a pixel belongs to it if its center is
     inside or on it. In units of half a pixel all of these are integers, so the count is exact.
 
     Args:
@@ -181,19 +181,19 @@ def _hull_areas(y: np.ndarray, x: np.ndarray, area: np.ndarray) -> np.ndarray:
     is_end[last] = is_end[last - np.tile(halves, 2) + 1] = True
     corner = _lower_hull(value, is_end)
 
-    centre = np.repeat(first, rows) + 2 * ragged.places(rows) + 1
-    centre = np.concatenate([centre, centre + halves.sum()])
-    low = np.searchsorted(corner, centre, 'right') - 1  # never the end of its chain
+    center = np.repeat(first, rows) + 2 * ragged.places(rows) + 1
+    center = np.concatenate([center, center + halves.sum()])
+    low = np.searchsorted(corner, center, 'right') - 1  # never the end of its chain
     before, after = corner[low], corner[low + 1]
     run, rise = after - before, value[after] - value[before]
-    left, right = -(-(value[before] * run + rise * (centre - before)) // (2 * run)).reshape(2, -1)
+    left, right = -(-(value[before] * run + rise * (center - before)) // (2 * run)).reshape(2, -1)
     return np.add.reduceat(1 - right - left, ragged.starts(rows))
 
 
 def _lower_hull(value: np.ndarray, is_end: np.ndarray) -> np.ndarray:
     """Find the corners of the lower convex hulls of many chains at once.
 
-    A point on or above the line between its neighbours is no corner, whichever of the others
+    A point on or above the line between its neighbors is no corner, whichever of the others
     go too, so all such points go together until there are none.
 
     Args:

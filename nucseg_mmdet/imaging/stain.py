@@ -1,4 +1,4 @@
-"""Colour of H&E images: stain strengths and two normalisations. NumPy only.
+"""Color of H&E images: stain strengths and two normalizations. NumPy only.
 
 Images are uint8, (H, W, 3), RGB. Optical densities are natural logarithms.
 """
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Optical density of haematoxylin, eosin and DAB (rows) in R, G, B (columns).
+# Optical density of hematoxylin, eosin and DAB (rows) in R, G, B (columns).
 # Ruifrok and Johnston, Anal. Quant. Cytol. Histol. 23 (2001).
 STAIN_OD = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 
@@ -29,14 +29,14 @@ MIN_SPREAD = 1e-3  # of l, alpha, beta; rounding to grey values alone makes 5e-4
 
 
 class UnfitImageError(ValueError):
-    """An image has too little colour or tissue to be normalised, or to be a target."""
+    """An image has too little color or tissue to be normalized, or to be a target."""
 
 
 class Stains(NamedTuple):
     """The two stains of an image.
 
     Attributes:
-        vectors: float, (2, 3), optical density of haematoxylin and eosin in R, G, B, of
+        vectors: float, (2, 3), optical density of hematoxylin and eosin in R, G, B, of
             length 1.
         maxima: float, (2,), 99th percentile of the amount of each.
     """
@@ -45,7 +45,7 @@ class Stains(NamedTuple):
     maxima: np.ndarray
 
 
-class Colours(NamedTuple):
+class Colors(NamedTuple):
     """Mean and standard deviation of l, alpha, beta (log 10): float, (3,) each."""
 
     mean: np.ndarray
@@ -57,7 +57,7 @@ class Colours(NamedTuple):
 TARGET_STAINS = Stains(
     np.array([[0.552, 0.740, 0.385], [0.048, 0.842, 0.537]]), np.array([2.52, 1.04])
 )
-TARGET_COLOURS = Colours(np.array([-0.4513, -0.0397, 0.0193]), np.array([0.2602, 0.0465, 0.0098]))
+TARGET_COLORS = Colors(np.array([-0.4513, -0.0397, 0.0193]), np.array([0.2602, 0.0465, 0.0098]))
 
 # Covariances between the same images of the means, and of the natural logarithms of the spreads.
 COVARIANCE_OF_MEAN = np.array(
@@ -68,8 +68,8 @@ COVARIANCE_OF_LOG_STD = np.array(
 )
 
 
-def scale_stains(img: np.ndarray, haematoxylin: float, eosin: float) -> np.ndarray:
-    """Multiply the amounts of haematoxylin and eosin by one factor each.
+def scale_stains(img: np.ndarray, hematoxylin: float, eosin: float) -> np.ndarray:
+    """Multiply the amounts of hematoxylin and eosin by one factor each.
 
     The optical density of a pixel is split into the three rows of ``STAIN_OD``, the amounts
     are scaled, and light passes through what results. The third row goes with eosin: eosin
@@ -78,7 +78,7 @@ def scale_stains(img: np.ndarray, haematoxylin: float, eosin: float) -> np.ndarr
 
     Args:
         img: uint8, (H, W, 3), RGB.
-        haematoxylin: factor, 0 or more.
+        hematoxylin: factor, 0 or more.
         eosin: factor, 0 or more.
 
     Returns:
@@ -87,7 +87,7 @@ def scale_stains(img: np.ndarray, haematoxylin: float, eosin: float) -> np.ndarr
     Source:
         Ruifrok and Johnston, Anal. Quant. Cytol. Histol. 23 (2001).
     """
-    factors = np.diag([haematoxylin, eosin, eosin])
+    factors = np.diag([hematoxylin, eosin, eosin])
     density = _density(img, 256)
     return _pass_light(density @ _single(np.linalg.inv(STAIN_OD) @ factors @ STAIN_OD), img, 256)
 
@@ -99,7 +99,7 @@ def measure_stains(img: np.ndarray) -> Stains:
         img: uint8, (H, W, 3), RGB.
 
     Raises:
-        UnfitImageError: hardly any pixel is tissue, or all tissue has one colour, more or
+        UnfitImageError: hardly any pixel is tissue, or all tissue has one color, more or
             less strong.
 
     Source:
@@ -136,8 +136,8 @@ def normalize_stains(
     return _pass_light(density @ _single(matrix), img, GLASS)
 
 
-def measure_colours(img: np.ndarray) -> Colours:
-    """Mean and spread of an image in the colour space l-alpha-beta.
+def measure_colors(img: np.ndarray) -> Colors:
+    """Mean and spread of an image in the color space l-alpha-beta.
 
     Args:
         img: uint8, (H, W, 3), RGB.
@@ -148,11 +148,11 @@ def measure_colours(img: np.ndarray) -> Colours:
     Source:
         Reinhard et al., IEEE Comput. Graph. Appl. 21 (2001).
     """
-    return _colours(_log_lms(img), img)
+    return _colors(_log_lms(img), img)
 
 
-def normalize_colours(
-    img: np.ndarray, target: Colours = TARGET_COLOURS, source: Colours | None = None
+def normalize_colors(
+    img: np.ndarray, target: Colors = TARGET_COLORS, source: Colors | None = None
 ) -> np.ndarray:
     """Give an image the mean and spread of the target in l-alpha-beta.
 
@@ -167,13 +167,13 @@ def normalize_colours(
         uint8, (H, W, 3), RGB.
 
     Raises:
-        UnfitImageError: as ``measure_colours``.
+        UnfitImageError: as ``measure_colors``.
 
     Source:
         Reinhard et al., IEEE Comput. Graph. Appl. 21 (2001).
     """
     log_lms = _log_lms(img)
-    source = source or _colours(log_lms, img)
+    source = source or _colors(log_lms, img)
     to_lab, ratio = LMS_TO_LAB.T, target.std / source.std
     from_lab = np.linalg.inv(to_lab)
     log_lms = log_lms @ _single(to_lab @ np.diag(ratio) @ from_lab)
@@ -242,11 +242,11 @@ def _stains(density: np.ndarray) -> Stains:
     low, high = np.percentile(np.arctan2(across, along), [1, 99])
     if high - low < MIN_ANGLE:
         raise UnfitImageError(
-            f'colours {high - low:.3f} radians apart in optical density, expected two stains '
+            f'colors {high - low:.3f} radians apart in optical density, expected two stains '
             f'{MIN_ANGLE} or more apart'
         )
     vectors = np.array([[np.cos(a), np.sin(a)] for a in (low, high)]) @ plane.T
-    vectors = vectors[np.argsort(-vectors[:, 0])]  # haematoxylin takes out more of the red
+    vectors = vectors[np.argsort(-vectors[:, 0])]  # hematoxylin takes out more of the red
     amounts = tissue @ _single(np.linalg.pinv(vectors))
     return Stains(vectors, np.percentile(amounts, 99, axis=0))
 
@@ -258,11 +258,11 @@ def _log_lms(img: np.ndarray) -> np.ndarray:
     return np.log10(lms, out=lms)
 
 
-def _colours(log_lms: np.ndarray, img: np.ndarray) -> Colours:
+def _colors(log_lms: np.ndarray, img: np.ndarray) -> Colors:
     _tissue(_density(img, GLASS))  # stretched to the target, bare glass would look like tissue
     lab = log_lms @ _single(LMS_TO_LAB.T)
-    colours = Colours(lab.mean(0, dtype=np.float64), lab.std(0, dtype=np.float64))
-    if colours.std.min() < MIN_SPREAD:
-        spread = ', '.join(f'{value:.1e}' for value in colours.std)
+    colors = Colors(lab.mean(0, dtype=np.float64), lab.std(0, dtype=np.float64))
+    if colors.std.min() < MIN_SPREAD:
+        spread = ', '.join(f'{value:.1e}' for value in colors.std)
         raise UnfitImageError(f'spread of l, alpha, beta {spread}, expected {MIN_SPREAD} or more')
-    return colours
+    return colors

@@ -166,7 +166,7 @@ class _Axis:
     so that no sample falls on the other side of a border by rounding.
 
     Args:
-        start: float, (R,); of the RoIs, px of the feature map, pixel centres at integers.
+        start: float, (R,); of the RoIs, px of the feature map, pixel centers at integers.
         end: float, (R,).
         bins: of the output.
         length: of the feature map, px.

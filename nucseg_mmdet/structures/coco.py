@@ -335,7 +335,7 @@ def _read_masks(
 
 
 def _check_polygons(polygons: list, limit: float, where: str) -> None:
-    """Refuse what pycocotools would take for boxes, or rasterise for hours."""
+    """Refuse what pycocotools would take for boxes, or rasterize for hours."""
     if not polygons:
         raise UserError(f'{where}: found no polygons, expected at least one')
     for polygon in polygons:

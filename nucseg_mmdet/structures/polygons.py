@@ -2,8 +2,8 @@
 
 Coordinates are continuous with pixel edges at integers: the pixel in column 3,
 row 5 covers x from 3 to 4 and y from 5 to 6. A polygon whose vertices lie on
-pixel edges rasterises back to exactly the mask that it was traced from; one
-through pixel centres (``cv2.findContours``) loses half a pixel all around.
+pixel edges rasterizes back to exactly the mask that it was traced from; one
+through pixel centers (``cv2.findContours``) loses half a pixel all around.
 """
 
 from collections.abc import Sequence
@@ -206,10 +206,10 @@ def ring_runs(points: np.ndarray, sizes: np.ndarray, axis: int) -> tuple[np.ndar
 
 
 def fill_rings(rings: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
-    """Find the pixels whose centre lies within rings of any form, by the even-odd rule.
+    """Find the pixels whose center lies within rings of any form, by the even-odd rule.
 
     A ring in another is a hole, so that the rings of a polygon or of several apart make one mask.
-    A centre on a side belongs to the area on its right, on a level one to that below.
+    A center on a side belongs to the area on its right, on a level one to that below.
 
     Args:
         rings: float, (P, 2) each; x, y, px; they may reach beyond the mask.

@@ -17,8 +17,8 @@ from nucseg_mmdet.utils.errors import UserError
 
 DENSE = Path(__file__).parents[2] / 'configs/dense'
 NAMES = ['StainJitter', 'MacenkoNormalize', 'ReinhardNormalize', 'ReinhardJitter']
-NORMALIZE = {'MacenkoNormalize': 'normalize_stains', 'ReinhardNormalize': 'normalize_colours'}
-MEASURE = {'MacenkoNormalize': 'measure_stains', 'ReinhardNormalize': 'measure_colours'}
+NORMALIZE = {'MacenkoNormalize': 'normalize_stains', 'ReinhardNormalize': 'normalize_colors'}
+MEASURE = {'MacenkoNormalize': 'measure_stains', 'ReinhardNormalize': 'measure_colors'}
 pytestmark = pytest.mark.usefixtures('seeded')
 by_name = pytest.mark.parametrize('name', NAMES)
 normalizations = pytest.mark.parametrize('name', NORMALIZE)
@@ -30,9 +30,9 @@ def build(name, **kwargs):
 
 def test_jitter_draws_one_factor_for_each_stain(img):
     np.random.seed(7)
-    haematoxylin, eosin = np.random.uniform(0.7, 1.3, size=2)
+    hematoxylin, eosin = np.random.uniform(0.7, 1.3, size=2)
     amounts = -np.log((img[..., ::-1] + 1.0) / 256) @ np.linalg.inv(stain.STAIN_OD)
-    light = 256 * np.exp(-(amounts * [haematoxylin, eosin, eosin]) @ stain.STAIN_OD) - 1
+    light = 256 * np.exp(-(amounts * [hematoxylin, eosin, eosin]) @ stain.STAIN_OD) - 1
     expected = np.clip(np.rint(light), 0, 255)[..., ::-1]
     np.random.seed(7)
     jittered = build('StainJitter', sigma=0.3)(dict(img=img))['img']
@@ -115,8 +115,8 @@ def test_a_tile_is_normalized_as_its_slide(name, img):
 def test_targets_spread_as_the_slides_do(strength):
     jitter = stain_transforms.ReinhardJitter(strength)
     drawn = [jitter.draw_target() for _ in range(4000)]
-    means = np.array([target.mean for target in drawn]) - stain.TARGET_COLOURS.mean
-    ratios = np.log([target.std for target in drawn] / stain.TARGET_COLOURS.std)
+    means = np.array([target.mean for target in drawn]) - stain.TARGET_COLORS.mean
+    ratios = np.log([target.std for target in drawn] / stain.TARGET_COLORS.std)
     for values, covariance in (
         (means, stain.COVARIANCE_OF_MEAN),
         (ratios, stain.COVARIANCE_OF_LOG_STD),
@@ -127,12 +127,12 @@ def test_targets_spread_as_the_slides_do(strength):
         np.testing.assert_allclose(np.cov(values.T) / np.outer(spread, spread), expected, atol=0.1)
 
 
-def test_the_image_takes_the_colours_drawn(img):
+def test_the_image_takes_the_colors_drawn(img):
     jitter = build('ReinhardJitter')
     np.random.seed(0)
     target = jitter.draw_target()
     np.random.seed(0)
-    expected = stain.normalize_colours(img[..., ::-1], target)[..., ::-1]
+    expected = stain.normalize_colors(img[..., ::-1], target)[..., ::-1]
     np.testing.assert_array_equal(jitter(dict(img=img))['img'], expected)
     assert (jitter(dict(img=img))['img'] != expected).any()
 
@@ -151,9 +151,9 @@ def test_wrong_strength_is_refused(strength):
 
 
 @by_name
-@pytest.mark.parametrize('colour', [(255, 255, 255), (0, 0, 0), (140, 90, 180)])
-def test_one_colour_is_left_with_a_warning(name, colour):
-    img = np.full((30, 40, 3), colour, dtype=np.uint8)
+@pytest.mark.parametrize('color', [(255, 255, 255), (0, 0, 0), (140, 90, 180)])
+def test_one_color_is_left_with_a_warning(name, color):
+    img = np.full((30, 40, 3), color, dtype=np.uint8)
     with pytest.warns(UserWarning, match=r'^a/b\.png: left as it is') as record:
         results = build(name)(dict(img=img.copy(), img_path='a/b.png'))
     assert len(record) == 1

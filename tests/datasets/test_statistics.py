@@ -61,7 +61,7 @@ def test_overlapping_boxes():
 
 
 def test_spacing_is_in_diameters():
-    # Centres at 5, 25 and 65 px; a circle of 25 pi px has a diameter of 10 px.
+    # Centers at 5, 25 and 65 px; a circle of 25 pi px has a diameter of 10 px.
     boxes = np.array([[0, 0, 10, 10], [20, 0, 30, 10], [60, 0, 70, 10]], float)
     areas = np.full(3, 25 * np.pi)
     np.testing.assert_allclose(statistics.spacing(boxes, areas), [2, 2, 4])
@@ -111,7 +111,7 @@ MISFITS = {
     ),
     'detections': ('model.test_cfg.rcnn.max_per_img', 1, 'test_cfg.rcnn.max_per_img is 1: 5 of 5'),
     'proposals': ('model.test_cfg.rpn.max_per_img', 1, 'test_cfg.rpn.max_per_img is 1: 5 of 5'),
-    'suppression': ('model.test_cfg.rcnn.nms.iou_threshold', 0.0, 'of the nuclei have a neighbour'),
+    'suppression': ('model.test_cfg.rcnn.nms.iou_threshold', 0.0, 'of the nuclei have a neighbor'),
     'boxes': (
         'model.roi_head.bbox_head.num_classes',
         2,

@@ -53,7 +53,7 @@ def test_a_kept_image_is_not_read_again(files):
 def test_quarter_turns_take_the_truth_along(turns, img, monkeypatch):
     height, width = img.shape[:2]
     mask = np.zeros((height, width), bool)
-    mask[10:30, 50:70], mask[30:35, 50:55] = True, True  # an L, near no centre
+    mask[10:30, 50:70], mask[30:35, 50:55] = True, True  # an L, near no center
     box = torch.tensor([[50.0, 10, 70, 35]])
     results = dict(
         img=img,

@@ -202,7 +202,7 @@ def test_compare_shows_what_the_label_map_has():
     assert sides['pred'][1]['rings'] == [[15, 10, 10, 0, 0, 10, -10, 0]]
 
 
-def test_rings_rasterise_to_the_mask():
+def test_rings_rasterize_to_the_mask():
     mask = np.random.default_rng(0).random((30, 40)) < 0.6
     mask = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))
     run_lengths = coco_mask.encode(np.asfortranarray(mask))
@@ -429,7 +429,7 @@ def test_names_cannot_end_a_script(page_file):
     assert json.loads(scripts[1][1])['name'] == HOSTILE
 
 
-# Clicks every switch and notes which colour the canvas has at points of the outlines.
+# Clicks every switch and notes which color the canvas has at points of the outlines.
 PROBE = """
 <script>
 let hits = 0;
@@ -440,7 +440,7 @@ async function probe() {
   section.scrollIntoView();
   while (!viewer.image?.complete || canvas.dataset.drawn === undefined) await wait(20);
   const context = canvas.getContext('2d');
-  const at = (x, y) => { // image px; the colour that is most unlike the grey of the image
+  const at = (x, y) => { // image px; the color that is most unlike the grey of the image
     const ratio = window.devicePixelRatio;
     const px = Math.round((x - viewer.x) * viewer.scale * ratio);
     const py = Math.round((y - viewer.y) * viewer.scale * ratio);

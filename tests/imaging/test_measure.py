@@ -14,7 +14,7 @@ SHAPES = MEASUREMENTS[:7]
 
 
 def reference(mask):
-    """Row, column of the centroid between pixel centres, then the shape in px."""
+    """Row, column of the centroid between pixel centers, then the shape in px."""
     found = regionprops(mask.astype(np.uint8))[0]
     perimeter = found.perimeter
     return [

@@ -1,4 +1,4 @@
-"""Stain strengths and normalisations against the papers' formulas in double precision."""
+"""Stain strengths and normalizations against the papers' formulas in double precision."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from skimage.color import combine_stains, hed_from_rgb, rgb_from_hed, separate_s
 from nucseg_mmdet.imaging import stain
 from nucseg_mmdet.synthetic.fields import synthesize
 
-# Haematoxylin and eosin of a made-up laboratory, and of another; optical density in R, G, B.
+# Hematoxylin and eosin of a made-up laboratory, and of another; optical density in R, G, B.
 HERE = np.array([[0.62, 0.69, 0.37], [0.15, 0.85, 0.50]])
 THERE = np.array([[0.50, 0.76, 0.42], [0.25, 0.80, 0.55]])
 HERE /= np.linalg.norm(HERE, axis=1, keepdims=True)
@@ -50,13 +50,13 @@ def test_imports_neither_torch_nor_mm():
     assert subprocess.run([sys.executable, '-c', code]).returncode == 0
 
 
-@pytest.mark.parametrize(('haematoxylin', 'eosin'), [(0.6, 1.0), (1.0, 1.4), (1.3, 0.7)])
-def test_scaling_is_the_formula(haematoxylin, eosin):
+@pytest.mark.parametrize(('hematoxylin', 'eosin'), [(0.6, 1.0), (1.0, 1.4), (1.3, 0.7)])
+def test_scaling_is_the_formula(hematoxylin, eosin):
     img = np.random.default_rng(1).integers(0, 256, (64, 80, 3), dtype=np.uint8)
     amounts = -np.log((img + 1.0) / 256) @ np.linalg.inv(stain.STAIN_OD)
-    light = 256 * np.exp(-(amounts * [haematoxylin, eosin, eosin]) @ stain.STAIN_OD) - 1
+    light = 256 * np.exp(-(amounts * [hematoxylin, eosin, eosin]) @ stain.STAIN_OD) - 1
     expected = np.clip(np.rint(light), 0, 255)
-    assert largest_difference(stain.scale_stains(img, haematoxylin, eosin), expected) <= 1
+    assert largest_difference(stain.scale_stains(img, hematoxylin, eosin), expected) <= 1
 
 
 def test_scaling_agrees_with_skimage(tissue):
@@ -103,7 +103,7 @@ def test_glass_does_not_count():
         np.testing.assert_allclose(value, expected, rtol=1e-5)
 
 
-def test_normalised_mixture_is_the_other_laboratorys():
+def test_normalized_mixture_is_the_other_laboratorys():
     amounts = mixture()
     target = stain.Stains(THERE, 1.2 * np.percentile(amounts, 99, axis=(0, 1)))
     normalized = stain.normalize_stains(render(amounts, HERE), target)
@@ -112,7 +112,7 @@ def test_normalised_mixture_is_the_other_laboratorys():
     assert difference.max() <= 4  # where dark: rounding of 1 in 50 grey values is 2 %, and so on
 
 
-def test_stain_normalisation_is_the_paper(tissue):
+def test_stain_normalization_is_the_paper(tissue):
     """Macenko et al. step by step: density, threshold, plane, angles, amounts, new light."""
     density = -np.log((tissue.reshape(-1, 3) + 1.0) / 240)
     kept = density[density.mean(1) >= 0.15]
@@ -146,17 +146,17 @@ def lms_and_lab(img):
     return np.stack([lightness, alpha, (long - medium) / np.sqrt(2)], axis=-1)
 
 
-def test_colours_are_those_of_the_paper(tissue):
+def test_colors_are_those_of_the_paper(tissue):
     lab = lms_and_lab(tissue)
-    found = stain.measure_colours(tissue)
+    found = stain.measure_colors(tissue)
     np.testing.assert_allclose(found.mean, lab.mean((0, 1)), atol=1e-6)
     np.testing.assert_allclose(found.std, lab.std((0, 1)), atol=1e-6)
 
 
-def test_colour_normalisation_is_the_paper(tissue):
+def test_color_normalization_is_the_paper(tissue):
     """Equations 10 and 11, and the way back: equations 7 to 9."""
     lab = lms_and_lab(tissue)
-    target = stain.Colours(np.array([-0.4, -0.03, 0.015]), np.array([0.2, 0.04, 0.01]))
+    target = stain.Colors(np.array([-0.4, -0.03, 0.015]), np.array([0.2, 0.04, 0.01]))
     lab = (lab - lab.mean((0, 1))) * target.std / lab.std((0, 1)) + target.mean
     lightness, alpha, beta = np.moveaxis(lab / np.sqrt([3, 6, 2]), -1, 0)
     lms = 10 ** np.stack(
@@ -167,32 +167,32 @@ def test_colour_normalisation_is_the_paper(tissue):
     )
     light = 256 * np.linalg.solve(to_lms, lms[..., None])[..., 0] - 1
     expected = np.clip(np.rint(light), 0, 255)
-    normalized = stain.normalize_colours(tissue, target)
+    normalized = stain.normalize_colors(tissue, target)
     assert largest_difference(normalized, expected) <= 1
     # The inverse as printed gives nearly the same; its blue is about 1 % too bright.
     back = [[4.4679, -3.5873, 0.1193], [-1.2186, 2.3809, -0.1624], [0.0497, -0.2439, 1.2045]]
     assert np.abs(normalized - np.clip(256 * lms @ np.transpose(back) - 1, 0, 255)).max() < 3
 
 
-def test_normalised_colours_have_the_targets_mean_and_spread(tissue):
-    target = stain.Colours(np.array([-0.5, -0.03, 0.015]), np.array([0.1, 0.03, 0.008]))
-    lab = lms_and_lab(stain.normalize_colours(tissue, target))
+def test_normalized_colors_have_the_targets_mean_and_spread(tissue):
+    target = stain.Colors(np.array([-0.5, -0.03, 0.015]), np.array([0.1, 0.03, 0.008]))
+    lab = lms_and_lab(stain.normalize_colors(tissue, target))
     # Rounding to grey values; nothing is clipped at this spread.
     np.testing.assert_allclose(lab.mean((0, 1)), target.mean, atol=2e-4)
     np.testing.assert_allclose(lab.std((0, 1)), target.std, atol=2e-4)
 
 
-def uniform(*colour):
-    return np.full((40, 40, 3), colour, dtype=np.uint8)
+def uniform(*color):
+    return np.full((40, 40, 3), color, dtype=np.uint8)
 
 
 def noise(low, high):
     return np.random.default_rng(3).integers(low, high, (40, 40, 3), dtype=np.uint8)
 
 
-def ramp(colour):
-    """One colour, more or less strong."""
-    return render(np.linspace(0.2, 2, 1600).reshape(40, 40, 1), np.array([colour]))
+def ramp(color):
+    """One color, more or less strong."""
+    return render(np.linspace(0.2, 2, 1600).reshape(40, 40, 1), np.array([color]))
 
 
 def speck():
@@ -205,7 +205,7 @@ def speck():
 UNFIT = {
     'white': uniform(255, 255, 255),
     'black': uniform(0, 0, 0),
-    'one colour': uniform(180, 90, 140),
+    'one color': uniform(180, 90, 140),
     'grey ramp': ramp([1.0, 1.0, 1.0]),
     'glass': noise(236, 246),
     'dark noise': noise(0, 3),
@@ -214,7 +214,7 @@ UNFIT = {
 
 
 @pytest.mark.parametrize('img', UNFIT.values(), ids=UNFIT)
-@pytest.mark.parametrize('normalize', [stain.normalize_stains, stain.normalize_colours])
+@pytest.mark.parametrize('normalize', [stain.normalize_stains, stain.normalize_colors])
 def test_unfit_images_are_refused(normalize, img):
     with pytest.raises(stain.UnfitImageError, match='expected'):
         normalize(img)
@@ -238,8 +238,8 @@ def test_targets_are_the_class_medians(class_data):
     maxima = np.median([one.maxima for one in stains], axis=0)
     np.testing.assert_allclose(stain.TARGET_STAINS.vectors, vectors, atol=6e-4)
     np.testing.assert_allclose(stain.TARGET_STAINS.maxima, maxima, atol=6e-3)
-    means, stds = np.swapaxes([stain.measure_colours(img) for img in images], 0, 1)
-    np.testing.assert_allclose(stain.TARGET_COLOURS.mean, np.median(means, axis=0), atol=6e-5)
-    np.testing.assert_allclose(stain.TARGET_COLOURS.std, np.median(stds, axis=0), atol=6e-5)
+    means, stds = np.swapaxes([stain.measure_colors(img) for img in images], 0, 1)
+    np.testing.assert_allclose(stain.TARGET_COLORS.mean, np.median(means, axis=0), atol=6e-5)
+    np.testing.assert_allclose(stain.TARGET_COLORS.std, np.median(stds, axis=0), atol=6e-5)
     np.testing.assert_allclose(stain.COVARIANCE_OF_MEAN, np.cov(means.T), atol=6e-5)
     np.testing.assert_allclose(stain.COVARIANCE_OF_LOG_STD, np.cov(np.log(stds).T), atol=6e-4)

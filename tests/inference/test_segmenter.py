@@ -85,7 +85,7 @@ class TestColorsOfASlide:
         return first
 
     def assert_like(self, colors, image):
-        expected = stain.measure_colours(image)
+        expected = stain.measure_colors(image)
         np.testing.assert_allclose(colors.mean, expected.mean, atol=0.03)
         np.testing.assert_allclose(colors.std, expected.std, rtol=0.3)
 
@@ -97,7 +97,7 @@ class TestColorsOfASlide:
         image = np.hstack([tissue, glass])
         self.assert_like(self.colors(normalizing, ArraySlide(image)), tissue)
         with pytest.raises(AssertionError):
-            self.assert_like(stain.measure_colours(image), tissue)
+            self.assert_like(stain.measure_colors(image), tissue)
         # Nor do tiles that the tissue mask leaves out.
         grid = normalizing.make_grid(make_frame(ArraySlide(tissue)))
         left = np.zeros((len(grid.tops), len(grid.lefts)), bool)

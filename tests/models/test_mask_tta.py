@@ -92,7 +92,7 @@ def test_a_view_counts_once():
     assert scores == pytest.approx([0.6], abs=1e-6)  # (0.8 + 0.4) / 2
 
 
-def test_neighbours_and_classes_stay_apart():
+def test_neighbors_and_classes_stay_apart():
     nuclei = [(0, 0, 10, 10, 0.9, 0), (6, 0, 16, 10, 0.8, 0), (0, 0, 10, 10, 0.7, 1)]
     boxes, scores, labels = fuse(nuclei, nuclei)  # the first two overlap with IoU 1/4
     assert torch.tensor(boxes).round().tolist() == [list(map(float, box[:4])) for box in nuclei]

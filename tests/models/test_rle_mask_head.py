@@ -60,9 +60,9 @@ def random_probs(seed, num, size=28):
 
 def random_boxes(seed, num, side=60.0):
     generator = torch.Generator().manual_seed(seed)
-    centre = torch.rand(num, 2, generator=generator) * torch.tensor([WIDTH, HEIGHT])
+    center = torch.rand(num, 2, generator=generator) * torch.tensor([WIDTH, HEIGHT])
     extent = torch.rand(num, 2, generator=generator) * side
-    return torch.cat([centre - extent / 2, centre + extent / 2], dim=1)
+    return torch.cat([center - extent / 2, center + extent / 2], dim=1)
 
 
 def paste_stock(probs, boxes, height, width, threshold=0.5):

@@ -168,9 +168,9 @@ def test_anchors_and_clustered_nuclei(options, scale):
     sizes = [(64 // 2**level, 72 // 2**level) for level in range(5)]
     priors = torch.cat(anchors.grid_priors(sizes, device='cpu'))
     generator = torch.Generator().manual_seed(scale)
-    centre = torch.randn(80, 2, generator=generator) * 40 + 128
+    center = torch.randn(80, 2, generator=generator) * 40 + 128
     half = torch.rand(80, 2, generator=generator) * 15 + 3
-    assert_same(options, priors, torch.cat([centre - half, centre + half], dim=1))
+    assert_same(options, priors, torch.cat([center - half, center + half], dim=1))
 
 
 def test_proposals_with_the_truth_appended():

@@ -16,7 +16,7 @@ def drawn(*rows):
     return np.array([[character == '#' for character in row] for row in rows])
 
 
-def rasterised(polygons, shape):
+def rasterized(polygons, shape):
     return coco_mask.decode(polygons_to_rle(polygons, *shape)).astype(bool)
 
 
@@ -36,7 +36,7 @@ def test_origin_is_added():
 
 def test_empty_mask():
     assert mask_to_polygons(np.zeros((3, 4), dtype=bool)) == []
-    assert not rasterised([], (3, 4)).any()
+    assert not rasterized([], (3, 4)).any()
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_parts_and_holes(rows, parts):
     mask = drawn(*rows)
     polygons = mask_to_polygons(mask)
     assert len(polygons) == parts
-    assert (rasterised(polygons, mask.shape) == mask).all()
+    assert (rasterized(polygons, mask.shape) == mask).all()
 
 
 def test_outlines_have_holes_as_rings_of_their_own():
@@ -73,7 +73,7 @@ def test_random_masks_come_back():
     rng = np.random.default_rng(0)
     for _ in range(500):
         mask = rng.random(rng.integers(1, 14, size=2)) < rng.random()
-        assert (rasterised(mask_to_polygons(mask), mask.shape) == mask).all()
+        assert (rasterized(mask_to_polygons(mask), mask.shape) == mask).all()
 
 
 @pytest.mark.parametrize('counts', [b'112', '112', [1, 1, 2]])

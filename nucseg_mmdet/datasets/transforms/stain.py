@@ -1,6 +1,6 @@
 """Transforms of H&E images: unpack mmdet's results, leave arithmetic on stains to ``stain``.
 
-They are steps of a pipeline after loading. A config whose model shall see normalised images has
+They are steps of a pipeline after loading. A config whose model shall see normalized images has
 the same step in training and wherever the model runs::
 
     normalize = dict(type='MacenkoNormalize')
@@ -31,10 +31,10 @@ def _warn(results: dict, problem: str) -> None:
 
 @TRANSFORMS.register_module()
 class StainJitter(BaseTransform):
-    """Make haematoxylin and eosin weaker or stronger at random.
+    """Make hematoxylin and eosin weaker or stronger at random.
 
     Each stain gets a factor of its own, in optical density; white glass stays white. An image
-    of one colour is left as it is, with a warning.
+    of one color is left as it is, with a warning.
 
     Required and modified key:
         img: uint8, (H, W, 3), BGR.
@@ -56,7 +56,7 @@ class StainJitter(BaseTransform):
         img = results['img']
         factors = np.random.uniform(1 - self.sigma, 1 + self.sigma, size=2)
         if (img == img[0, 0]).all():
-            _warn(results, 'it has one colour only')
+            _warn(results, 'it has one color only')
             return results
         jittered = stain.scale_stains(img[..., ::-1], *factors)
         results['img'] = np.ascontiguousarray(jittered[..., ::-1])
@@ -67,7 +67,7 @@ class StainJitter(BaseTransform):
 
 
 class StainNormalize(BaseTransform):
-    """What the normalisations share: targets, of which each image gets one.
+    """What the normalizations share: targets, of which each image gets one.
 
     Required and modified key:
         img: uint8, (H, W, 3), BGR.
@@ -95,7 +95,7 @@ class StainNormalize(BaseTransform):
     def _read(self, path: str) -> tuple:
         img = cv2.imread(path, cv2.IMREAD_COLOR)
         if img is None:
-            raise UserError(f'{path}: no readable image, expected the target of a normalisation')
+            raise UserError(f'{path}: no readable image, expected the target of a normalization')
         try:
             return self.measure(img[..., ::-1])
         except stain.UnfitImageError as error:
@@ -120,7 +120,7 @@ class StainNormalize(BaseTransform):
 
 @TRANSFORMS.register_module()
 class MacenkoNormalize(StainNormalize):
-    """Give the haematoxylin and the eosin of an image the colours and amounts of a target.
+    """Give the hematoxylin and the eosin of an image the colors and amounts of a target.
 
     Both stains are found in the image itself (Macenko et al., ISBI 2009). Glass stays as bright
     as it is. An image with hardly any tissue, or with a single stain, is left as it is, with a
@@ -144,7 +144,7 @@ class MacenkoNormalize(StainNormalize):
 
 @TRANSFORMS.register_module()
 class ReinhardNormalize(StainNormalize):
-    """Give an image the mean and the spread of a target's colours, in l-alpha-beta.
+    """Give an image the mean and the spread of a target's colors, in l-alpha-beta.
 
     The whole image counts, glass too, as in the paper (Reinhard et al., IEEE Comput. Graph.
     Appl. 21, 2001): glass takes a tint where the image has much more or less of it than the
@@ -162,18 +162,18 @@ class ReinhardNormalize(StainNormalize):
         UserError: a target cannot be read or is grey, or the list is empty.
     """
 
-    default = stain.TARGET_COLOURS
-    measure = staticmethod(stain.measure_colours)
-    normalize = staticmethod(stain.normalize_colours)
+    default = stain.TARGET_COLORS
+    measure = staticmethod(stain.measure_colors)
+    normalize = staticmethod(stain.normalize_colors)
 
 
 @TRANSFORMS.register_module()
 class ReinhardJitter(ReinhardNormalize):
-    """Give an image the colours of a made-up slide at random, for training (RandStainNA).
+    """Give an image the colors of a made-up slide at random, for training (RandStainNA).
 
-    The target of the Reinhard normalisation is drawn anew each time: mean and spread, in l-alpha-
+    The target of the Reinhard normalization is drawn anew each time: mean and spread, in l-alpha-
     beta, of normal distributions like those of the class training images. So a model sees pale,
-    dark, flat and pink slides that are not among its own. An image that cannot be normalised is
+    dark, flat and pink slides that are not among its own. An image that cannot be normalized is
     left as it is, with a warning.
 
     Required and modified key:
@@ -196,12 +196,12 @@ class ReinhardJitter(ReinhardNormalize):
         super().__init__()
         self.strength = strength
 
-    def draw_target(self) -> stain.Colours:
+    def draw_target(self) -> stain.Colors:
         mean, log_ratio = (
             self.strength * np.random.multivariate_normal(np.zeros(3), covariance)
             for covariance in (stain.COVARIANCE_OF_MEAN, stain.COVARIANCE_OF_LOG_STD)
         )
-        return stain.Colours(self.default.mean + mean, self.default.std * np.exp(log_ratio))
+        return stain.Colors(self.default.mean + mean, self.default.std * np.exp(log_ratio))
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}(strength={self.strength})'
