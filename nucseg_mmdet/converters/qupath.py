@@ -3,14 +3,14 @@
 ::
 
     RAW/**/<name>.geojson        also .geojson.gz; or RAW is one such file, of any suffix
-    RAW/**/<name>.svs            the image or slide, of any format of tools/segment.py;
+    RAW/**/<name>.svs            the image or slide, of any format of nucseg segment;
                                  --images names another folder
 
 Annotations whose class is named like 'Region*' say what is fully annotated: every nucleus in
 them, and each is an annotation or a detection of any other class, or of none. They are cut into
 fields at 0.25 microns per pixel; what lies in the field but in no region becomes white. The
 class of a nucleus is its type; those of a class 'Ignore*' are left out. A pixel belongs to a
-nucleus if its centre lies within the outline, so what tools/segment.py wrote comes back as it was.
+nucleus if its centre lies within the outline, so what nucseg segment wrote comes back as it was.
 """
 
 import re
