@@ -11,6 +11,7 @@ from nucseg_mmdet import __version__
 
 COMMANDS = {
     'segment': 'find the nuclei of images and slides',
+    'view': 'look at slides and their nuclei in the browser',
     'score': 'score results against the truth',
     'prepare': 'turn annotated images into a data set to train on',
     'train': 'train a model',

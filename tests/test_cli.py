@@ -26,7 +26,17 @@ def test_help_imports_nothing_that_is_slow(argument):
 def test_help_names_every_command(capsys):
     assert cli.main(['--help']) == 0
     text = capsys.readouterr().out
-    for name in ('segment', 'score', 'train', 'test', 'prepare', 'report', 'models', 'check'):
+    for name in (
+        'segment',
+        'view',
+        'score',
+        'train',
+        'test',
+        'prepare',
+        'report',
+        'models',
+        'check',
+    ):
         assert f'\n  {name} ' in text
 
 
@@ -43,7 +53,7 @@ def test_version(capsys):
 def test_unknown_command_is_one_line(capsys):
     assert cli.main(['segmnt', 'slide.svs']) == 2
     error = capsys.readouterr().err
-    assert error.startswith('nucseg: segmnt: expected one of segment, score, ')
+    assert error.startswith('nucseg: segmnt: expected one of segment, view, score, ')
     assert error.count('\n') == 1
 
 
@@ -62,3 +72,11 @@ def test_missing_extra_is_named_and_a_broken_module_is_not_hidden(missing, statu
     )
     assert done.returncode == status
     assert ("pip install 'nucseg-mmdet[train]'" in done.stderr) == (status == 2)
+
+
+@pytest.mark.parametrize('name', list(cli.COMMANDS))
+def test_each_command_shows_its_own_help(name, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main([name, '--help'])
+    assert end.value.code == 0
+    assert capsys.readouterr().out.startswith(f'usage: nucseg {name} ')

@@ -67,6 +67,6 @@ class NucleiDataset(CocoDataset):
             if not self.test_mode and not isinstance(annotation.get('segmentation'), list):
                 raise UserError(
                     f'{self.ann_file}: annotation {annotation["id"]} has no polygons, expected '
-                    'polygons as tools/prepare_data.py writes them'
+                    'polygons as nucseg prepare writes them'
                 )
         return data_info

@@ -144,7 +144,7 @@ def check_files(cfg: Config, *keys: str) -> None:
             for path in (root / dataset.ann_file, root / dataset.data_prefix.img):
                 if not path.exists():
                     raise UserError(
-                        f'{path}: not there; tools/prepare_data.py makes the data, '
+                        f'{path}: not there; nucseg prepare makes the data, '
                         '--data-root names another folder'
                     )
             content = load_shared_json(root / dataset.ann_file)

@@ -91,7 +91,7 @@ def read_run(work_dir: Path, annotations: str | None = None) -> Run:
         raise UserError(f'{work_dir}: no such folder, expected the work folder of a run')
     path = work_dir / 'run_card.json'
     if not path.is_file():
-        raise UserError(f'{path}: not there, expected one; tools/train.py CONFIG makes it')
+        raise UserError(f'{path}: not there, expected one; nucseg train CONFIG makes it')
     try:
         card = json.loads(path.read_text(encoding='utf-8'))
         scores = card['scores']
@@ -103,7 +103,7 @@ def read_run(work_dir: Path, annotations: str | None = None) -> Run:
     if not made:
         raise UserError(
             f'{work_dir}: found no results of a test, expected some; '
-            'tools/test.py CONFIG CHECKPOINT makes them, --fold N for a fold of the training images'
+            'nucseg test CONFIG CHECKPOINT makes them, --fold N for a fold of the training images'
         )
     name = annotations or max(made, key=lambda name: made[name].stat().st_mtime)
     if name not in made:

@@ -27,7 +27,7 @@ def exit_code(main: Callable[..., int]) -> Callable[..., int]:
         try:
             return main(*args, **kwargs)
         except UserError as error:
-            tool = Path(sys.modules[main.__module__].__file__).name
+            tool = Path(sys.modules[main.__module__].__file__).stem
             for line in str(error).splitlines():
                 print(f'{tool}: {line}', file=sys.stderr)
             return 2

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from nucseg_mmdet.commands import prepare as prepare_data
 from nucseg_mmdet.structures.polygons import polygons_to_rle
-from tools import prepare_data
 
 SIZE = (8, 10)  # height, width, px
 

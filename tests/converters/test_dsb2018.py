@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tools import prepare_data
+from nucseg_mmdet.commands import prepare as prepare_data
 
 SIZE = (10, 16)  # height, width, px
 

@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 import pytest
 
+from nucseg_mmdet.commands import prepare as prepare_data
 from nucseg_mmdet.converters import base
 from nucseg_mmdet.converters.export import export
 from nucseg_mmdet.converters.nuclei import from_labels
 from nucseg_mmdet.utils.errors import UserError
-from tools import prepare_data
 
 
 def run(*arguments):

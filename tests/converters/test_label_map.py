@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from nucseg_mmdet.commands import prepare as prepare_data
 from nucseg_mmdet.converters.label_map import decode_labels
 from nucseg_mmdet.structures.polygons import polygons_to_rle
 from nucseg_mmdet.utils.errors import UserError
-from tools import prepare_data
 
 # Label 7 in two parts, 300 only beyond 8 bits; 70,000 only beyond 16.
 LABELS = np.array(

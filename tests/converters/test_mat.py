@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from tools import prepare_data
+from nucseg_mmdet.commands import prepare as prepare_data
 
 # Labels out of order and with a gap: 5 at the top, 2 below.
 INST_MAP = np.array([[5, 5, 0, 0], [0, 0, 0, 9], [2, 0, 0, 9]])

@@ -11,9 +11,9 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from pycocotools import mask as coco_mask
 
+from nucseg_mmdet.commands import prepare as prepare_data
 from nucseg_mmdet.engine import config_edits
 from nucseg_mmdet.structures.polygons import polygons_to_rle
-from tools import prepare_data
 
 COUNT, SIDE = 3, 12  # patches a fold, px
 

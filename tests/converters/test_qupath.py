@@ -10,6 +10,8 @@ import shapely
 from pycocotools import mask as coco_mask
 from scipy import ndimage
 
+from nucseg_mmdet.commands import prepare as prepare_data
+from nucseg_mmdet.commands import segment
 from nucseg_mmdet.converters import base, qupath
 from nucseg_mmdet.converters.qupath_geojson import read_objects
 from nucseg_mmdet.export.formats import open_writers
@@ -18,7 +20,6 @@ from nucseg_mmdet.structures.nuclei import MEASUREMENTS, Nuclei
 from nucseg_mmdet.structures.polygons import fill_rings, mask_to_polygons
 from nucseg_mmdet.synthetic import fields
 from nucseg_mmdet.utils.errors import UserError
-from tools import prepare_data, segment
 
 SQUARE = [[10, 20], [14, 20], [14, 25], [10, 25], [10, 20]]  # 4 x 5 px
 HOLE = [[11, 21], [11, 23], [13, 23], [13, 21], [11, 21]]  # 2 x 2 px of it

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from nucseg_mmdet.commands import prepare as prepare_data
 from nucseg_mmdet.converters import base, vrdl
 from nucseg_mmdet.structures.polygons import polygons_to_rle
 from nucseg_mmdet.utils.errors import UserError
-from tools import prepare_data
 
 
 def read(path):

@@ -459,5 +459,5 @@ def test_tool_refuses_in_one_line(tmp_path, capsys):
     torch.save({'model': without('backbone.fpn_output3.bias')}, source)
     assert detectron2_to_mmdet.main([str(source), str(out)]) == 2
     error = capsys.readouterr().err
-    assert error == f'detectron2_to_mmdet.py: {source}: missing key backbone.fpn_output3.bias\n'
+    assert error == f'detectron2_to_mmdet: {source}: missing key backbone.fpn_output3.bias\n'
     assert list(tmp_path.iterdir()) == [source]

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from nucseg_mmdet.commands import segment
 from nucseg_mmdet.engine import model_zoo, old_names
 from nucseg_mmdet.engine.model_zoo import find_config, model_files
 from nucseg_mmdet.utils.errors import UserError
-from tools import segment
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs/dense/mask-rcnn_r18-c4_fpn_dense_nuclei.py'

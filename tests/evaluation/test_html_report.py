@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from nucseg_mmdet.commands.report import main
 from nucseg_mmdet.evaluation.coco_ap import coco_scores
 from nucseg_mmdet.evaluation.html_report import (
     THRESHOLDS,
@@ -28,7 +29,6 @@ from nucseg_mmdet.evaluation.label_scores import summarize
 from nucseg_mmdet.evaluation.summary import count_images
 from nucseg_mmdet.structures.coco import parse_results, parse_truth
 from nucseg_mmdet.utils.errors import UserError
-from tools.analysis_tools.report import main
 
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable')
 BROWSER = next((path for path in map(shutil.which, BROWSERS) if path), None)
@@ -346,7 +346,7 @@ def test_odd_folder_is_one_line_and_code_2(tmp_path, capsys, damage, message):
     assert main([str(work_dir), '--out', str(out)]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
-    assert lines[0].startswith('report.py: ')
+    assert lines[0].startswith('report: ')
     assert message in lines[0]
     assert not list(tmp_path.glob('*report*'))
 

@@ -11,11 +11,11 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from nucseg_mmdet.commands.score import main
 from nucseg_mmdet.evaluation.coco_ap import coco_scores
 from nucseg_mmdet.evaluation.label_scores import scores
 from nucseg_mmdet.evaluation.summary import count_images, make_report
 from nucseg_mmdet.structures.coco import parse_results, parse_truth
-from tools.score import main
 
 SIZE = 80
 
@@ -308,12 +308,12 @@ def test_tool_tells_a_user_error_in_one_line(files, tmp_path, capsys):
     out = tmp_path / 'scores.json'
     assert main([truth, truth, '--json', str(out)]) == 2
     captured = capsys.readouterr()
-    assert captured.err == f'score.py: {truth}: found dict, expected a list of COCO results\n'
+    assert captured.err == f'score: {truth}: found dict, expected a list of COCO results\n'
     assert captured.out == ''
     assert not out.exists()
     assert main([truth, results, '--json', str(tmp_path / 'none' / 'scores.json')]) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith(
-        f'score.py: {tmp_path}/none/scores.json: cannot be written (No such file'
+        f'score: {tmp_path}/none/scores.json: cannot be written (No such file'
     )
     assert captured.err.count('\n') == 1

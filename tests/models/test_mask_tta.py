@@ -12,9 +12,9 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from pycocotools import mask as coco_mask
 
+from nucseg_mmdet.commands.test import main
 from nucseg_mmdet.models.mask_tta import fuse_boxes, to_image, to_view, turn_back
 from nucseg_mmdet.utils.errors import UserError
-from tools.test import main
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 CONFIG = CONFIGS / 'dense/ablations/first-recipe.py'

@@ -107,7 +107,7 @@ def test_wrong_options_end_in_one_line(tmp_path, monkeypatch, capsys, images, op
     before = sorted(tmp_path.iterdir())
     assert slides.main(['--out', 'slide.tif', '--size', '300', *options]) == 2
     error = capsys.readouterr().err
-    assert error.startswith('slides.py: ')
+    assert error.startswith('slides: ')
     assert message in error
     assert error.count('\n') == 1
     assert sorted(tmp_path.iterdir()) == before

@@ -191,7 +191,7 @@ def test_damaged_card_is_one_line_and_code_2(tmp_path, capsys, card):
     (tmp_path / 'run' / 'run_card.json').write_text(card)
     assert main([str(tmp_path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith('results_table.py: ')
+    assert line.startswith('results_table: ')
     assert 'run_card.json: found no run card' in line
 
 

@@ -17,6 +17,7 @@ import pytest
 import tifffile
 import torch
 
+from nucseg_mmdet.commands import segment
 from nucseg_mmdet.export.formats import FORMATS as FORMATS_KNOWN
 from nucseg_mmdet.inference import inputs
 from nucseg_mmdet.inference import plan as planning
@@ -24,7 +25,6 @@ from nucseg_mmdet.inference import run as running
 from nucseg_mmdet.inference.segmenter import Segmenter
 from nucseg_mmdet.synthetic.fields import synthesize
 from nucseg_mmdet.utils.errors import UserError
-from tools import segment
 
 ROOT = Path(__file__).parents[2]
 FORMATS = ('geojson', 'csv', 'label')
@@ -378,7 +378,7 @@ class TestWrong:
 
     def test_input_does_not_exist(self, capsys, random_model, tmp_path):
         options = arguments(random_model, tmp_path, 'nowhere.svs')
-        self.check(capsys, options, 2, 'segment.py: nowhere.svs: no such file or folder')
+        self.check(capsys, options, 2, 'segment: nowhere.svs: no such file or folder')
 
     def test_empty_folder(self, capsys, random_model, tmp_path):
         options = arguments(random_model, tmp_path / 'out', tmp_path)

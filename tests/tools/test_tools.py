@@ -13,7 +13,7 @@ import cv2
 import pytest
 import torch
 
-from tools import score, test, train
+from nucseg_mmdet.commands import score, test, train
 from tools.analysis_tools import browse_data
 
 ROOT = Path(__file__).parents[2]
@@ -219,7 +219,7 @@ class TestWrongInput:
         assert error.count('\n') == 1
 
     def test_no_config(self, capsys):
-        self.check(capsys, train.main, ['nowhere.py'], 'train.py: nowhere.py: no such config')
+        self.check(capsys, train.main, ['nowhere.py'], 'train: nowhere.py: no such config')
 
     @pytest.mark.parametrize(
         ('content', 'message'),
@@ -233,7 +233,7 @@ class TestWrongInput:
     def test_config_of_no_model(self, capsys, tmp_path, content, message):
         config = tmp_path / 'config.py'
         config.write_text(content)
-        self.check(capsys, train.main, [config], f'train.py: {config}: {message}')
+        self.check(capsys, train.main, [config], f'train: {config}: {message}')
 
     @pytest.mark.parametrize('main', [train.main, test.main, browse_data.main])
     def test_option_that_does_not_fit(self, capsys, tmp_path, main):

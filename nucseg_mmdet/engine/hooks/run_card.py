@@ -26,7 +26,7 @@ class RunCardHook(Hook):
 
     ``scores`` is keyed by the annotation file that was scored; a test of a trained model
     adds its own beside those of the training. A training that starts anew starts a new card.
-    ``tools/results_table.py`` reads these files.
+    ``tools/analysis_tools/results_table.py`` reads these files.
     """
 
     priority = 'LOWEST'  # after every hook that may still change the scores

@@ -1,0 +1,132 @@
+"""Score COCO results: nucseg score TRUTH.json RESULTS.json [--json OUT].
+
+RESULTS may also be a .json.gz file or an answer.zip. Prints three tables: COCO's average
+precisions, the scores of label maps, and what became of the true nuclei by image and size;
+--json writes them, and more, to a file.
+"""
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nucseg_mmdet.evaluation.coco_ap import BANDS, LARGE, SMALL
+from nucseg_mmdet.evaluation.label_scores import FATES
+from nucseg_mmdet.evaluation.summary import make_report
+from nucseg_mmdet.structures.coco import read_results, read_truth
+from nucseg_mmdet.utils.errors import check_fraction, exit_code
+from nucseg_mmdet.utils.files import write_json
+
+COCO_KEYS = (
+    'AP50@100', 'AP50@100_ceiling', 'AP', 'AP50', 'AP75', 'AP_small', 'AP_medium', 'AP_large',
+)  # fmt: skip
+LABEL_KEYS = ('AJI', 'AJI+', 'DQ', 'SQ', 'PQ', 'Dice', 'F1', 'precision', 'recall', 'F1@75')
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('truth', type=Path, help='COCO truth with one category')
+    parser.add_argument('results', type=Path, help='COCO results: .json, .json.gz, answer.zip')
+    parser.add_argument(
+        '--score-thr',
+        type=float,
+        default=0.5,
+        help='label maps leave out results below this score, default: %(default)s',
+    )
+    parser.add_argument('--json', type=Path, metavar='OUT', help='write all scores to this file')
+    return parser.parse_args(argv)
+
+
+def format_report(report: dict[str, Any]) -> str:
+    """Lay a report of ``make_report`` out as two aligned tables."""
+    rows = report['per_image']
+    names = [Path(row['file_name']).stem for row in rows]
+    coco = [*zip(names, rows, strict=True), ('all images', report['scores'])]
+    labels = [
+        *zip(names, rows, strict=True),
+        ('mean of images', report['scores']),
+        ('pooled', report['pooled']),
+    ]
+    return '\n'.join(
+        [
+            f'{report["images"]} images, {report["nuclei"]} nuclei, {report["results"]} results',
+            '',
+            *_table('COCO, masks', coco, COCO_KEYS),
+            f'small, large: AP of masks up to {SMALL} px, from {LARGE} px',
+            '',
+            f'{report["results_kept"]} results with a score of {report["score_thr"]} or more',
+            '',
+            *_table('label maps', labels, LABEL_KEYS),
+            '',
+            *_fate_table(names, [row['fates'] for row in rows], [row['offset'] for row in rows]),
+            'merged: with another nucleus; cut: found, at an IoU below 0.5; else missed',
+            'right, below: px by which found nuclei lie there of their truth, by the centroids',
+        ]
+    )
+
+
+def _table(
+    title: str, rows: Sequence[tuple[str, dict[str, float]]], keys: Sequence[str]
+) -> list[str]:
+    first = max(len(name) for name in [title, *(name for name, _ in rows)])
+    heads = [key.removeprefix('AP50@100_').removeprefix('AP_').rjust(6) for key in keys]
+    lines = ['  '.join([title.ljust(first), *heads])]
+    for name, scores in rows:
+        cells = ['-' if math.isnan(scores[key]) else f'{scores[key]:.4f}' for key in keys]
+        cells = [cell.rjust(len(head)) for cell, head in zip(cells, heads, strict=True)]
+        lines.append('  '.join([name.ljust(first), *cells]))
+    return lines
+
+
+def _fate_table(
+    names: Sequence[str],
+    fates: Sequence[dict[str, dict[str, int]]],
+    offsets: Sequence[tuple[float, float]],
+) -> list[str]:
+    """Lay out how many nuclei in a hundred were found or lost, by image and by size."""
+    rows = [
+        (name, counts['all'], offset)
+        for name, counts, offset in zip(names, fates, offsets, strict=True)
+    ]
+    found = [
+        (counts['all']['found'], offset) for counts, offset in zip(fates, offsets, strict=True)
+    ]
+    pooled = [
+        sum(number * offset[axis] for number, offset in found if number)
+        / (sum(number for number, _ in found) or math.nan)
+        for axis in (0, 1)
+    ]
+    for band in ('all', *BANDS):
+        total = {fate: sum(counts[band][fate] for counts in fates) for fate in FATES}
+        rows.append((f'{band} nuclei', total, pooled if band == 'all' else ()))
+    first = max(len(name) for name, _, _ in rows)
+    heads = [*(fate.rjust(6) for fate in FATES), ' right', ' below']
+    lines = ['  '.join(['%'.ljust(first), 'nuclei', *heads])]
+    for name, counts, offset in rows:
+        nuclei = sum(counts.values())
+        cells = [f'{100 * counts[fate] / nuclei:6.1f}' if nuclei else '     -' for fate in FATES]
+        shifts = ['     -' if math.isnan(axis) else f'{axis:+6.2f}' for axis in offset]
+        lines.append('  '.join([name.ljust(first), f'{nuclei:6}', *cells, *shifts]))
+    return lines
+
+
+def _without_nan(item: Any) -> Any:
+    """Put null for NaN, which JSON does not have."""
+    if isinstance(item, dict):
+        return {key: _without_nan(value) for key, value in item.items()}
+    if isinstance(item, list):
+        return [_without_nan(value) for value in item]
+    return None if isinstance(item, float) and math.isnan(item) else item
+
+
+@exit_code
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    check_fraction('--score-thr', args.score_thr)
+    images = read_truth(args.truth)
+    report = make_report(images, read_results(args.results, images), args.score_thr)
+    if args.json:
+        write_json(args.json, _without_nan(report))
+    print(format_report(report))
+    return 0

@@ -1,0 +1,160 @@
+"""Test a model: nucseg test CONFIG [CHECKPOINT] [--format-only] [--fold N].
+
+Scores the images of the config's test set, or of a fold of the training images. With
+--format-only nothing is scored and answer.json and answer.zip are written instead.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict
+from mmengine.runner import Runner
+
+from nucseg_mmdet.engine import config_edits
+from nucseg_mmdet.engine.model_zoo import find_config, model_files
+from nucseg_mmdet.structures.coco import load_shared_json
+from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code
+from nucseg_mmdet.utils.files import make_folder
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', type=Path, help='or the name of a model, such as dense-r18')
+    parser.add_argument(
+        'checkpoint', type=Path, nargs='?', help='may be left out for a model of the project'
+    )
+    parser.add_argument(
+        '--work-dir', type=Path, help='default: work_dirs/<name of the config>[_fold<N>]'
+    )
+    parser.add_argument('--data-root', type=Path, help='folder that nucseg prepare made')
+    parser.add_argument('--fold', type=int, help='test on the images that this fold holds out')
+    parser.add_argument(
+        '--format-only', action='store_true', help='write answer.json and answer.zip, no scores'
+    )
+    parser.add_argument(
+        '--answer', type=Path, help='the file of --format-only, default: <work dir>/answer.json'
+    )
+    parser.add_argument(
+        '--out', type=Path, metavar='FILE.pkl', help="keep all predictions, for mmdet's own tools"
+    )
+    parser.add_argument(
+        '--show', action='store_true', help='show each image with its nuclei in a window'
+    )
+    parser.add_argument(
+        '--wait-time', type=float, default=2, help='of --show, seconds; default: %(default)g'
+    )
+    parser.add_argument(
+        '--show-dir', type=Path, help='write the images here, predicted nuclei outlined'
+    )
+    parser.add_argument(
+        '--show-score-thr', type=float, help="outline no less certain nuclei, default: the config's"
+    )
+    parser.add_argument(
+        '--precision',
+        choices=['fp32', 'bf16', 'fp16'],
+        help='of the convolutions; norms are folded into them. default: the model as it is',
+    )
+    parser.add_argument(
+        '--tta',
+        action='store_true',
+        help="average over the views of the config's tta_pipeline: slower, a little better",
+    )
+    parser.add_argument('--cfg-options', nargs='+', action=config_edits.ConfigOptions, default={})
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+def check_outputs(args: argparse.Namespace) -> None:
+    """Refuse files that cannot be written before the work.
+
+    Raises:
+        UserError: the place of one is a folder, or its name or another option does not fit.
+    """
+    if args.answer and not args.format_only:
+        raise UserError(f'--answer {args.answer}: goes with --format-only')
+    if args.out and args.out.suffix not in ('.pkl', '.pickle'):
+        raise UserError(
+            f'--out {args.out}: expected a .pkl file; --format-only --answer writes answer.json'
+        )
+    for option, path in (('answer', args.answer), ('out', args.out)):
+        if path and path.is_dir():
+            raise UserError(f'--{option} {path}: is a folder, expected the file to write')
+    if args.out:
+        make_folder(args.out.parent)
+
+
+def keep_predictions(cfg: Config, path: Path) -> None:
+    """Let a test also write its predictions as mmdet's tools read them, in place."""
+    evaluators = config_edits.as_list(cfg.test_evaluator)
+    cfg.test_evaluator = [*evaluators, dict(type='DumpDetResults', out_file_path=str(path))]
+
+
+def show_in_window(cfg: Config, score_thr: float, wait_time: float) -> None:
+    """Let a test show every image with mmdet's own visualizer, in place."""
+    cfg.default_hooks.visualization = dict(
+        type='DetVisualizationHook', draw=True, show=True, wait_time=wait_time, score_thr=score_thr
+    )
+    cfg.visualizer = dict(type='DetLocalVisualizer', name='visualizer')
+
+
+@exit_code
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    check_outputs(args)
+    check_fraction('--show-score-thr', args.show_score_thr)
+    config = find_config(args.config)
+    cfg = config_edits.load_config(config, args.cfg_options, args.work_dir, args.fold)
+    if args.data_root:
+        config_edits.set_data_root(cfg, args.data_root)
+    if args.fold is not None:
+        config_edits.hold_out_fold(cfg, args.fold)
+    config_edits.check_files(cfg, 'test_dataloader')
+    _, checkpoint = model_files(config, args.checkpoint)
+    ann_file = Path(cfg.test_dataloader.dataset.data_root, cfg.test_dataloader.dataset.ann_file)
+    show_from = args.show_score_thr
+    if show_from is None:
+        show_from = config_edits.score_threshold(cfg)
+    if args.format_only:
+        out = args.answer or Path(cfg.work_dir, 'answer.json')
+        cfg.test_evaluator = dict(type='SubmissionMetric', ann_file=str(ann_file), out=str(out))
+    elif not load_shared_json(ann_file)['annotations']:
+        raise UserError(
+            f'{ann_file}: has no nuclei to score against; --format-only writes answer.json, '
+            '--fold N scores held-out training images'
+        )
+    make_folder(Path(cfg.work_dir))
+    for evaluator in config_edits.as_list(cfg.test_evaluator):
+        if evaluator.type == 'NucleiMetric':
+            evaluator.out = str(Path(cfg.work_dir, f'{ann_file.stem}_results.json'))
+    if args.show_dir:
+        cfg.custom_hooks.append(
+            dict(type='OutlineHook', out_dir=str(args.show_dir), score_thr=show_from)
+        )
+    if args.show:
+        show_in_window(cfg, show_from, args.wait_time)
+    if args.out:
+        keep_predictions(cfg, args.out)
+    if args.tta:
+        if 'tta_model' not in cfg:
+            raise UserError(f'{args.config}: has no tta_model, expected one and a tta_pipeline')
+        cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    if args.precision:
+        cfg.custom_hooks.append(dict(type='InferencePrecisionHook', precision=args.precision))
+    # A checkpoint holds the averaged weights, and the hook would swap those of changed layers.
+    cfg.custom_hooks = [hook for hook in cfg.custom_hooks if hook['type'] != 'EMAHook']
+    cfg.load_from = str(checkpoint)
+    # The training parts are not needed, and their data need not be there.
+    for key in ('train_dataloader', 'val_dataloader', 'val_evaluator', 'train_cfg', 'val_cfg'):
+        cfg[key] = None
+    cfg.optim_wrapper = cfg.param_scheduler = None
+    config_edits.set_distributed(cfg, args.launcher)
+    Runner.from_cfg(cfg).test()
+    config_edits.close_distributed()
+    if args.format_only:
+        print(f'{out} and {out.with_suffix(".zip").name} written')
+    return 0

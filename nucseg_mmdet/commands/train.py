@@ -1,0 +1,75 @@
+"""Train one config: nucseg train CONFIG [--fold N] [--resume] [--amp]."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.runner import Runner, find_latest_checkpoint
+
+from nucseg_mmdet.engine import config_edits
+from nucseg_mmdet.utils.errors import UserError, exit_code
+from nucseg_mmdet.utils.files import make_folder
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', type=Path)
+    parser.add_argument(
+        '--work-dir', type=Path, help='default: work_dirs/<name of the config>[_fold<N>]'
+    )
+    parser.add_argument('--data-root', type=Path, help='folder that nucseg prepare made')
+    parser.add_argument(
+        '--fold', type=int, help='hold out this fold of the training images and validate on it'
+    )
+    parser.add_argument(
+        '--initial-weights',
+        metavar='FILE|none|fetch',
+        help="the backbone's: a file, none (from scratch), or fetch what the config names",
+    )
+    parser.add_argument(
+        '--amp', action='store_true', help='mixed precision: float16 on a GPU, bfloat16 on a CPU'
+    )
+    parser.add_argument(
+        '--auto-scale-lr', action='store_true', help='scale the rate with the batch over all GPUs'
+    )
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from a checkpoint, by default the last one of the work folder',
+    )
+    parser.add_argument('--cfg-options', nargs='+', action=config_edits.ConfigOptions, default={})
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+@exit_code
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    cfg = config_edits.load_config(args.config, args.cfg_options, args.work_dir, args.fold)
+    if args.data_root:
+        config_edits.set_data_root(cfg, args.data_root)
+    if args.fold is not None:
+        config_edits.hold_out_fold(cfg, args.fold)
+    config_edits.check_files(cfg, 'train_dataloader', 'val_dataloader')
+    make_folder(Path(cfg.work_dir))
+    if args.amp:
+        config_edits.set_mixed_precision(cfg)
+    if args.auto_scale_lr:
+        if 'auto_scale_lr' not in cfg:
+            raise UserError(f'{args.config}: has no auto_scale_lr, expected its base_batch_size')
+        cfg.auto_scale_lr.enable = True
+    if args.resume:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    resumed = cfg.resume and (cfg.load_from or find_latest_checkpoint(cfg.work_dir))
+    choice = args.initial_weights
+    if resumed and choice is None:
+        choice = config_edits.earlier_choice(cfg.work_dir)
+    config_edits.set_initial_weights(cfg, choice, complete=bool(resumed or cfg.get('load_from')))
+    config_edits.set_distributed(cfg, args.launcher)
+    Runner.from_cfg(cfg).train()
+    config_edits.close_distributed()
+    return 0
