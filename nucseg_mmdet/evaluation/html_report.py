@@ -311,11 +311,15 @@ def embed(path: Path, height: int, width: int) -> str:
 
 def render(page: dict[str, Any], views: Sequence[dict[str, Any]]) -> str:
     """Put the data into the page. Each image has a script of its own, read when it is shown."""
-    template = (
-        files('nucseg_mmdet.evaluation').joinpath('report_page.html').read_text(encoding='utf-8')
-    )
+    look, draw = _text('imaging/page/look.css'), _text('imaging/page/draw.js')
+    template = _text('evaluation/report_page.html').replace('/* look.css */', look, 1)
+    template = template.replace('/* draw.js */', draw.replace('\nexport ', '\n'), 1)
     scripts = [_script('page', page), *(_script('view', view) for view in views)]
     return template.replace('<!-- data -->', '\n'.join(scripts), 1)
+
+
+def _text(name: str) -> str:
+    return files('nucseg_mmdet').joinpath(name).read_text(encoding='utf-8')
 
 
 def _script(kind: str, data: dict[str, Any]) -> str:

@@ -36,7 +36,7 @@ LEAF = 1024  # px, side of the smallest tile
 STEPS = 16  # of a vertex' coordinate, a px
 THRESHOLDS = 1000  # scores are counted at each 1 / THRESHOLDS
 OFF = 2.0  # px that a centroid may lie outside of its outline's box: both are rounded
-RANGE = (0.5, 99.5)  # percentiles between which colors and histograms are spread
+RANGE = (1, 99)  # percentiles between which colors and histograms are spread
 MAX_CLASSES = 255
 
 

@@ -46,9 +46,10 @@ PAGE = {
         for name in ('main', 'api', 'nuclei', 'tiles', 'colors', 'panel', 'image', 'rulers')
     },
 }
+NO_STYLE = "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"  # index.html has an empty one
 HEADERS = {
     'Content-Security-Policy': (
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+        f"default-src 'none'; script-src 'self'; style-src 'self' {NO_STYLE}; connect-src 'self'; "
         "img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     'Cross-Origin-Opener-Policy': 'same-origin',

@@ -1,0 +1,129 @@
+/* The slide in OpenSeadragon, and what lies over it as a picture. */
+
+import { fetchBlob, imagePath, tissuePath } from './api.js';
+
+const { OpenSeadragon } = window;
+const COARSEST = 8; // level: 256 px, a tile holds the whole slide
+const AT_ONCE = 4; // requests
+const MOVED_ON = 'not wanted any more';
+
+/* Tiles of one slide. Requests of tiles that the view has left are dropped. */
+export class SlideSource extends OpenSeadragon.TileSource {
+  constructor(slide, number) {
+    super({ width: slide.width, height: slide.height, tileSize: slide.picture.tile,
+      minLevel: Math.min(COARSEST, slide.picture.levels - 1), maxLevel: slide.picture.levels - 1 });
+    this.number = number;
+    this.problem = slide.picture.problem;
+    this.running = new Map(); // controllers by job
+  }
+
+  tileExists(level, x, y) {
+    return !this.problem && super.tileExists(level, x, y);
+  }
+
+  getTileUrl(level, x, y) {
+    return imagePath(this.number, level, x, y);
+  }
+
+  async downloadTileStart(job) {
+    const controller = new AbortController();
+    this.running.set(job, controller);
+    try {
+      job.finish(await fetchBlob(job.src, controller.signal), null, 'rasterBlob');
+    } catch (error) {
+      job.fail(controller.signal.aborted ? MOVED_ON : error.message, null);
+    } finally {
+      this.running.delete(job);
+    }
+  }
+
+  downloadTileAbort(job) {
+    this.running.get(job)?.abort();
+  }
+
+  /* Drop the requests of tiles out of sight or much finer than the view. */
+  keepOnly(bounds, finest) {
+    for (const [job, controller] of this.running) {
+      const { tile } = job;
+      const seen = tile.bounds.x < bounds.x + bounds.width && bounds.x < tile.bounds.x + tile.bounds.width
+        && tile.bounds.y < bounds.y + bounds.height && bounds.y < tile.bounds.y + tile.bounds.height;
+      if (!seen || tile.level > finest) controller.abort();
+    }
+  }
+}
+
+export function openViewer(element) {
+  const viewer = OpenSeadragon({ element, drawer: 'canvas', showNavigationControl: false,
+    showNavigator: true, navigatorPosition: 'TOP_RIGHT', navigatorSizeRatio: 0.16,
+    navigatorAutoFade: false, navigatorDisplayRegionColor: '#0072b2', imageLoaderLimit: AT_ONCE,
+    maxZoomPixelRatio: 8, minZoomImageRatio: 0.5, visibilityRatio: 0.3, animationTime: 0.5,
+    zoomPerScroll: 1.4, gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true },
+    smoothTileEdgesMinZoom: Infinity, immediateRender: false, preserveImageSizeOnResize: true });
+  viewer.innerTracker.keyHandler = null; // main.js has all keys in one place
+  viewer.innerTracker.keyDownHandler = null;
+  viewer.addHandler('update-viewport', () => {
+    const source = viewer.world.getItemAt(0)?.source;
+    if (!source?.keepOnly) return;
+    const scale = viewer.viewport.getContainerSize().x / viewer.viewport.getBounds(true).width / source.width;
+    const ratio = window.devicePixelRatio || 1;
+    source.keepOnly(viewer.viewport.getBounds(true), source.maxLevel + Math.ceil(Math.log2(scale * ratio)) + 1);
+  });
+  // A tile that failed is not asked for again; one that was dropped will be.
+  viewer.addHandler('tile-load-failed', ({ tile, message }) => {
+    if (message === MOVED_ON) queueMicrotask(() => { tile.exists = true; });
+  });
+  return viewer;
+}
+
+/* Pictures over the slide that are switched on and off. */
+export class Overlays {
+  constructor(viewer, slide, number) {
+    Object.assign(this, { viewer, slide, number });
+    this.shown = { tissue: false, skipped: false };
+    this.canvas = document.createElement('canvas');
+    this.canvas.className = 'nuclei';
+    viewer.canvas.append(this.canvas);
+    this.draw = this.draw.bind(this);
+    viewer.addHandler('update-viewport', this.draw);
+  }
+
+  close() {
+    this.viewer.removeHandler('update-viewport', this.draw);
+    this.canvas.remove();
+  }
+
+  async show(shown) {
+    this.shown = shown;
+    if (shown.tissue && !this.tissue && !this.slide.picture.problem) {
+      this.tissue = await createImageBitmap(await fetchBlob(tissuePath(this.number)));
+    }
+    this.viewer.forceRedraw();
+  }
+
+  draw() {
+    const { viewer, slide, canvas } = this, ratio = window.devicePixelRatio || 1;
+    const { x: width, y: height } = viewer.viewport.getContainerSize();
+    const bounds = viewer.viewport.getBounds(true);
+    Object.assign(canvas, { width: Math.round(width * ratio), height: Math.round(height * ratio) });
+    const scale = canvas.width / (bounds.width * slide.width);
+    const context = canvas.getContext('2d');
+    context.setTransform(scale, 0, 0, scale, -bounds.x * slide.width * scale, -bounds.y * slide.width * scale);
+    if (this.shown.tissue && this.tissue) {
+      context.drawImage(this.tissue, 0, 0, slide.width, slide.height);
+    }
+    if (this.shown.skipped && slide.facts.grid) this.drawSkipped(context, scale / ratio);
+  }
+
+  drawSkipped(context, scale) {
+    const { lefts, tops, width, height, wanted } = this.slide.facts.grid;
+    context.fillStyle = '#0072b240';
+    context.beginPath();
+    wanted.forEach((row, i) => [...row].forEach((mark, j) => {
+      if (mark === '0') context.rect(lefts[j], tops[i], width, height);
+    }));
+    context.fill();
+    context.strokeStyle = '#0072b2';
+    context.lineWidth = 1 / scale;
+    context.stroke();
+  }
+}
