@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mmengine.runner import Runner, find_latest_checkpoint
 
-from nucseg_mmdet.engine import config_edits
+from nucseg_mmdet.engine import config_edits, finetune
 from nucseg_mmdet.utils.errors import UserError, exit_code
 from nucseg_mmdet.utils.files import make_folder
 
@@ -53,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         config_edits.set_data_root(cfg, args.data_root)
     if args.fold is not None:
         config_edits.hold_out_fold(cfg, args.fold)
+    if 'finetune' in cfg:
+        print(finetune.describe(finetune.fit_to_data(cfg, args.fold)))
     config_edits.check_files(cfg, 'train_dataloader', 'val_dataloader')
     make_folder(Path(cfg.work_dir))
     if args.amp:
@@ -61,10 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if 'auto_scale_lr' not in cfg:
             raise UserError(f'{args.config}: has no auto_scale_lr, expected its base_batch_size')
         cfg.auto_scale_lr.enable = True
-    if args.resume:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
-    resumed = cfg.resume and (cfg.load_from or find_latest_checkpoint(cfg.work_dir))
+    resumed = args.resume
+    if resumed == 'auto':  # without a checkpoint it starts as if not resumed
+        resumed = find_latest_checkpoint(cfg.work_dir)
+    if resumed:
+        cfg.resume, cfg.load_from = True, resumed
     choice = args.initial_weights
     if resumed and choice is None:
         choice = config_edits.earlier_choice(cfg.work_dir)

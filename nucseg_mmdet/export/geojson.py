@@ -8,11 +8,10 @@ from itertools import pairwise
 import numpy as np
 import shapely
 
+from nucseg_mmdet.export.outlines import closed_rings, touching, valid_polygons
 from nucseg_mmdet.export.writer import Options, Target, Writer
 from nucseg_mmdet.structures.nuclei import MEASUREMENTS, Nuclei
-from nucseg_mmdet.utils import ragged
 
-DECIMALS = 2  # of a coordinate, px
 GZIP_LEVEL = 5  # 6 takes twice and 9 five times as long, for files as large
 FEATURE = (
     '{"type":"Feature","id":"%s","geometry":{"type":"Polygon","coordinates":[%s]},'
@@ -72,48 +71,19 @@ class GeoJson(Writer):
 
     def _polygons(self, nuclei: Nuclei) -> list[str]:
         """The ``coordinates`` of each nucleus, without their outermost brackets."""
-        points = np.round(self.target.to_slide(nuclei.points), DECIMALS)[
-            ragged.closing(nuclei.sizes)
-        ]
-        sizes, invalid = nuclei.sizes + 1, touching(nuclei)
+        (points, sizes), invalid = closed_rings(nuclei, self.target), touching(nuclei)
         if self.options.simplify:
-            polygons = _valid(points, sizes, invalid)
+            polygons = valid_polygons(points, sizes, invalid)
             polygons = shapely.simplify(polygons, self.options.simplify, preserve_topology=True)
             return _polygon_texts(polygons)
         texts = _ring_texts(points, sizes)
         if len(invalid):
             rings = np.split(points, np.cumsum(sizes)[:-1])
             chosen = np.concatenate([rings[index] for index in invalid])
-            polygons = _valid(chosen, sizes[invalid], np.arange(len(invalid)))
+            polygons = valid_polygons(chosen, sizes[invalid], np.arange(len(invalid)))
             for index, text in zip(invalid, _polygon_texts(polygons), strict=True):
                 texts[index] = text
         return texts
-
-
-def touching(nuclei: Nuclei) -> np.ndarray:
-    """Find nuclei whose ring meets itself at a vertex, as around a bay that closes diagonally.
-
-    Such a ring is no valid polygon; one with the bay as a hole is.
-
-    Returns:
-        int64, (M,), ascending indices.
-    """
-    owner = ragged.owners(nuclei.sizes)
-    x, y = (nuclei.points - nuclei.points.min(0)).T.astype(np.int64)
-    vertex = owner * (x.max() + 1) * (y.max() + 1) + x * (y.max() + 1) + y
-    vertex.sort()
-    twice = vertex[1:][vertex[1:] == vertex[:-1]]
-    return np.unique(twice // ((x.max() + 1) * (y.max() + 1)))
-
-
-def _valid(points: np.ndarray, sizes: np.ndarray, invalid: np.ndarray) -> np.ndarray:
-    """Make polygons of closed rings; those that meet themselves get their bays as holes."""
-    rings = shapely.linearrings(points, indices=ragged.owners(sizes))
-    polygons = shapely.polygons(rings)
-    polygons[invalid] = shapely.make_valid(
-        polygons[invalid], method='structure', keep_collapsed=False
-    )
-    return shapely.orient_polygons(polygons)
 
 
 def _polygon_texts(polygons: np.ndarray) -> list[str]:

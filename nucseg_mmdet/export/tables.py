@@ -2,14 +2,14 @@
 
 import numpy as np
 
+from nucseg_mmdet.export.geoparquet import GeoParquet
+from nucseg_mmdet.export.outlines import polygons
 from nucseg_mmdet.export.writer import Target, Writer
 from nucseg_mmdet.structures.nuclei import MEASUREMENTS, Nuclei
-from nucseg_mmdet.utils.errors import UserError
 
 CENTROIDS = ('centroid_x_px', 'centroid_y_px', 'centroid_x_um', 'centroid_y_um')
 COLUMNS = ('id', *CENTROIDS, *MEASUREMENTS, 'score')
 ROW = ','.join(['%d', '%.2f', '%.2f', '%.3f', '%.3f', *['%.6g'] * (len(MEASUREMENTS) + 1)]) + '\n'
-ROW_GROUP = 1 << 16  # rows that a Parquet reader has to take at once
 
 
 def columns(nuclei: Nuclei, ids: np.ndarray, target: Target) -> dict[str, np.ndarray]:
@@ -36,40 +36,14 @@ class Csv(Writer):
 
 
 class Parquet(Writer):
-    """Apache Parquet with the columns of the CSV; what is undefined is null."""
+    """GeoParquet: the columns of the CSV and the outline; what is undefined is null."""
 
     suffix = '.parquet'
 
     def _start(self) -> None:
-        try:
-            import pyarrow
-            import pyarrow.parquet
-        except ImportError:
-            raise UserError('format parquet needs pyarrow: pip install pyarrow') from None
         kinds = ['int64', *['float64'] * len(CENTROIDS), *['float32'] * (len(MEASUREMENTS) + 1)]
-        self._schema = pyarrow.schema(list(zip(COLUMNS, kinds, strict=True)))
-        self._pyarrow = pyarrow
-        writer = pyarrow.parquet.ParquetWriter(self._file, self._schema, compression='zstd')
-        self._writer = self._held.enter_context(writer)
-        self._waiting: list[dict[str, np.ndarray]] = []
+        kinds = dict(zip(COLUMNS, kinds, strict=True))
+        self._rows = self._held.enter_context(GeoParquet(self._file, kinds))
 
     def _write(self, nuclei: Nuclei, ids: np.ndarray) -> None:
-        self._waiting.append(columns(nuclei, ids, self.target))
-        if sum(len(table['id']) for table in self._waiting) >= ROW_GROUP:
-            self._write_waiting()
-
-    def _write_waiting(self) -> None:
-        arrays = [
-            self._pyarrow.array(
-                np.concatenate([table[field.name] for table in self._waiting]),
-                field.type,
-                from_pandas=True,  # NaN is null
-            )
-            for field in self._schema
-        ]
-        self._writer.write_table(self._pyarrow.Table.from_arrays(arrays, schema=self._schema))
-        self._waiting = []
-
-    def _finish(self) -> None:
-        if self._waiting:
-            self._write_waiting()
+        self._rows.write(columns(nuclei, ids, self.target), polygons(nuclei, self.target))

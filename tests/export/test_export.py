@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import cv2
+import geopandas
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -20,7 +21,7 @@ from pycocotools import mask as coco_mask
 from scipy import ndimage
 
 from nucseg_mmdet.export.formats import FORMATS, open_writers
-from nucseg_mmdet.export.geojson import touching
+from nucseg_mmdet.export.outlines import touching
 from nucseg_mmdet.export.writer import Options, Target
 from nucseg_mmdet.structures.coco import parse_truth, read_results
 from nucseg_mmdet.structures.nuclei import EMPTY, MEASUREMENTS, Nuclei
@@ -231,18 +232,39 @@ def test_tables_by_hand(tmp_path):
     for number, row in enumerate(rows[1:], start=1):
         assert [float(cell) if cell else None for cell in row] == [number, *values]
     table = pq.read_table(parquet_path)
-    assert table.column_names == rows[0]
-    assert [list(row.values()) for row in table.to_pylist()] == [[1, *values], [2, *values]]
+    assert table.column_names == [*rows[0], 'geometry']
+    outline = shapely.box(100 + 2 / 2, 40 + 1 / 2, 100 + 5 / 2, 40 + 3 / 2)
+    for number, row in enumerate(table.to_pylist(), start=1):
+        assert shapely.from_wkb(row.pop('geometry')).equals(outline)
+        assert list(row.values()) == [number, *values]
 
 
 def test_tables_agree(tmp_path):
     nuclei = nuclei_of(ovals(50, 70, 90))
     csv_path, parquet_path = write(tmp_path, ['csv', 'parquet'], PLAIN, *halves(nuclei))
     rows = np.array(list(csv.reader(csv_path.open()))[1:], float)
-    table = np.stack([column.to_numpy() for column in pq.read_table(parquet_path).columns], 1)
+    table = pq.read_table(parquet_path).drop_columns('geometry')
+    table = np.stack([column.to_numpy() for column in table.columns], 1)
     np.testing.assert_allclose(rows[:, :5], table[:, :5], rtol=0, atol=0.0051)  # 2 decimals
     np.testing.assert_allclose(rows[:, 5:], table[:, 5:], rtol=1e-5)  # 6 digits
     assert rows[:, 0].tolist() == list(range(1, 51))
+
+
+def test_geopandas_reads_parquet(tmp_path):
+    masks = [*ovals(20, 70, 90), np.pad(BAY, 3)]
+    nuclei = nuclei_of(masks)
+    geojson, parquet = write(tmp_path, ['geojson', 'parquet'], PLAIN, *halves(nuclei))
+    frame = geopandas.read_parquet(parquet)
+    assert frame.crs is None
+    assert frame.geometry.is_valid.all()
+    assert frame.area.tolist() == [mask.sum() for mask in masks]
+    np.testing.assert_array_equal(frame['score'], nuclei.scores)
+    features = strict_json(geojson.read_text())['features']
+    shapes = [shapely.geometry.shape(feature['geometry']) for feature in features]
+    assert frame.geometry.geom_equals(geopandas.GeoSeries(shapes)).all()
+    geo = json.loads(pq.read_schema(parquet).metadata[b'geo'])
+    assert geo['columns']['geometry']['orientation'] == 'counterclockwise'
+    assert all(polygon.exterior.is_ccw for polygon in frame.geometry)
 
 
 def test_parquet_says_how_to_get_pyarrow(tmp_path, monkeypatch):
