@@ -425,6 +425,10 @@ def _pickle(folder: Path) -> None:
     (folder / 'a.pkl').write_bytes(pickle.dumps(dict(model=weights, __author__='x'), protocol=2))
 
 
+def _shard(folder: Path) -> None:
+    shards.write_row(folder / 'a.npz', NOTHING, [(1, 'x')])
+
+
 CONFIG = """_base_ = []
 model = dict(type='MaskRCNN', backbone=dict(depth=18, out_indices=(0, 1, 2, 3)))
 train_dataloader = dict(batch_size=2, dataset=dict(ann_file='a.json', data_prefix=dict(img='x')))
@@ -444,7 +448,7 @@ def weights_and_runs() -> list[Subject]:
             told(lambda: config_edits.load_config('a.py', {}, None)), mutations.TEXT,
         ),
         Subject(
-            'shard', 'a.npz', lambda folder: shards.write_row(folder / 'a.npz', NOTHING, [(1, 'x')]),
+            'shard', 'a.npz', _shard,
             told(lambda: (shards.read_row(Path('a.npz')), shards.read_broken(Path('a.npz')))),
         ),
     ]  # fmt: skip
