@@ -158,6 +158,7 @@ def _tiff_saying(**tags: int) -> bytes:
     """A TIFF of one tile, whose tags say otherwise."""
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, subjects.IMAGE, photometric='rgb', tile=(32, 32), compression='zlib')
+    buffer.seek(0)
     with tifffile.TiffFile(buffer, mode='r+b') as tiff:
         for name, value in tags.items():
             tiff.pages[0].tags[name].overwrite(value, dtype='I')
