@@ -439,8 +439,8 @@ optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.05))
 def weights_and_runs() -> list[Subject]:
     return [
         Subject(
-            'checkpoint', 'a.pth', _checkpoint, tool('tools.publish_model', 'a.pth', 'out.pth'),
-            result=published,
+            'checkpoint', 'a.pth', _checkpoint,
+            tool('tools.model_converters.publish_model', 'a.pth', 'out.pth'), result=published,
         ),
         Subject('Detectron2 .pkl', 'a.pkl', _pickle, told(lambda: detectron2.read('a.pkl'))),
         Subject(
