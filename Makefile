@@ -13,7 +13,7 @@ DEMO_CONFIG := configs/demo/$(DEMO_NAME).py
 DEMO_OUT := work_dirs/$(DEMO_NAME)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint docs wheel
+.PHONY: help setup demo test lint docs wheel hammer
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +44,9 @@ data/demo_raw: | setup
 
 test: setup  ## run the tests; ARGS='tests/slides -x' for some of them
 	$(PY) -m pytest $(ARGS)
+
+hammer: setup  ## damage, attack and kill everything for half an hour; prints figures
+	$(PY) -m tests.hammer
 
 lint: setup  ## check style, spelling, types and the direction of imports
 	$(PY) -m ruff check .

@@ -1,9 +1,24 @@
-"""What a user did wrong: one line on the terminal and exit code 2."""
+"""What goes wrong in a command: one line on the terminal and an exit code.
+
+0 done, 1 done but for some of the inputs, 2 not done, 130 stopped by Ctrl-C or SIGTERM. With
+NUCSEG_DEBUG=1 in the environment the place in the code is shown as well.
+"""
 
 import functools
+import io
+import os
+import signal
 import sys
+import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+
+from nucseg_mmdet.utils.processes import workers_end_with_us
+
+FEW = 10  # of many lines that say the like
+DEBUG = 'NUCSEG_DEBUG'
 
 
 class UserError(Exception):
@@ -19,17 +34,106 @@ def check_fraction(option: str, value: float | None) -> None:
         raise UserError(f'{option} {value}: expected 0 to 1')
 
 
+def few(lines: list[str]) -> list[str]:
+    """The first of many lines, and how many more there are."""
+    more = len(lines) - FEW
+    return lines if more <= 1 else [*lines[:FEW], f'... and {more:,} more']
+
+
+def printable(text: str) -> str:
+    """Escape what a terminal would act on, as file names may hold it."""
+    return ''.join(
+        letter if letter.isprintable() else letter.encode('unicode_escape').decode()
+        for letter in text
+    )
+
+
+def say_unforeseen(error: BaseException) -> str:
+    """Tell of an error that nobody foresaw, in one line."""
+    first = (str(error).splitlines() or [''])[0][:300]
+    if isinstance(error, MemoryError):
+        return 'needs more memory than there is'
+    if isinstance(error, OSError) and error.strerror:
+        where = f'{error.filename}: ' if error.filename else ''
+        return f'{where}{error.strerror}'
+    return f'unforeseen {type(error).__name__}: {first} ({DEBUG}=1 shows where)'
+
+
 def exit_code(main: Callable[..., int]) -> Callable[..., int]:
-    """Let a tool's ``main`` end with exit code 2 and a plain message at a ``UserError``."""
+    """Let the ``main`` of a command end with an exit code and a plain message, whatever happens."""
 
     @functools.wraps(main)
     def wrapped(*args, **kwargs) -> int:
-        try:
-            return main(*args, **kwargs)
-        except UserError as error:
-            tool = Path(sys.modules[main.__module__].__file__).stem
-            for line in str(error).splitlines():
-                print(f'{tool}: {line}', file=sys.stderr)
-            return 2
+        _open_outputs()
+        workers_end_with_us()
+        tool = Path(sys.modules[main.__module__].__file__ or '').stem
+        with _Termination():
+            try:
+                return main(*args, **kwargs)
+            except KeyboardInterrupt:
+                message, code = 'stopped', 130
+            except UserError as error:
+                message, code = str(error), 2
+                _debug()
+            except Exception as error:
+                message, code = say_unforeseen(error), 2
+                _debug()
+        for line in message.splitlines():
+            print(f'{tool}: {printable(line)}', file=sys.stderr)
+        return code
 
     return wrapped
+
+
+def _debug() -> None:
+    if os.environ.get(DEBUG) == '1':
+        traceback.print_exc()
+
+
+class _Termination:
+    """While this lasts, SIGTERM stops the program as Ctrl-C does."""
+
+    def __enter__(self) -> None:
+        self._before = None
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._stop)
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+    @staticmethod
+    def _stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+
+class _Heedless(io.FileIO):
+    """An output that may be closed at its other end, as by ``| head -1``: the work goes on."""
+
+    def write(self, data: bytes) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return len(data)
+
+
+def _open_outputs() -> None:
+    """Let no name that is printed and no closed output end the work."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # closed, so that the next file would get its number
+            os.open(os.devnull, os.O_RDWR)
+    for name, number in (('stdout', 1), ('stderr', 2)):
+        stream = getattr(sys, name)
+        if stream is None or (stream is getattr(sys, f'__{name}__') and hasattr(stream, 'fileno')):
+            if stream is not None:
+                stream.flush()
+            raw = _Heedless(number, 'w', closefd=False)
+            text = io.TextIOWrapper(
+                io.BufferedWriter(raw),
+                encoding=getattr(stream, 'encoding', None) or 'utf-8',
+                errors='backslashreplace',
+                line_buffering=number == 2 or os.isatty(number),
+            )
+            setattr(sys, name, text)

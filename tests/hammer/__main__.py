@@ -7,27 +7,28 @@ import argparse
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-from tests.hammer import damaged
+from tests.hammer import damaged, faults, hostile, kills
 
-KINDS = {'damaged': damaged.damage}
+PARTS = ('damaged', 'hostile', 'faults', 'kills')
 
 
 def main() -> int:
     parser = argparse.ArgumentParser('python -m tests.hammer', description=__doc__)
+    parser.add_argument('parts', nargs='*', choices=[*PARTS, []], help='default: all')
     parser.add_argument('--number', type=int, default=120, help='damages a format')
+    parser.add_argument('--kills', type=int, default=26, help='of each command')
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--only', nargs='*', help='formats to damage')
+    parser.add_argument('--only', nargs='*', help='formats to damage, kinds of hostile files')
     args = parser.parse_args()
     torch.set_num_threads(1)
     started, tried, passed = time.monotonic(), Counter(), Counter()
     with tempfile.TemporaryDirectory() as scratch:
-        for kind, name, complaint in damaged.damage(
-            Path(scratch), args.number, args.seed, args.only
-        ):
+        for kind, name, complaint in verdicts(args, Path(scratch)):
             tried[kind] += 1
             passed[kind] += complaint is None
             if complaint:
@@ -36,6 +37,18 @@ def main() -> int:
         print(f'{passed[kind]:5} of {number:5} passed: {kind}')
     print(f'{passed.total():5} of {tried.total():5} passed in {time.monotonic() - started:.0f} s')
     return int(passed != tried)
+
+
+def verdicts(args: argparse.Namespace, scratch: Path) -> Iterator[damaged.Verdict]:
+    parts = args.parts or PARTS
+    if 'damaged' in parts:
+        yield from damaged.damage(scratch, args.number, args.seed, args.only)
+    if 'hostile' in parts:
+        yield from hostile.attack(scratch, args.only)
+    if 'faults' in parts:
+        yield from faults.fill(scratch)
+    if 'kills' in parts:
+        yield from kills.kill(scratch, args.kills, args.seed, args.only)
 
 
 if __name__ == '__main__':

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 SECONDS = 20  # of CPU; an intact input takes below 2
-PATIENCE = 60  # s on the clock, for what waits and takes no CPU
+PATIENCE = 20  # s on the clock, for what waits and takes no CPU
 MEMORY = 2 << 30  # bytes beyond those of the parent
 LINES = 12  # of a message for a person
 WIDTH = 600  # characters of a line

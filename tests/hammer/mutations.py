@@ -83,7 +83,8 @@ def splice(data: bytes, rng: np.random.Generator) -> tuple[str, bytes]:
                 other:
             ]
         case _:
-            return f'{len(block)} bytes of {start} moved', without[:other] + block + without[other:]
+            moved = without[:other] + block + without[other:]
+            return f'{len(block)} bytes of {start} moved', moved
 
 
 def edit_number(data: bytes, rng: np.random.Generator) -> tuple[str, bytes]:

@@ -425,6 +425,10 @@ def _pickle(folder: Path) -> None:
     (folder / 'a.pkl').write_bytes(pickle.dumps(dict(model=weights, __author__='x'), protocol=2))
 
 
+def _shard(folder: Path) -> None:
+    shards.write_row(folder / 'a.npz', NOTHING, [(1, 'x')])
+
+
 CONFIG = """_base_ = []
 model = dict(type='MaskRCNN', backbone=dict(depth=18, out_indices=(0, 1, 2, 3)))
 train_dataloader = dict(batch_size=2, dataset=dict(ann_file='a.json', data_prefix=dict(img='x')))
@@ -435,8 +439,8 @@ optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.05))
 def weights_and_runs() -> list[Subject]:
     return [
         Subject(
-            'checkpoint', 'a.pth', _checkpoint, tool('tools.publish_model', 'a.pth', 'out.pth'),
-            result=published,
+            'checkpoint', 'a.pth', _checkpoint,
+            tool('tools.model_converters.publish_model', 'a.pth', 'out.pth'), result=published,
         ),
         Subject('Detectron2 .pkl', 'a.pkl', _pickle, told(lambda: detectron2.read('a.pkl'))),
         Subject(
@@ -444,7 +448,7 @@ def weights_and_runs() -> list[Subject]:
             told(lambda: config_edits.load_config('a.py', {}, None)), mutations.TEXT,
         ),
         Subject(
-            'shard', 'a.npz', lambda folder: shards.write_row(folder / 'a.npz', NOTHING, [(1, 'x')]),
+            'shard', 'a.npz', _shard,
             told(lambda: (shards.read_row(Path('a.npz')), shards.read_broken(Path('a.npz')))),
         ),
     ]  # fmt: skip
