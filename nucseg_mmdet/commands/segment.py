@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
 from nucseg_mmdet.engine import model_zoo
@@ -19,6 +18,7 @@ from nucseg_mmdet.export.formats import FORMATS
 from nucseg_mmdet.inference import inputs, segmenter
 from nucseg_mmdet.inference import plan as planning
 from nucseg_mmdet.inference import run as running
+from nucseg_mmdet.inference.predictor import BACKENDS
 from nucseg_mmdet.slides import pixel_size
 from nucseg_mmdet.utils.errors import UserError, exit_code
 
@@ -73,6 +73,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help='of tiles, twice the largest nucleus, px of 0.25 microns, default: %(default)s',
     )
     parser.add_argument('--batch', type=int, default=1, help='tiles together, default: %(default)s')
+    parser.add_argument(
+        '--backend',
+        choices=list(BACKENDS),
+        help='mmdet (torch) or openvino, default: torch on a GPU if there is one, else openvino',
+    )
     parser.add_argument('--device', help='cpu, cuda or cuda:N, default: a GPU where there is one')
     parser.add_argument(
         '--precision',
@@ -145,8 +150,11 @@ def make_settings(args: argparse.Namespace) -> planning.Settings:
 
 def make_segmenter(args: argparse.Namespace, local: int) -> segmenter.Segmenter:
     device = args.device
-    if device is None and torch.cuda.is_available():
-        device = f'cuda:{local % torch.cuda.device_count()}'
+    if device is None and local > 0:
+        import torch
+
+        count = torch.cuda.device_count()
+        device = f'cuda:{local % count}' if count else None
     return segmenter.Segmenter(
         args.model or args.config,
         args.checkpoint,
@@ -156,6 +164,7 @@ def make_segmenter(args: argparse.Namespace, local: int) -> segmenter.Segmenter:
         batch=args.batch,
         tile=args.tile,
         overlap=args.overlap,
+        backend=args.backend,
     )
 
 

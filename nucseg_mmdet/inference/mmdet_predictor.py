@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,12 @@ from pycocotools import mask as coco_mask
 from nucseg_mmdet.engine import config_edits
 from nucseg_mmdet.engine.checkpoint import load_weights_only, refuse_unfit
 from nucseg_mmdet.engine.model_zoo import model_files
-from nucseg_mmdet.inference.predictor import ModelOptions, Prediction
+from nucseg_mmdet.inference.predictor import TILE, ModelOptions, Prediction, tile_step
 from nucseg_mmdet.models.half_precision import prepare_for_inference
 from nucseg_mmdet.structures.rle_masks import RLEMasks
 from nucseg_mmdet.utils.errors import UserError
 
 FIELD = 1_000  # px; side of the images that a config's fixed sizes are meant for
-STRIDE = 32  # px of the network's input between places of the coarsest map that nuclei are seen on
-TILE = 512  # px; side of the images that a config's limits are meant for
 
 
 class MMDetPredictor:
@@ -46,7 +45,7 @@ class MMDetPredictor:
         self._pipeline = Compose(pipeline)
         normalize = next((t for t in self._pipeline.transforms if hasattr(t, 'measure')), None)
         self.measure_colors = normalize and normalize.measure
-        self.step = tile_step(pipeline)
+        self.step = tile_step(resize_factor(pipeline))
         self.identity = dict(
             model=_digest(str(cfg.model.to_dict()).encode()),
             pipeline=_digest(str(pipeline).encode()),
@@ -54,8 +53,7 @@ class MMDetPredictor:
             score_thr=self._score_thr,
             precision=self.precision,
         )
-        model = MODELS.build(cfg.model)
-        _load_weights(model, checkpoint)
+        model = build_model(cfg, checkpoint)
         self._model = prepare_for_inference(model.to(self._device), self.precision)
 
     def prepare(self, tile: np.ndarray, colors: Any = None) -> dict:
@@ -138,6 +136,11 @@ def tile_pipeline(cfg: Config) -> list[dict]:
     return [step.to_dict() for step in steps]
 
 
+def resize_factor(pipeline: Sequence[dict]) -> float:
+    """How much a pipeline of ``tile_pipeline`` enlarges tiles."""
+    return math.prod(step['scale_factor'] for step in pipeline if step['type'] == 'Resize')
+
+
 def raise_limits(cfg: Config, tile: int) -> None:
     """Give a large tile as many proposals and nuclei for its area as one of 512 px, in place.
 
@@ -151,28 +154,20 @@ def raise_limits(cfg: Config, tile: int) -> None:
                 stage[key] = round(stage[key] * more)
 
 
-def tile_step(pipeline: Sequence[dict]) -> int:
-    """Pixels that a tile may be moved by with nuclei in the same places of the network's maps.
+def build_model(cfg: Config, path: Path) -> torch.nn.Module:
+    """Build a model with the weights of a checkpoint.
 
-    Boxes and masks come from maps with strides of up to 32 px of the network's input: another
-    phase gives slightly other nuclei, as different as those of tiles and the whole image. The
-    configs' coarsest map, of 64 px, does not count: its anchors are larger than any nucleus.
+    Raises:
+        UserError: they are not those of this model.
     """
-    factor = 1.0
-    for step in pipeline:
-        factor *= step.get('scale_factor', 1.0) if step['type'] == 'Resize' else 1.0
-    steps = np.arange(1, 10 * STRIDE)
-    remainder = np.abs((steps * factor + STRIDE / 2) % STRIDE - STRIDE / 2)
-    return int(steps[np.argmin(np.round(remainder, 6))])
-
-
-def _load_weights(model: torch.nn.Module, path: Path) -> None:
+    model = MODELS.build(cfg.model)
     checkpoint = load_weights_only(str(path), 'cpu')
     refuse_unfit(model, checkpoint, str(path))
     if dropped := checkpoint.get('meta', {}).get('dropped'):
         raise UserError(f'{path}: has no class layers for this config, missing {dropped[0]}')
     weights = checkpoint.get('state_dict', checkpoint)
     model.load_state_dict({key.removeprefix('module.'): item for key, item in weights.items()})
+    return model
 
 
 def _to_rles(masks: RLEMasks | torch.Tensor) -> list[dict]:

@@ -1,5 +1,6 @@
 """What finds nuclei in tiles: the part of the work that differs between runtimes."""
 
+import ctypes.util
 import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,9 +8,13 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from nucseg_mmdet.engine.model_zoo import model_files
 from nucseg_mmdet.utils.errors import UserError
 
-BACKENDS = ('mmdet',)
+BACKENDS = dict(mmdet='torch', openvino='openvino')  # names, and what they need
+RUNTIME_SUFFIX = '.openvino.zip'  # of a model's file for OpenVINO
+TILE = 512  # px; side of the images that a config's limits are meant for
+STRIDE = 32  # px of the network's input between places of the coarsest map that nuclei are seen on
 
 
 class Prediction(NamedTuple):
@@ -77,7 +82,7 @@ class ModelOptions(NamedTuple):
     device: str | None = None
     precision: str | None = None
     score_thr: float | None = None
-    tile: int = 512
+    tile: int = TILE
 
 
 def load_predictor(options: ModelOptions, backend: str | None = None) -> Predictor:
@@ -85,7 +90,7 @@ def load_predictor(options: ModelOptions, backend: str | None = None) -> Predict
 
     Args:
         options: which model.
-        backend: one of ``BACKENDS``.
+        backend: one of ``BACKENDS``; by default see ``choose_backend``.
 
     Raises:
         UserError: the runtime is not installed, a file is missing or does not fit, or a value is
@@ -97,8 +102,54 @@ def load_predictor(options: ModelOptions, backend: str | None = None) -> Predict
         )
     if backend not in (None, *BACKENDS):
         raise UserError(f'backend is {backend!r}, expected one of {", ".join(BACKENDS)}')
-    if importlib.util.find_spec('torch') is None:
-        raise UserError('backend mmdet needs torch: pip install nucseg-mmdet[train]')
+    backend = backend or choose_backend(options)
+    if not _is_installed(BACKENDS[backend]):
+        extra = dict(mmdet='train', openvino='slides')[backend]
+        raise UserError(f'backend {backend} is not installed: pip install nucseg-mmdet[{extra}]')
+    if backend == 'openvino':
+        from nucseg_mmdet.inference.openvino_predictor import OpenVinoPredictor
+
+        return OpenVinoPredictor(options)
     from nucseg_mmdet.inference.mmdet_predictor import MMDetPredictor
 
     return MMDetPredictor(options)
+
+
+def choose_backend(options: ModelOptions) -> str:
+    """Torch where a GPU is asked for or there is one, else OpenVINO where it can run the model."""
+    on_gpu = options.device not in (None, 'cpu')
+    # Without a driver there is no GPU; only then is torch spared, whose import takes seconds.
+    if options.device is None and _is_installed('torch') and ctypes.util.find_library('cuda'):
+        import torch
+
+        on_gpu = torch.cuda.is_available()
+    if on_gpu or options.precision == 'fp16' or not _is_installed('openvino'):
+        return 'mmdet'
+    # Without torch there is no choice, and OpenVINO says what is missing.
+    return 'openvino' if runtime_file(options).is_file() or not _is_installed('torch') else 'mmdet'
+
+
+def runtime_file(options: ModelOptions) -> Path:
+    """Where a model's file for OpenVINO is: as given, or beside its checkpoint, if at all."""
+    if str(options.checkpoint).endswith(RUNTIME_SUFFIX):
+        return Path(options.checkpoint)
+    return model_files(options.config, options.checkpoint)[1].with_suffix(RUNTIME_SUFFIX)
+
+
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def tile_step(factor: float) -> int:
+    """Pixels that a tile may be moved by with nuclei in the same places of the network's maps.
+
+    Boxes and masks come from maps with strides of up to 32 px of the network's input: another
+    phase gives slightly other nuclei, as different as those of tiles and the whole image. The
+    configs' coarsest map, of 64 px, does not count: its anchors are larger than any nucleus.
+
+    Args:
+        factor: by which tiles are enlarged for the network.
+    """
+    steps = np.arange(1, 10 * STRIDE)
+    remainder = np.abs((steps * factor + STRIDE / 2) % STRIDE - STRIDE / 2)
+    return int(steps[np.argmin(np.round(remainder, 6))])

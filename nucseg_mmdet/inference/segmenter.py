@@ -68,7 +68,8 @@ class Segmenter:
         batch: tiles that go through the network together.
         tile: largest side of a tile, px at 0.25 microns.
         overlap: of neighboring tiles, px at 0.25 microns; twice the largest nucleus.
-        backend: one of ``predictor.BACKENDS``.
+        backend: 'mmdet' (torch) or 'openvino'; by default torch on a GPU if there is one, else
+            OpenVINO.
 
     Attributes:
         predictor: the model in its runtime.

@@ -10,7 +10,7 @@ from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from nucseg_mmdet.inference import mmdet_predictor
+from nucseg_mmdet.inference import mmdet_predictor, predictor
 from nucseg_mmdet.inference.mmdet_predictor import tile_pipeline
 from nucseg_mmdet.synthetic.fields import synthesize
 
@@ -36,20 +36,12 @@ def test_tiles_are_resized_as_a_field_is(config, factor):
         assert tile['data_samples'].ori_shape == (side, side)
 
 
-@pytest.mark.parametrize(('factor', 'step'), [(1.0, 32), (2.0, 16), (0.8, 40), (2.25, 128)])
-def test_tiles_start_where_the_coarsest_map_does(factor, step):
-    # The smallest step that is a multiple of 32 px of the enlarged image.
-    assert step * factor % 32 == pytest.approx(0, abs=1e-9)
-    assert mmdet_predictor.tile_step([dict(type='Resize', scale_factor=factor)]) == step
-    assert mmdet_predictor.tile_step([dict(type='PackDetInputs')]) == 32
-
-
 @pytest.mark.parametrize('path', sorted(CONFIGS.glob('[!_]*/**/*.py')), ids=lambda path: path.stem)
 def test_maps_that_are_coarser_than_the_step_are_not_for_nuclei(path):
     cfg = Config.fromfile(path)
     factors = [step.get('scale_factor', 1.0) for step in tile_pipeline(cfg)]
     anchors = cfg.model.rpn_head.anchor_generator
-    coarser = [stride for stride in anchors.strides if stride > mmdet_predictor.STRIDE]
+    coarser = [stride for stride in anchors.strides if stride > predictor.STRIDE]
     assert coarser == [64]
     # The largest nuclei are 64 px; an anchor of 100 px has an IoU of 0.41 with them at best.
     assert min(anchors.scales) * 64 > 100 * np.prod(factors)
@@ -73,3 +65,9 @@ def test_a_field_in_memory_is_the_field_in_its_file(tmp_path):
     in_memory = Compose(tile_pipeline(cfg))(dict(img=image[..., ::-1]))
     assert torch.equal(from_file['inputs'], in_memory['inputs'])
     assert from_file['data_samples'].scale_factor == in_memory['data_samples'].scale_factor
+
+
+def test_how_much_a_pipeline_enlarges():
+    steps = [dict(type='Resize', scale_factor=1.5), dict(type='PackDetInputs')]
+    assert mmdet_predictor.resize_factor(steps) == 1.5
+    assert mmdet_predictor.resize_factor(steps[1:]) == 1

@@ -1,0 +1,365 @@
+"""A trained Mask R-CNN of MMDetection, rebuilt for OpenVINO.
+
+The networks are rebuilt layer by layer rather than traced, so that weights stay what they are in
+the checkpoint: batch norm is folded when the file is loaded, and weights that were published in
+half precision are stored in it without another rounding.
+"""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import openvino
+import torch
+from mmdet.models import FPN, FCNMaskHead, MaskRCNN, ResNet, RPNHead, Shared2FCBBoxHead
+from mmdet.models.backbones.resnet import BasicBlock, Bottleneck
+from mmdet.models.task_modules import DeltaXYWHBBoxCoder
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from openvino import Node, opset15
+from torch import Tensor, nn
+
+from nucseg_mmdet import __version__
+from nucseg_mmdet.engine.config_edits import load_config
+from nucseg_mmdet.inference import openvino_model
+from nucseg_mmdet.inference.mmdet_predictor import MMDetPredictor, build_model, prepare_config
+from nucseg_mmdet.inference.openvino_model import FORMAT, RuntimeModel
+from nucseg_mmdet.inference.openvino_predictor import OpenVinoPredictor
+from nucseg_mmdet.inference.predictor import RUNTIME_SUFFIX, TILE, ModelOptions, Prediction
+from nucseg_mmdet.utils.errors import UserError
+
+MAX_BOX, MAX_SCORE = 0.01, 1e-4  # px; how far a rebuilt model may be from torch
+PARTS = dict(
+    backbone=ResNet, neck=FPN, rpn_head=RPNHead, bbox_head=Shared2FCBBoxHead, mask_head=FCNMaskHead
+)
+NORMALIZATIONS = dict(ReinhardNormalize='reinhard', MacenkoNormalize='macenko')
+
+
+def export(config: Path, checkpoint: Path, out: Path, image: np.ndarray) -> tuple[float, float]:
+    """Write a trained model for OpenVINO, if it finds there what it finds in torch.
+
+    Args:
+        config: of the model.
+        checkpoint: its weights.
+        out: the file.
+        image: uint8, (H, W, 3), RGB, on which both are compared in fp32.
+
+    Returns:
+        The largest differences of boxes, px, and of scores.
+
+    Raises:
+        UserError: a file is missing or does not fit, the model cannot be rebuilt, or differs.
+    """
+    cfg = load_config(config, {}, None)
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    pipeline = prepare_config(cfg, None, TILE)
+    rebuilt = convert(build_model(cfg, checkpoint), cfg, pipeline, checkpoint)
+    beside = out.with_name(f'.{out.name}.unchecked{RUNTIME_SUFFIX}')
+    try:
+        openvino_model.write(beside, rebuilt)
+        options = ModelOptions(config, checkpoint, 'cpu', 'fp32')
+        in_torch, here = (
+            MMDetPredictor(options),
+            OpenVinoPredictor(options._replace(checkpoint=beside)),
+        )
+        one, other = (model.predict([model.prepare(image)])[0] for model in (in_torch, here))
+        differences = compare(one, other)
+        beside.replace(out)
+    except OSError as error:
+        raise UserError(f'{out}: cannot be written ({error.strerror})') from None
+    finally:
+        beside.unlink(missing_ok=True)
+    return differences
+
+
+def compare(one: Prediction, other: Prediction) -> tuple[float, float]:
+    """The largest differences of boxes, px, and of scores, between two predictions of a tile.
+
+    Raises:
+        UserError: the numbers of nuclei differ, or a difference is above what rounding makes.
+    """
+    if len(one.scores) != len(other.scores):
+        raise UserError(f'{len(other.scores)} nuclei, expected {len(one.scores)} as in torch')
+    if not len(one.scores):
+        return 0.0, 0.0
+    away = np.abs(one.boxes[:, None] - other.boxes).max(axis=2)
+    nearest = away.argmin(axis=1)
+    box = float(away.min(axis=1).max())
+    score = float(np.abs(one.scores - other.scores[nearest]).max())
+    if box > MAX_BOX or score > MAX_SCORE or len(set(nearest.tolist())) < len(nearest):
+        raise UserError(
+            f'boxes differ by up to {box:.2g} px and scores by {score:.2g} from torch, expected '
+            f'at most {MAX_BOX} px and {MAX_SCORE}'
+        )
+    return box, score
+
+
+def convert(model: MaskRCNN, cfg: Config, pipeline: list[dict], weights: Path) -> RuntimeModel:
+    """Rebuild a model.
+
+    Args:
+        model: with its weights loaded, not prepared for inference.
+        cfg: that it was built from.
+        pipeline: the steps from a tile to the network's input.
+        weights: file that they are from, for the record.
+
+    Raises:
+        UserError: a part of the model or a step of the pipeline is of a kind that cannot be
+            rebuilt.
+    """
+    _check(model)
+    model.eval()
+    networks = dict(features=_features(model), boxes=_boxes(model), masks=_masks(model))
+    return RuntimeModel(networks, describe(model, cfg, pipeline, weights))
+
+
+def _check(model: MaskRCNN) -> None:
+    heads = dict(bbox_head=model.roi_head.bbox_head, mask_head=model.roi_head.mask_head)
+    for name, kind in PARTS.items():
+        part = heads.get(name) or getattr(model, name)
+        if not isinstance(part, kind):
+            raise UserError(f'{name} is {type(part).__name__}, expected {kind.__name__}')
+    if model.backbone.deep_stem or model.neck.add_extra_convs or model.rpn_head.num_convs > 1:
+        raise UserError('backbone, neck or rpn_head has layers that a plain Mask R-CNN has not')
+    for coder in (model.rpn_head.bbox_coder, heads['bbox_head'].bbox_coder):
+        if type(coder) is not DeltaXYWHBBoxCoder or any(coder.means) or coder.add_ctr_clamp:
+            raise UserError(f'bbox_coder is {coder}, expected DeltaXYWHBBoxCoder with means of 0')
+
+
+def describe(model: MaskRCNN, cfg: Config, pipeline: list[dict], weights: Path) -> dict:
+    """What the runtime has to know beside the networks."""
+    roi_head, rpn = model.roi_head, model.rpn_head
+    resize, normalize = _read_pipeline(pipeline)
+    generator = rpn.anchor_generator
+    rcnn = model.test_cfg.rcnn
+    return dict(
+        format=FORMAT,
+        version=__version__,
+        weights=hashlib.sha256(weights.read_bytes()).hexdigest(),
+        config=Path(cfg.filename).stem,
+        field=TILE,
+        score_thr=rcnn.score_thr,
+        resize=resize,
+        normalize=normalize,
+        anchors=[
+            dict(stride=stride[0], base=base.tolist())
+            for stride, base in zip(generator.strides, generator.base_anchors, strict=True)
+        ],
+        rpn=dict(
+            nms_pre=model.test_cfg.rpn.nms_pre,
+            max_per_img=model.test_cfg.rpn.max_per_img,
+            iou_threshold=model.test_cfg.rpn.nms.iou_threshold,
+            stds=list(rpn.bbox_coder.stds),
+        ),
+        roi=dict(
+            strides=list(roi_head.bbox_roi_extractor.featmap_strides),
+            finest_scale=roi_head.bbox_roi_extractor.finest_scale,
+        ),
+        rcnn=dict(
+            num_classes=roi_head.bbox_head.num_classes,
+            iou_threshold=rcnn.nms.iou_threshold,
+            max_per_img=rcnn.max_per_img,
+            stds=list(roi_head.bbox_head.bbox_coder.stds),
+            mask_thr_binary=rcnn.mask_thr_binary,
+            mask_nms=dict(rcnn.mask_nms) if rcnn.get('mask_nms') else None,
+        ),
+    )
+
+
+def _read_pipeline(pipeline: list[dict]) -> tuple[float, str | None]:
+    """How much tiles are enlarged, and how their colors are normalized."""
+    resize, normalize = 1.0, None
+    for step in pipeline:
+        name = step['type'].rpartition('.')[2]
+        if name == 'Resize' and isinstance(step.get('scale_factor'), int | float):
+            resize *= step['scale_factor']
+        elif name in NORMALIZATIONS and not step.get('target') and resize == 1:
+            normalize = NORMALIZATIONS[name]
+        elif name not in ('LoadImageFromNDArray', 'PackDetInputs'):
+            raise UserError(f'step {name} of the test pipeline has no twin without torch')
+    return resize, normalize
+
+
+def _constant(values: Tensor | np.ndarray) -> Node:
+    """A constant of the graph, float32; half the bytes in the file if nothing is lost."""
+    values = np.ascontiguousarray(torch.as_tensor(values).detach().cpu().numpy(), np.float32)
+    half = values.astype(np.float16)
+    if values.size > 1 and (half.astype(np.float32) == values).all():
+        return opset15.convert(opset15.constant(half), 'f32')
+    return opset15.constant(values)
+
+
+def _per_channel(values: Tensor) -> Node:
+    return _constant(values.reshape(1, -1, 1, 1))
+
+
+def _conv(x: Node, conv: nn.Conv2d) -> Node:
+    if conv.padding_mode != 'zeros':
+        raise UserError(f'padding of {conv} is not of zeros')
+    pads = list(conv.padding)
+    where = (list(conv.stride), pads, pads, list(conv.dilation))
+    if conv.groups == 1:
+        x = opset15.convolution(x, _constant(conv.weight), *where)
+    else:
+        weight = conv.weight.reshape(conv.groups, -1, *conv.weight.shape[1:])
+        x = opset15.group_convolution(x, _constant(weight), *where)
+    return x if conv.bias is None else opset15.add(x, _per_channel(conv.bias))
+
+
+def _norm(x: Node, norm: nn.BatchNorm2d) -> Node:
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    x = opset15.multiply(x, _per_channel(scale))
+    return opset15.add(x, _per_channel(norm.bias - norm.running_mean * scale))
+
+
+def _block(x: Node, block: BasicBlock | Bottleneck) -> Node:
+    """A residual block."""
+    if getattr(block, 'with_plugins', False):
+        raise UserError('backbone has plugins, expected a plain ResNet or ResNeXt')
+    out = x
+    for number in range(1, 3 if isinstance(block, BasicBlock) else 4):
+        out = opset15.relu(out) if number > 1 else out
+        out = _norm(_conv(out, getattr(block, f'conv{number}')), getattr(block, f'norm{number}'))
+    if block.downsample is not None:
+        conv, norm = block.downsample
+        x = _norm(_conv(x, conv), norm)
+    return opset15.relu(opset15.add(out, x))
+
+
+def _backbone(x: Node, backbone: ResNet) -> list[Node]:
+    x = opset15.relu(_norm(_conv(x, backbone.conv1), backbone.norm1))
+    x = opset15.max_pool(x, [2, 2], [1, 1], [1, 1], [1, 1], [3, 3], 'floor').output(0)
+    levels = []
+    for index, name in enumerate(backbone.res_layers):
+        for block in getattr(backbone, name):
+            x = _block(x, block)
+        if index in backbone.out_indices:
+            levels.append(x)
+    return levels
+
+
+def _neck(levels: list[Node], neck: FPN) -> list[Node]:
+    laterals = [
+        _conv(level, module.conv) for level, module in zip(levels, neck.lateral_convs, strict=True)
+    ]
+    for index in range(len(laterals) - 1, 0, -1):
+        above = opset15.interpolate(
+            laterals[index],
+            np.array([2.0, 2.0], np.float32),
+            'nearest',
+            'scales',
+            coordinate_transformation_mode='asymmetric',
+            nearest_mode='floor',
+            axes=np.array([2, 3]),
+        )
+        laterals[index - 1] = opset15.add(laterals[index - 1], above)
+    found = [_conv(x, module.conv) for x, module in zip(laterals, neck.fpn_convs, strict=True)]
+    while len(found) < neck.num_outs:  # every second pixel
+        x = opset15.max_pool(found[-1], [2, 2], [1, 1], [0, 0], [0, 0], [1, 1], 'floor')
+        found.append(x.output(0))
+    return found
+
+
+def _input(name: str, shape: list[int], kind: str = 'f32') -> Node:
+    node = opset15.parameter(openvino.PartialShape(shape), getattr(openvino.Type, kind), name)
+    node.output(0).set_names({name})
+    return node
+
+
+def _model(inputs: list[Node], outputs: dict[str, Node], name: str) -> openvino.Model:
+    results = []
+    for key, node in outputs.items():
+        result = opset15.result(node)
+        result.output(0).set_names({key})
+        results.append(result)
+    return openvino.Model(results, inputs, name)
+
+
+def _features(model: MaskRCNN) -> openvino.Model:
+    """Image, uint8, (1, H, W, 3), BGR -> maps, objectness and deltas of each level."""
+    image = _input('image', [1, -1, -1, 3], 'u8')
+    x = opset15.transpose(opset15.convert(image, 'f32'), np.array([0, 3, 1, 2]))
+    preprocessor = model.data_preprocessor
+    if getattr(preprocessor, '_channel_conversion', False):
+        x = opset15.gather(x, np.array([2, 1, 0]), np.array(1))
+    x = opset15.divide(
+        opset15.subtract(x, _per_channel(preprocessor.mean)), _per_channel(preprocessor.std)
+    )
+    divisor = np.array(preprocessor.pad_size_divisor)
+    size = opset15.gather(opset15.shape_of(x), np.array([0, 1, 2, 3]), np.array(0))
+    end = opset15.floor_mod(opset15.negative(size), divisor)
+    end = opset15.multiply(end, np.array([0, 0, 1, 1]))
+    x = opset15.pad(x, np.zeros(4, np.int64), end, 'constant', np.float32(preprocessor.pad_value))
+    levels = _neck(_backbone(x, model.backbone), model.neck)
+    outputs = {}
+    for index in range(len(model.roi_head.bbox_roi_extractor.featmap_strides)):
+        outputs[f'map{index}'] = levels[index]
+    rpn = model.rpn_head
+    for index, level in enumerate(levels):
+        x = opset15.relu(_conv(level, rpn.rpn_conv))
+        outputs[f'objectness{index}'] = _conv(x, rpn.rpn_cls)
+        outputs[f'deltas{index}'] = _conv(x, rpn.rpn_reg)
+    return _model([image], outputs, 'features')
+
+
+def _roi_features(extractor: nn.Module) -> tuple[list[Node], Node]:
+    """Maps and boxes of each level -> what lies in the boxes, one level after the other."""
+    inputs, found = [], []
+    channels = extractor.out_channels
+    for index, (layer, stride) in enumerate(
+        zip(extractor.roi_layers, extractor.featmap_strides, strict=True)
+    ):
+        if layer.pool_mode != 'avg' or not layer.aligned:
+            raise UserError(f'roi_layer is {layer}, expected an aligned average')
+        level = _input(f'map{index}', [1, channels, -1, -1])
+        boxes = _input(f'boxes{index}', [-1, 4])
+        inputs += [level, boxes]
+        count = opset15.gather(opset15.shape_of(boxes, 'i32'), np.array([0]), np.array(0))
+        image = opset15.broadcast(np.array(0, np.int32), count)
+        height, width = layer.output_size
+        found.append(
+            opset15.roi_align(
+                level,
+                boxes,
+                image,
+                height,
+                width,
+                max(layer.sampling_ratio, 0),
+                1 / stride,
+                'avg',
+                'half_pixel_for_nn',  # as ``aligned``: x * scale - 0.5
+            )
+        )
+    return inputs, opset15.concat(found, 0)
+
+
+def _linear(x: Node, layer: nn.Linear) -> Node:
+    x = opset15.matmul(x, _constant(layer.weight), False, True)
+    return opset15.add(x, _constant(layer.bias[None]))
+
+
+def _boxes(model: MaskRCNN) -> openvino.Model:
+    """Maps and boxes -> class probabilities, the last of none, and deltas for each class."""
+    head = model.roi_head.bbox_head
+    inputs, x = _roi_features(model.roi_head.bbox_roi_extractor)
+    size = head.shared_fcs[0].in_features
+    x = opset15.reshape(x, np.array([-1, size]), False)
+    for layer in head.shared_fcs:
+        x = opset15.relu(_linear(x, layer))
+    scores = opset15.softmax(_linear(x, head.fc_cls), 1)
+    return _model(inputs, dict(scores=scores, deltas=_linear(x, head.fc_reg)), 'boxes')
+
+
+def _masks(model: MaskRCNN) -> openvino.Model:
+    """Maps and boxes -> probabilities, (R, classes, 28, 28)."""
+    head = model.roi_head.mask_head
+    inputs, x = _roi_features(model.roi_head.mask_roi_extractor)
+    for module in head.convs:
+        x = opset15.relu(_conv(x, module.conv))
+    up = head.upsample
+    if not isinstance(up, nn.ConvTranspose2d):
+        raise UserError(f'upsample of mask_head is {up}, expected a deconvolution')
+    x = opset15.convolution_backprop_data(x, _constant(up.weight), list(up.stride))
+    x = opset15.relu(opset15.add(x, _per_channel(up.bias)))
+    x = opset15.sigmoid(_conv(x, head.conv_logits))
+    return _model(inputs, dict(probabilities=x), 'masks')

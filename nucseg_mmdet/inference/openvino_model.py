@@ -1,0 +1,79 @@
+"""A Mask R-CNN as a file for OpenVINO: what is in it, and how it is opened. No torch, no mm*.
+
+The file is a ZIP with three networks in OpenVINO's format and ``meta.json``:
+
+- features: image -> maps of the neck; objectness and deltas of the anchors;
+- boxes: maps and boxes to look at -> classes and deltas;
+- masks: maps and boxes -> probabilities.
+
+What lies between them (anchors, NMS, pasting) is NumPy, in ``openvino_predictor``.
+"""
+
+import json
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import openvino
+
+from nucseg_mmdet.utils.errors import UserError
+
+FORMAT = 1  # raised when an older reader would misread a file
+NETWORKS = ('features', 'boxes', 'masks')
+
+
+class RuntimeModel(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        networks: by name, see ``NETWORKS``.
+        meta: plain values, see ``openvino_export.describe``.
+    """
+
+    networks: dict[str, openvino.Model]
+    meta: dict[str, Any]
+
+
+def write(path: Path, model: RuntimeModel) -> None:
+    """Write a file, whole or not at all."""
+    partial = path.with_name(f'.{path.name}.partial')
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(partial, 'w') as archive:
+        _add(archive, 'meta.json', json.dumps(model.meta, indent=1).encode())
+        for name, network in model.networks.items():
+            xml, weights = Path(folder, f'{name}.xml'), Path(folder, f'{name}.bin')
+            openvino.serialize(network, str(xml), str(weights))
+            _add(archive, xml.name, xml.read_bytes())
+            _add(archive, weights.name, weights.read_bytes())
+    partial.replace(path)
+
+
+def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
+    # Without a date, so that the same model makes the same bytes.
+    archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED, 9)
+
+
+def read(path: Path, core: openvino.Core) -> RuntimeModel:
+    """Open a file.
+
+    Raises:
+        UserError: it is missing, damaged, something else, or of a later version of this package.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            meta = json.loads(archive.read('meta.json'))
+            if meta['format'] > FORMAT:
+                raise UserError(
+                    f'{path}: format {meta["format"]}, expected {FORMAT} or less; this package '
+                    'is older than the file'
+                )
+            networks = {
+                name: core.read_model(archive.read(f'{name}.xml'), archive.read(f'{name}.bin'))
+                for name in NETWORKS
+            }
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
+        if isinstance(error, UserError):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f'{path}: no model for OpenVINO ({reason})') from None
+    return RuntimeModel(networks, meta)

@@ -1,0 +1,209 @@
+"""A model in OpenVINO, on a CPU: no torch, no mm*, no compiler.
+
+The networks run in OpenVINO; what lies between them is NumPy here, in the order and the arithmetic
+of MMDetection, so that the nuclei are those of ``mmdet_predictor``.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import openvino
+
+from nucseg_mmdet.imaging import stain
+from nucseg_mmdet.inference import openvino_model
+from nucseg_mmdet.inference.predictor import ModelOptions, Prediction, runtime_file, tile_step
+from nucseg_mmdet.structures import boxes as box_math
+from nucseg_mmdet.structures.doubles import find_doubles
+from nucseg_mmdet.structures.paste import paste
+from nucseg_mmdet.utils.errors import UserError
+
+PRECISIONS = dict(fp32='f32', bf16='bf16')
+NORMALIZATIONS = dict(
+    reinhard=(stain.measure_colours, stain.normalize_colours, stain.TARGET_COLOURS),
+    macenko=(stain.measure_stains, stain.normalize_stains, stain.TARGET_STAINS),
+)
+
+
+class Prepared(NamedTuple):
+    """A tile as the network sees it.
+
+    Attributes:
+        image: uint8, (1, H, W, 3), BGR; normalized and enlarged.
+        width: of the tile, px.
+        height: likewise.
+    """
+
+    image: np.ndarray
+    width: int
+    height: int
+
+
+class Detections(NamedTuple):
+    """Nuclei before their masks: boxes, float32, (N, 4), px of the network's input; float32, (N,);
+    int64, (N,)."""
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+
+
+class OpenVinoPredictor:
+    """See ``Predictor``; in fp32 unless another precision is given.
+
+    Raises:
+        UserError: a file is missing or does not fit, or a value is not possible.
+    """
+
+    def __init__(self, options: ModelOptions) -> None:
+        if options.device not in (None, 'cpu'):
+            raise UserError(f'device is {options.device!r}, expected cpu with backend openvino')
+        self.device, self.precision = 'cpu', options.precision or 'fp32'
+        if self.precision not in PRECISIONS:
+            raise UserError(
+                f'precision is {self.precision!r}, expected one of {", ".join(PRECISIONS)} with '
+                'backend openvino'
+            )
+        path = runtime_file(options)
+        if not path.is_file():
+            raise UserError(
+                f'{path}: not there; tools/model_converters/export_openvino.py makes it'
+            )
+        core = openvino.Core()
+        networks, self._meta = openvino_model.read(path, core)
+        score_thr = options.score_thr
+        self._score_thr = self._meta['score_thr'] if score_thr is None else score_thr
+        normalize = self._meta['normalize']
+        self.measure_colors, self._normalize, self._target = NORMALIZATIONS.get(
+            normalize, (None, None, None)
+        )
+        self.step = tile_step(self._meta['resize'])
+        self._limit = max(1.0, (options.tile / self._meta['field']) ** 2)
+        self._requests = {
+            name: core.compile_model(network, 'CPU', self._runtime(name)).create_infer_request()
+            for name, network in networks.items()
+        }
+        self.identity = dict(
+            model=hashlib.sha256(path.read_bytes()).hexdigest()[:16],
+            score_thr=self._score_thr,
+            precision=self.precision,
+        )
+
+    def _runtime(self, network: str) -> dict[str, Any]:
+        # Scores of many nuclei would tie in 8 bits.
+        precision = 'fp32' if network == 'boxes' else self.precision
+        return dict(INFERENCE_PRECISION_HINT=PRECISIONS[precision], PERFORMANCE_HINT='LATENCY')
+
+    def prepare(self, tile: np.ndarray, colors: Any = None) -> Prepared:
+        height, width = tile.shape[:2]
+        if self._normalize:
+            with contextlib.suppress(stain.UnfitImageError):  # glass, or ink: as it is
+                tile = self._normalize(tile, self._target, colors)
+        size = tuple(int(side * self._meta['resize'] + 0.5) for side in (width, height))
+        image = np.ascontiguousarray(tile[..., ::-1])
+        if size != (width, height):
+            image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+        return Prepared(image[None], width, height)
+
+    def predict(self, prepared: Sequence[Prepared]) -> list[Prediction]:
+        return [self._predict(tile) for tile in prepared]
+
+    def _predict(self, tile: Prepared) -> Prediction:
+        features = self._requests['features']
+        features.infer({'image': tile.image}, share_inputs=True)
+        size = tile.image.shape[2], tile.image.shape[1]
+        found = self._detect(self._propose(size), size)
+        probs = self._look('masks', found.boxes)['probabilities']
+        factors = np.array([size[0] / tile.width, size[1] / tile.height] * 2, np.float32)
+        boxes = found.boxes / factors
+        masks = paste(
+            probs[np.arange(len(boxes)), found.labels if probs.shape[1] > 1 else 0],
+            boxes,
+            tile.height,
+            tile.width,
+            self._meta['rcnn']['mask_thr_binary'],
+        )
+        return self._lower_doubles(boxes, masks, found)
+
+    def _propose(self, size: tuple[int, int]) -> np.ndarray:
+        """Boxes of anchors that may hold a nucleus, the likeliest first: float32, (N, 4)."""
+        features, rpn = self._requests['features'], self._meta['rpn']
+        boxes, scores = [], []
+        for index, anchors in enumerate(self._meta['anchors']):
+            logits = features.get_tensor(f'objectness{index}').data[0]
+            deltas = features.get_tensor(f'deltas{index}').data
+            chosen = _largest(logits.ravel(), round(rpn['nms_pre'] * self._limit))
+            kind, y, x = np.unravel_index(chosen, logits.shape)
+            deltas = deltas.reshape(len(logits), 4, *logits.shape[1:])[kind, :, y, x]
+            base = np.array(anchors['base'], np.float32)[kind]
+            place = np.stack([x, y, x, y], 1).astype(np.float32) * anchors['stride']
+            stds = np.array(rpn['stds'], np.float32)
+            level = box_math.decode(base + place, deltas * stds, *size)
+            score = 1 / (1 + np.exp(-logits[kind, y, x]))
+            solid = (level[:, 2:] > level[:, :2]).all(1)
+            level, score = level[solid], score[solid]
+            kept = box_math.suppress(level, score, rpn['iou_threshold'])
+            boxes.append(level[kept])
+            scores.append(score[kept])
+        order = np.argsort(-np.concatenate(scores), kind='stable')
+        return np.concatenate(boxes)[order[: round(rpn['max_per_img'] * self._limit)]]
+
+    def _detect(self, proposals: np.ndarray, size: tuple[int, int]) -> Detections:
+        """Ask of each proposal what it is, and where exactly."""
+        rcnn = self._meta['rcnn']
+        answer = self._look('boxes', proposals)
+        scores = answer['scores'][:, :-1]
+        place, label = np.nonzero(scores > self._score_thr)
+        deltas = answer['deltas'].reshape(len(proposals), -1, 4)
+        deltas = deltas[place, label if deltas.shape[1] > 1 else 0]
+        stds = np.array(rcnn['stds'], np.float32)
+        boxes, scores = (
+            box_math.decode(proposals[place], deltas * stds, *size),
+            scores[place, label],
+        )
+        kept = [
+            members[box_math.suppress(boxes[members], scores[members], rcnn['iou_threshold'])]
+            for members in (np.flatnonzero(label == kind) for kind in range(rcnn['num_classes']))
+        ]
+        kept = np.concatenate(kept)
+        kept = kept[np.argsort(-scores[kept], kind='stable')]
+        kept = kept[: round(rcnn['max_per_img'] * self._limit)]
+        return Detections(boxes[kept], scores[kept], label[kept])
+
+    def _look(self, head: str, boxes: np.ndarray) -> dict[str, np.ndarray]:
+        """Run a head on what lies in boxes: its answers, in the order of the boxes."""
+        request, roi = self._requests[head], self._meta['roi']
+        scale = np.sqrt(box_math.areas(boxes)) / np.float32(roi['finest_scale'])
+        level = np.floor(np.log2(scale + np.float32(1e-6))).astype(np.int64)
+        level = np.clip(level, 0, len(roi['strides']) - 1)
+        order = np.argsort(level, kind='stable')
+        for index in range(len(roi['strides'])):
+            request.set_tensor(f'map{index}', self._requests['features'].get_tensor(f'map{index}'))
+            chosen = np.ascontiguousarray(boxes[order[level[order] == index]])
+            request.set_tensor(f'boxes{index}', openvino.Tensor(chosen))
+        request.infer()
+        back = np.argsort(order)
+        return {
+            name: request.get_tensor(name).data[back]
+            for name in dict(boxes=('scores', 'deltas'), masks=('probabilities',))[head]
+        }
+
+    def _lower_doubles(self, boxes: np.ndarray, masks: list[dict], found: Detections) -> Prediction:
+        """Leave out nuclei that lie on others and, with a lowered score, are not certain enough."""
+        scores, mask_nms = found.scores, self._meta['rcnn']['mask_nms']
+        if mask_nms and len(masks):
+            doubles = find_doubles(masks, found.labels, mask_nms['iom_thr'])
+            scores = np.where(doubles, scores * np.float32(mask_nms['factor']), scores)
+        order = np.argsort(-scores, kind='stable')
+        order = order[scores[order] >= self._score_thr]
+        return Prediction(boxes[order], scores[order], [masks[index] for index in order])
+
+
+def _largest(values: np.ndarray, count: int) -> np.ndarray:
+    """Indices of the largest values, in their order: int64, (at most count,)."""
+    if len(values) <= count:
+        return np.arange(len(values))
+    return np.sort(np.argpartition(-values, count - 1)[:count])

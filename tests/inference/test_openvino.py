@@ -1,0 +1,152 @@
+"""A model in OpenVINO finds what it finds in torch."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+
+from nucseg_mmdet import Segmenter
+from nucseg_mmdet.engine.model_zoo import model_files
+from nucseg_mmdet.inference import openvino_export
+from nucseg_mmdet.inference.predictor import ModelOptions, load_predictor, runtime_file
+from nucseg_mmdet.synthetic.fields import synthesize
+from nucseg_mmdet.utils.errors import UserError
+from tools.model_converters import export_openvino
+
+ROOT = Path(__file__).parents[2]
+DEFAULT = runtime_file(ModelOptions())
+
+
+@pytest.fixture(scope='module')
+def field():
+    return synthesize(3, 150, 200, 40)[0]
+
+
+@pytest.fixture(scope='module')
+def exported(random_model, tmp_path_factory):
+    out = tmp_path_factory.mktemp('exported') / 'random.openvino.zip'
+    args = [*map(str, random_model), '--out', str(out)]
+    assert export_openvino.main(args) == 0
+    return out
+
+
+@pytest.mark.parametrize('crop', [(150, 200), (96, 96), (33, 61)])
+def test_a_model_of_random_weights_finds_the_same(random_model, exported, field, crop):
+    tile = field[: crop[0], : crop[1]]
+    options = ModelOptions(*random_model, device='cpu', precision='fp32', score_thr=0.0)
+    one = load_predictor(options, 'mmdet')
+    other = load_predictor(options._replace(checkpoint=exported), 'openvino')
+    assert one.step == other.step
+    expected, found = (model.predict([model.prepare(tile)])[0] for model in (one, other))
+    assert len(expected.scores) > 5
+    openvino_export.compare(expected, found)  # raises
+    assert [mask['size'] for mask in found.masks] == [list(crop)] * len(found.masks)
+
+
+def test_the_default_model_finds_the_same_on_a_real_image(class_data):
+    """Boxes within 0.01 px, scores within 0.0001, and the very nuclei but for a pixel."""
+    path = class_data / 'train' / 'TCGA-G9-6362-01Z-00-DX1/images/TCGA-G9-6362-01Z-00-DX1.png'
+    image = cv2.imread(str(path))[100:500, 100:500, ::-1]
+    options = ModelOptions(device='cpu', precision='fp32')
+    predictors = [load_predictor(options, name) for name in ('mmdet', 'openvino')]
+    colors = predictors[0].measure_colors(image)
+    expected, found = (one.predict([one.prepare(image, colors)])[0] for one in predictors)
+    assert len(expected.scores) > 60
+    box, score = openvino_export.compare(expected, found)
+    assert box < 0.01
+    assert score < 1e-4
+    one, other = (
+        Segmenter(device='cpu', precision='fp32', backend=name)(image)
+        for name in ('mmdet', 'openvino')
+    )
+    assert len(one) == len(other)
+    # Nuclei whose scores differ in the seventh digit may change places.
+    away = np.linalg.norm(one.centroids[:, None] - other.centroids, axis=2)
+    assert away.min(axis=0).max() < 0.05
+    assert away.min(axis=1).max() < 0.05
+
+
+def test_the_file_is_of_the_published_weights():
+    _, checkpoint = model_files()
+    with zipfile.ZipFile(DEFAULT) as archive:
+        meta = json.loads(archive.read('meta.json'))
+    assert meta['weights'] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    assert DEFAULT.stat().st_size + checkpoint.stat().st_size < 16e6
+
+
+def test_segments_without_torch_and_mm(exported, tmp_path):
+    path = tmp_path / 'field.png'
+    cv2.imwrite(str(path), synthesize(4, 80, 90, 20)[0][..., ::-1])
+    code = (
+        'import sys\n'
+        'for name in ("torch", "mmcv", "mmengine", "mmdet"): sys.modules[name] = None\n'
+        'from tools import segment\n'
+        f'args = [{str(path)!r}, "--out", {str(tmp_path / "out")!r}, "--score-thr", "0"]\n'
+        f'args += ["--checkpoint", {str(exported)!r}]\n'
+        'assert segment.main(args) == 0\n'
+    )
+    env = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / 'out/field.geojson').stat().st_size > 1000
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ('options', 'message'),
+        [
+            (dict(precision='fp16'), "precision is 'fp16', expected one of fp32, bf16"),
+            (dict(device='cuda:1'), "device is 'cuda:1', expected cpu with backend openvino"),
+            (dict(score_thr=1.5), 'score threshold is 1.5'),
+        ],
+    )
+    def test_impossible_values(self, exported, options, message):
+        with pytest.raises(UserError, match=message):
+            Segmenter(checkpoint=exported, backend='openvino', **options)
+
+    def test_no_such_backend(self):
+        with pytest.raises(UserError, match="backend is 'tpu', expected one of mmdet, openvino"):
+            Segmenter(backend='tpu')
+
+    def test_model_without_a_file(self, random_model):
+        with pytest.raises(UserError, match=r'random\.openvino\.zip: not there'):
+            Segmenter(*random_model, backend='openvino')
+
+    @pytest.mark.parametrize('size', [0, 1000])
+    def test_damaged_file(self, exported, tmp_path, size):
+        path = tmp_path / 'damaged.openvino.zip'
+        path.write_bytes(exported.read_bytes()[:size])
+        with pytest.raises(UserError, match=r'damaged\.openvino\.zip: no model for OpenVINO'):
+            Segmenter(checkpoint=path, backend='openvino')
+
+    def test_model_that_cannot_be_rebuilt(self, random_model, tmp_path, capsys):
+        config = tmp_path / 'other.py'
+        config.write_text(
+            f'_base_ = {str(random_model[0])!r}\n'
+            'model = dict(neck=dict(add_extra_convs="on_output"))\n'
+        )
+        torch.save(MODELS.build(Config.fromfile(config).model).state_dict(), tmp_path / 'other.pth')
+        assert export_openvino.main([str(config), str(tmp_path / 'other.pth')]) == 2
+        assert 'that a plain Mask R-CNN has not' in capsys.readouterr().err
+        assert not list(tmp_path.glob('*.zip'))
+
+
+def test_a_file_that_differs_is_not_kept(exported, field):
+    predictor = load_predictor(ModelOptions(checkpoint=exported, score_thr=0.0), 'openvino')
+    (found,) = predictor.predict([predictor.prepare(field)])
+    with pytest.raises(UserError, match=r'boxes differ by up to 0\.02 px'):
+        openvino_export.compare(found, found._replace(boxes=found.boxes + np.float32(0.02)))
+    with pytest.raises(UserError, match=r'scores by 0\.001'):
+        openvino_export.compare(found, found._replace(scores=found.scores + np.float32(0.001)))
+    with pytest.raises(UserError, match='nuclei, expected'):
+        openvino_export.compare(found, found._replace(scores=found.scores[1:]))

@@ -1,0 +1,56 @@
+"""Write a model for OpenVINO: python tools/model_converters/export_openvino.py CONFIG CHECKPOINT.
+
+CONFIG is a Mask R-CNN of this project, or its short name; the file goes beside CHECKPOINT, where
+tools/segment.py --backend openvino looks for it. It is kept if it finds in an image what the
+model finds in torch.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from nucseg_mmdet.engine.model_zoo import model_files
+from nucseg_mmdet.inference.predictor import RUNTIME_SUFFIX
+from nucseg_mmdet.slides.open import open_slide
+from nucseg_mmdet.synthetic.fields import synthesize
+from nucseg_mmdet.utils.errors import UserError, exit_code
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', nargs='?', help="default: the project's own model")
+    parser.add_argument('checkpoint', nargs='?', type=Path)
+    parser.add_argument(
+        '--out',
+        type=Path,
+        help=f'file to write, default: CHECKPOINT with {RUNTIME_SUFFIX} for .pth',
+    )
+    parser.add_argument('--image', type=Path, help='to compare on, default: a made-up field')
+    return parser.parse_args(argv)
+
+
+@exit_code
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    config, checkpoint = model_files(args.config, args.checkpoint)
+    out = args.out or checkpoint.with_suffix(RUNTIME_SUFFIX)
+    if not out.name.endswith(RUNTIME_SUFFIX):
+        raise UserError(f'--out {out}: expected a name that ends with {RUNTIME_SUFFIX}')
+    if args.image:
+        with open_slide(args.image) as slide:
+            image = slide.read(0, 0, slide.width, slide.height)
+    else:
+        image = synthesize(0, 256, 256, 60)[0]
+
+    from nucseg_mmdet.inference.openvino_export import export  # after what may be wrong
+
+    box, score = export(config, checkpoint, out, image)
+    print(f'boxes differ by up to {box:.1g} px, scores by {score:.1g}')
+    print(f'wrote {out}, {out.stat().st_size / 1e6:.1f} MB')
+    return 0
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())
