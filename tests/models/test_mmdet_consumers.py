@@ -38,7 +38,9 @@ def test_det_visualization_hook_draws_the_nuclei(tested, data_root):
     drawn = sorted(tested.glob('*/drawn/*.png'))
     assert len(drawn) == 6
     for path in drawn:
-        difference = cv2.absdiff(cv2.imread(str(path)), cv2.imread(f'{data_root}/test/{path.name}'))
+        # Where there are two pictures side by side, the prediction is the right one.
+        prediction = cv2.imread(str(path))[:, -SIDE:]
+        difference = cv2.absdiff(prediction, cv2.imread(f'{data_root}/test/{path.name}'))
         assert (difference.max(axis=2) > 0).mean() > 0.01
 
 
