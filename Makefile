@@ -53,7 +53,7 @@ lint: setup  ## check style, spelling, types and the direction of imports
 	$(PY) -m ruff format --check .
 	$(PY) -c 'from importlinter.cli import lint_imports; lint_imports()'
 	.venv/bin/codespell
-	$(PY) -m pyright
+	$(PY) -m pyright --pythonpath $(PY)
 
 docs: setup  ## build the pages in site/; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet

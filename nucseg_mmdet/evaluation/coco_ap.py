@@ -51,8 +51,13 @@ def coco_scores(
         _add(found, image.id, of_image.rles, of_image.areas, of_image.scores)
     infos = [make_image(image.id, image.file_name, image.height, image.width) for image in images]
     shared = dict(images=infos, categories=make_categories())
-    apis = (COCO(dict(shared, annotations=part)) for part in (truth, found))
-    evaluation = COCOeval_faster(*apis, 'segm', ranges=BANDS, print_function=_be_silent)
+    evaluation = COCOeval_faster(
+        COCO(dict(shared, annotations=truth)),
+        COCO(dict(shared, annotations=found)),
+        'segm',
+        ranges=BANDS,
+        print_function=_be_silent,
+    )
     evaluation.params.maxDets = [FEW_DETS, ALL_DETS]
     evaluation.evaluate()
     evaluation.accumulate()

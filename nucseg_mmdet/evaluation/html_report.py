@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from pycocotools import mask as coco_mask
 from scipy.ndimage import find_objects
 
 from nucseg_mmdet.evaluation.coco_ap import ALL_DETS
@@ -23,6 +22,7 @@ from nucseg_mmdet.evaluation.summary import SCORE_THR, make_report, paint
 from nucseg_mmdet.structures import rle
 from nucseg_mmdet.structures.coco import Detections, TruthImage, read_results, read_truth
 from nucseg_mmdet.structures.polygons import Polygon, mask_to_outlines
+from nucseg_mmdet.structures.rle import coco_mask
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.files import write_text
 
@@ -71,9 +71,8 @@ def write_report(
             truth, or the file cannot be written.
     """
     run = read_run(work_dir, annotations)
-    if score_thr is None:
-        score_thr = run.tested.get('score_thr', SCORE_THR)
-    write_text(out, render(*collect(run, score_thr)))
+    threshold = run.tested.get('score_thr', SCORE_THR) if score_thr is None else score_thr
+    write_text(out, render(*collect(run, threshold)))
 
 
 def read_run(work_dir: Path, annotations: str | None = None) -> Run:
@@ -278,7 +277,8 @@ def precision_at_recalls(
     total = sum(len(image.rles) for image in images)
     if not total:
         return np.full(RECALLS.size, np.nan)
-    values, right = [np.zeros(0)], [np.zeros(0, bool)]
+    values: list[np.ndarray] = [np.zeros(0)]
+    right: list[np.ndarray] = [np.zeros(0, bool)]
     for image in images:
         found = detections[image.id]
         order = np.argsort(-found.scores, kind='stable')[:ALL_DETS]
@@ -306,7 +306,7 @@ def embed(path: Path, height: int, width: int) -> str:
     quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     full_color = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     _, data = cv2.imencode('.jpg', image, quality + full_color)
-    return 'data:image/jpeg;base64,' + base64.b64encode(data).decode('ascii')
+    return 'data:image/jpeg;base64,' + base64.b64encode(data.tobytes()).decode('ascii')
 
 
 def render(page: dict[str, Any], views: Sequence[dict[str, Any]]) -> str:

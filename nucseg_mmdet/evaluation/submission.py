@@ -37,9 +37,11 @@ def read_images(path: Path) -> dict[int, tuple[int, int]]:
     content = load_shared_json(path)
     images = content.get('images') if isinstance(content, dict) else content
     try:
-        return {image['id']: (image['height'], image['width']) for image in images}
+        if isinstance(images, list):
+            return {image['id']: (image['height'], image['width']) for image in images}
     except (TypeError, KeyError):
-        raise UserError(f'{path}: no list of images with id, height, width') from None
+        pass
+    raise UserError(f'{path}: no list of images with id, height, width')
 
 
 def read_results(path: Path) -> list[dict]:
@@ -110,8 +112,9 @@ def _find_problem(result: dict, images: dict[int, tuple[int, int]]) -> str | Non
 
 
 def _is_number(value: object) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and abs(value) <= sys.float_info.max  # which whole numbers may exceed
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max  # which whole numbers may exceed
 
 
 def ordered(results: Sequence[dict], images: dict[int, tuple[int, int]]) -> list[dict]:

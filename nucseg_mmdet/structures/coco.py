@@ -92,7 +92,7 @@ def make_annotation(
         category_id: of its class.
         kind: type of the nucleus, for this project's own key ``type``, where it is known.
     """
-    annotation = dict(
+    annotation: dict[str, Any] = dict(
         id=annotation_id, image_id=image_id, category_id=category_id, segmentation=segmentation
     )
     annotation['area'] = area
@@ -195,7 +195,8 @@ def parse_truth(data: Any, source: str) -> list[TruthImage]:
         TruthImage(
             image_id,
             names[image_id],
-            *sizes[image_id],
+            sizes[image_id][0],
+            sizes[image_id][1],
             [rles[i] for i in groups[image_id]],
             areas[groups[image_id]],
         )

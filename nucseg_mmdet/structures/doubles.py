@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from nucseg_mmdet.structures import rle
+from nucseg_mmdet.structures.rle import coco_mask
 
 ROWS = 256  # masks compared with all others together; bounds the memory
 

@@ -87,7 +87,7 @@ class Nuclei:
     def polygons(self) -> np.ndarray:
         """Shapely polygons: object, (N,)."""
         rings = shapely.linearrings(self.points.astype(float), indices=ragged.owners(self.sizes))
-        return shapely.polygons(rings)
+        return np.asarray(shapely.polygons(rings))
 
 
 COLUMNS = tuple(field.name for field in fields(Nuclei))

@@ -9,8 +9,8 @@ through pixel centers (``cv2.findContours``) loses half a pixel all around.
 from collections.abc import Sequence
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
+from nucseg_mmdet.structures.rle import coco_mask
 from nucseg_mmdet.utils import ragged
 
 Polygon = list[float]
@@ -122,6 +122,8 @@ def _bridge_hole(outlines: list[list[tuple[int, int]]], hole: list[tuple[int, in
             spans = start[1] == end[1] and min(start[0], end[0]) <= x < max(start[0], end[0])
             if spans and start[1] < y and (nearest is None or start[1] > nearest[0]):
                 nearest = (start[1], outline, index)
+    if nearest is None:
+        raise ValueError('a hole that lies in no outline')
     edge_y, outline, index = nearest
     bridge = [(x, edge_y), (x, y), *reversed(hole[1:]), (x, y), (x, edge_y)]
     outline[index + 1 : index + 1] = bridge

@@ -8,10 +8,14 @@ here all masks of an image go through a few NumPy operations.
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+from pycocotools import mask
 
 from nucseg_mmdet.utils import ragged
+
+coco_mask: Any = mask  # its type hints know one form of a mask where it takes three
 
 BITS = 5  # of a run in each character
 MORE = 1 << BITS  # this character is not the last of its run
@@ -119,7 +123,7 @@ def checked_runs(rles: Sequence[dict]) -> tuple[np.ndarray, np.ndarray]:
     """
     runs, sizes = decode_counts([rle['counts'] for rle in rles])
     covered = _sums(runs, sizes)
-    for index in np.flatnonzero(covered != _shapes(rles).prod(axis=1)):
+    for index in np.flatnonzero(covered != _shapes(rles).prod(axis=1)).tolist():
         height, width = rles[index]['size']
         raise ValueError(
             f'mask {index}: runs cover {covered[index]} px, expected {height} x {width} px'
@@ -221,7 +225,7 @@ def boxes(rles: Sequence[dict]) -> np.ndarray:
 
 
 def label_map(
-    rles: Sequence[dict], height: int, width: int, order: Sequence[int] | None = None
+    rles: Sequence[dict], height: int, width: int, order: Sequence[int] | np.ndarray | None = None
 ) -> np.ndarray:
     """Paint masks into one label map; mask ``i`` gets the value ``i + 1``.
 
@@ -238,13 +242,13 @@ def label_map(
     Raises:
         ValueError: a mask has another size, or as ``checked_runs``.
     """
-    for index in np.flatnonzero((_shapes(rles) != (height, width)).any(axis=1)):
+    for index in np.flatnonzero((_shapes(rles) != (height, width)).any(axis=1)).tolist():
         found = ' x '.join(map(str, rles[index]['size']))
         raise ValueError(f'mask {index}: size is {found} px, expected {height} x {width} px')
-    order = np.arange(len(rles)) if order is None else np.asarray(order, np.int64)
+    painted = np.arange(len(rles)) if order is None else np.asarray(order, np.int64)
     start, length, index = foreground_runs(rles)
     rank = np.full(len(rles), -1)
-    rank[order] = np.arange(order.size)
+    rank[painted] = np.arange(painted.size)
     runs = np.argsort(rank[index], kind='stable')[np.count_nonzero(rank[index] < 0) :]
     labels = np.zeros(height * width, np.int32)
     columns = (start[runs], start[runs] + length[runs], index[runs] + 1)

@@ -10,7 +10,8 @@ from typing import Any, overload
 
 import numpy as np
 from numpy.typing import DTypeLike
-from pycocotools import mask as coco_mask
+
+from nucseg_mmdet.structures.rle import coco_mask
 
 
 class RLE(dict[str, Any]):
@@ -23,7 +24,7 @@ class RLE(dict[str, Any]):
     def __getitem__(self, key: Any) -> Any:
         return super().__getitem__(key) if isinstance(key, str) else np.asarray(self)[key]
 
-    def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         """Decode the mask: bool, (H, W)."""
         return coco_mask.decode(dict(self)).astype(dtype or bool)
 
@@ -74,5 +75,5 @@ class RLEMasks(Sequence[RLE]):
         """Decode all masks to a type: (N, H, W)."""
         return self.numpy().astype(dtype, copy=False)
 
-    def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         return self.astype(dtype or bool)
