@@ -329,10 +329,10 @@ def break_image_size(work_dir):
     ('damage', 'message'),
     [
         (break_folder, 'work_dirs: no such folder'),
-        (break_card, 'run_card.json: not there, expected one; tools/train.py'),
+        (break_card, 'run_card.json: not there, expected one; nucseg train'),
         (break_card_text, 'run_card.json: found no run card'),
         (break_card_kind, 'run_card.json: found no run card'),
-        (break_results, 'tools/test.py CONFIG CHECKPOINT makes them'),
+        (break_results, 'nucseg test CONFIG CHECKPOINT makes them'),
         (break_results_text, 'fold1_val_results.json: found dict, expected a list'),
         (break_truth, 'fold1_val.json: No such file'),
         (break_image, 'image1.png: found no image, expected one of 100 x 100 px'),
