@@ -26,7 +26,7 @@ from nucseg_mmdet.structures.polygons import mask_to_polygons
 from nucseg_mmdet.utils.errors import UserError, exit_code
 
 SPACING = 28  # px between nuclei: 20,000 per mm2, denser than the densest class image
-RADIUS = 16  # px, no nucleus reaches further from its centre
+RADIUS = 16  # px, no nucleus reaches further from its center
 SHAPES = 64
 
 
@@ -55,16 +55,16 @@ def see(shapes: Nuclei, grid: Grid, side: int, row: int, column: int) -> Nuclei:
     high = np.minimum((corner + size + RADIUS) // SPACING + 1, side)
     x, y = (axis.ravel() for axis in np.meshgrid(*map(np.arange, low, high)))
     rng = np.random.default_rng([row, column])
-    centres = np.stack([x, y], 1) * SPACING + SPACING // 2 + rng.integers(-1, 2, (x.size, 2))
-    centres -= corner
-    inside = np.flatnonzero(((centres > -3) & (centres < size + 3)).all(axis=1))
-    centres = centres[inside]
+    centers = np.stack([x, y], 1) * SPACING + SPACING // 2 + rng.integers(-1, 2, (x.size, 2))
+    centers -= corner
+    inside = np.flatnonzero(((centers > -3) & (centers < size + 3)).all(axis=1))
+    centers = centers[inside]
     seen = shapes.take((x + 7 * y)[inside] % SHAPES)
-    points = seen.points + np.repeat(centres, seen.sizes, axis=0)
+    points = seen.points + np.repeat(centers, seen.sizes, axis=0)
     return replace(
         seen,
         points=np.clip(points, 0, size).astype(np.int32),
-        centroids=np.clip(centres + 0.5, 0, size),
+        centroids=np.clip(centers + 0.5, 0, size),
         scores=rng.uniform(0.5, 1, inside.size).astype(np.float32),
     )
 

@@ -65,7 +65,7 @@ def _read_mask(path: Path, shape: tuple[int, int]) -> np.ndarray:
     mask = decode_image(path)
     if mask.ndim != 2 or mask.dtype != np.uint8:
         found = f'{mask.dtype} with {1 if mask.ndim == 2 else mask.shape[2]} channels'
-        raise UserError(f'{path}: {found}, expected 8 bit grey')
+        raise UserError(f'{path}: {found}, expected 8 bit gray')
     if mask.shape != shape:
         found, expected = (f'{w} x {h} px' for h, w in (mask.shape, shape))
         raise UserError(f'{path}: {found}, expected {expected} as its image')
@@ -74,5 +74,5 @@ def _read_mask(path: Path, shape: tuple[int, int]) -> np.ndarray:
         raise UserError(f'{path}: empty mask, expected a nucleus')
     if np.count_nonzero(mask == 255) != set_pixels:
         values = np.unique(mask)
-        raise UserError(f'{path}: {values.size} grey values ({values[:4]}...), expected 0 and 255')
+        raise UserError(f'{path}: {values.size} gray values ({values[:4]}...), expected 0 and 255')
     return mask

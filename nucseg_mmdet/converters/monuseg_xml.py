@@ -101,7 +101,7 @@ def _layer_type(layer: ElementTree.Element) -> str | None:
 def _read_region(
     region: ElementTree.Element, owned: np.ndarray, kind: str | None, where: str
 ) -> tuple[Nucleus, int]:
-    """Rasterise a region and take its pixels, in place.
+    """Rasterize a region and take its pixels, in place.
 
     Args:
         region: the XML element.

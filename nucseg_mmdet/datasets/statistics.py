@@ -23,7 +23,7 @@ from nucseg_mmdet.utils.errors import UserError
 ANCHOR_IOU = (0.5, 0.7)
 MIN_MATCHED = 0.9  # of the nuclei with an anchor of IoU 0.5; below it, a warning
 MAX_SUPPRESSED = 0.01  # of the nuclei that non-maximum suppression would take; above, a warning
-MIN_BRIGHTNESS = 80  # median grey value; the glass of a slide is bright, fluorescence dark
+MIN_BRIGHTNESS = 80  # median gray value; the glass of a slide is bright, fluorescence dark
 
 
 class Anchors(NamedTuple):
@@ -50,7 +50,7 @@ class Field(NamedTuple):
         boxes: float, (N, 4), xyxy, px.
         areas: float, (N,), of the masks, px.
         stain: 99th percentile of hematoxylin and of eosin; None where it is not measurable.
-        brightness: median grey value, 0 to 255.
+        brightness: median gray value, 0 to 255.
     """
 
     name: str

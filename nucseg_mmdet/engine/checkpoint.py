@@ -144,7 +144,7 @@ def publish(source: Path, out: Path, facts: dict) -> int:
     Args:
         source: checkpoint of a training.
         out: the file, written beside and renamed.
-        facts: plain values to keep in ``meta``, such as config, data and licence.
+        facts: plain values to keep in ``meta``, such as config, data and license.
 
     Returns:
         Size of the file, bytes.

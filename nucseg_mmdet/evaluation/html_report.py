@@ -30,7 +30,7 @@ FOUND = 0.5  # a pair of nuclei above this IoU is a match, as in PQ
 TOUCHED = 0.2  # from this IoU to FOUND a nucleus was seen, but badly cut
 THRESHOLDS = np.arange(5, 96) / 100  # score thresholds to try; models return none below 0.05
 RECALLS = np.linspace(0, 1, 101)  # where COCO reads the precision
-JPEG_QUALITY = 92  # no artefact to be seen at 4 screen px for one image px
+JPEG_QUALITY = 92  # no artifact to be seen at 4 screen px for one image px
 LOG_POINTS = 150  # of a training curve; more of them hide its course
 
 

@@ -54,10 +54,10 @@ class Target(NamedTuple):
         return points * self.scale + (self.corner or self.box[:2])
 
     def to_pixels(self, points: np.ndarray) -> np.ndarray:
-        """Pixel edges, int64, (P, 2), between which lie the pixels whose centres a ring encloses.
+        """Pixel edges, int64, (P, 2), between which lie the pixels whose centers a ring encloses.
 
         The sides of a ring are upright or level at every scale, so moving its vertices to the
-        edges of full-resolution pixels is the same as asking for each pixel's centre.
+        edges of full-resolution pixels is the same as asking for each pixel's center.
         """
         edges = np.ceil(self.to_slide(points) - 0.5).astype(np.int64)
         x, y, width, height = self.box

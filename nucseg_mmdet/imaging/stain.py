@@ -13,7 +13,7 @@ STAIN_OD = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]]
 
 # Macenko et al., ISBI 2009, with the numbers of the code that the field uses,
 # mitkovetta/staining-normalization.
-GLASS = 240  # grey value of the light that no tissue takes from
+GLASS = 240  # gray value of the light that no tissue takes from
 MIN_DENSITY = 0.15  # mean of the channels; a pixel with less is glass
 MAX_DENSITY = 3.0  # no nucleus is so dark in all channels; a black border or ink is
 MIN_TISSUE = 0.01  # of the pixels; with less, noise of the glass would be taken for stains
@@ -25,7 +25,7 @@ RGB_TO_LMS = np.array(
     [[0.3811, 0.5783, 0.0402], [0.1967, 0.7244, 0.0782], [0.0241, 0.1288, 0.8444]]
 )
 LMS_TO_LAB = np.diag(1 / np.sqrt([3, 6, 2])) @ np.array([[1, 1, 1], [1, 1, -2], [1, -1, 0]])
-MIN_SPREAD = 1e-3  # of l, alpha, beta; rounding to grey values alone makes 5e-4 at mid grey
+MIN_SPREAD = 1e-3  # of l, alpha, beta; rounding to gray values alone makes 5e-4 at mid gray
 
 
 class UnfitImageError(ValueError):
@@ -53,7 +53,7 @@ class Colors(NamedTuple):
 
 
 # Medians over the 24 training images of the class. Published targets (of the code above, of
-# HistomicsTK) turn their cytoplasm grey and their glass violet.
+# HistomicsTK) turn their cytoplasm gray and their glass violet.
 TARGET_STAINS = Stains(
     np.array([[0.552, 0.740, 0.385], [0.048, 0.842, 0.537]]), np.array([2.52, 1.04])
 )
@@ -143,7 +143,7 @@ def measure_colors(img: np.ndarray) -> Colors:
         img: uint8, (H, W, 3), RGB.
 
     Raises:
-        UnfitImageError: hardly any pixel is tissue, or the image is grey.
+        UnfitImageError: hardly any pixel is tissue, or the image is gray.
 
     Source:
         Reinhard et al., IEEE Comput. Graph. Appl. 21 (2001).
@@ -181,7 +181,7 @@ def normalize_colors(
     log_lms *= np.float32(np.log(10))
     lms = np.exp(log_lms, out=log_lms)
     # Not the inverse that the paper prints: that one makes white 1 % too blue.
-    return _to_grey(lms @ _single(np.linalg.inv(RGB_TO_LMS).T), img, 256)
+    return _to_gray(lms @ _single(np.linalg.inv(RGB_TO_LMS).T), img, 256)
 
 
 def tissue_share(img: np.ndarray) -> float:
@@ -206,11 +206,11 @@ def _density(img: np.ndarray, light: float) -> np.ndarray:
 def _pass_light(density: np.ndarray, like: np.ndarray, light: float) -> np.ndarray:
     """What is left of the light behind ``density``, which is overwritten, as an image."""
     np.negative(density, out=density)
-    return _to_grey(np.exp(density, out=density), like, light)
+    return _to_gray(np.exp(density, out=density), like, light)
 
 
-def _to_grey(fraction: np.ndarray, like: np.ndarray, light: float) -> np.ndarray:
-    """Fractions of the light, overwritten, as grey values in the shape of the image ``like``."""
+def _to_gray(fraction: np.ndarray, like: np.ndarray, light: float) -> np.ndarray:
+    """Fractions of the light, overwritten, as gray values in the shape of the image ``like``."""
     fraction *= light
     fraction -= 0.5  # 1 as in _density, less 0.5 to round where the cast truncates
     np.clip(fraction, 0, 255, out=fraction)

@@ -76,7 +76,7 @@ class RLEMaskHead(FCNMaskHead):
     which masks are moved to be scored against such truth.
 
     Raises:
-        ValueError: ``mask_thr_binary`` is not above 0 (stock's grey masks, for
+        ValueError: ``mask_thr_binary`` is not above 0 (stock's gray masks, for
             debugging, have no run lengths).
     """
 

@@ -91,7 +91,7 @@ class Slide:
             scale: level-0 px per output px; below 1 enlarges.
 
         Returns:
-            uint8, (round(height / scale), round(width / scale), 3), RGB. Pixels whose centre
+            uint8, (round(height / scale), round(width / scale), 3), RGB. Pixels whose center
             lies beyond the slide are white.
 
         Raises:
@@ -138,8 +138,8 @@ def _factor(full: int, size: int) -> float:
 
 
 def _on_slide(first: int, count: int, scale: float, size: int) -> tuple[int, int]:
-    """The range of output pixels that have their centre on the slide."""
-    last = int(np.ceil(size / scale - 0.5))  # centres at (index + 0.5) * scale
+    """The range of output pixels that have their center on the slide."""
+    last = int(np.ceil(size / scale - 0.5))  # centers at (index + 0.5) * scale
     return max(first, 0), min(first + count, max(last, 1))
 
 

@@ -24,7 +24,7 @@ MICRONS = {
     'nm': 1e-3,
     'in': 25_400.0,
 }
-TIFF_UNITS = {2: 25_400.0, 3: 10_000.0}  # inch, centimetre; 1 is no unit
+TIFF_UNITS = {2: 25_400.0, 3: 10_000.0}  # inch, centimeter; 1 is no unit
 
 
 class PixelSize(NamedTuple):

@@ -1,4 +1,4 @@
-"""Resampling on a grid that is fixed to the slide: neighbouring regions agree pixel by pixel.
+"""Resampling on a grid that is fixed to the slide: neighboring regions agree pixel by pixel.
 
 At a scale of s level-0 px per output px, output column i covers level-0 x from i * s to
 (i + 1) * s, whatever region it is read for. An output pixel depends on its index alone, so a
@@ -14,7 +14,7 @@ def axis_weights(first: int, count: int, step: float, size: int) -> tuple[int, c
     """How much of each source pixel goes into each output pixel along one axis.
 
     Shrinking averages over the area of the output pixel, enlarging interpolates linearly
-    between pixel centres. Beyond its ends the source goes on with its last pixel.
+    between pixel centers. Beyond its ends the source goes on with its last pixel.
 
     Args:
         first: index of the first output pixel, counted from the slide's edge.
@@ -34,10 +34,10 @@ def axis_weights(first: int, count: int, step: float, size: int) -> tuple[int, c
         covered = np.minimum(stop[:, None], source + 1) - np.maximum(start[:, None], source)
         weight = np.clip(covered, 0, None)
     else:
-        centre = (index + 0.5) * step - 0.5
-        lowest = np.floor(centre).astype(np.int64)
+        center = (index + 0.5) * step - 0.5
+        lowest = np.floor(center).astype(np.int64)
         source = lowest[:, None] + np.arange(2)
-        weight = 1 - np.abs(centre[:, None] - source)
+        weight = 1 - np.abs(center[:, None] - source)
     weight /= weight.sum(axis=1, keepdims=True)
     row, place = np.nonzero(weight)
     column = np.clip(source[row, place], 0, size - 1)

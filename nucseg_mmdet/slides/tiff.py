@@ -37,7 +37,7 @@ class Plane(NamedTuple):
 
 
 class TiffSlide(Slide):
-    """A TIFF image: 8 bits a channel, RGB, RGBA or grey.
+    """A TIFF image: 8 bits a channel, RGB, RGBA or gray.
 
     Uncompressed strips are read row by row, others are decoded as they are stored, and the
     last ones kept: the next region mostly needs them again.
@@ -108,7 +108,7 @@ class TiffSlide(Slide):
             self._cached = 0
 
     def _check_values(self, series: tifffile.TiffPageSeries) -> None:
-        """Refuse what is no RGB or grey image of 8 bits."""
+        """Refuse what is no RGB or gray image of 8 bits."""
         page = series.keyframe
         if series.dtype != np.uint8 or page.bitspersample != 8:
             raise UserError(
@@ -121,7 +121,7 @@ class TiffSlide(Slide):
         if channels.get('S', channels.get('C', 1)) not in allowed:
             raise UserError(
                 f'{self._path}: {shape} values on the axes {series.axes}, expected one RGB, RGBA '
-                'or grey image'
+                'or gray image'
             )
         colors = page.photometric
         if not (
@@ -130,7 +130,7 @@ class TiffSlide(Slide):
             or (colors == YCBCR and page.compression in JPEG_CODES)
         ):
             raise UserError(
-                f'{self._path}: {getattr(colors, "name", colors)} colors, expected RGB or grey'
+                f'{self._path}: {getattr(colors, "name", colors)} colors, expected RGB or gray'
             )
 
     def _find_planes(self, series: tifffile.TiffPageSeries) -> list[Plane]:

@@ -13,17 +13,17 @@ import numpy as np
 from nucseg_mmdet.imaging.stain import GLASS, MAX_DENSITY
 from nucseg_mmdet.slides.base import Slide
 
-# What may be glass: bright and grey or slightly tinted, but not pink. Both stains take most from
+# What may be glass: bright and gray or slightly tinted, but not pink. Both stains take most from
 # the green light (Ruifrok and Johnston 2001, see ``stain.STAIN_OD``), the light of a lamp does not.
-MIN_GLASS, MAX_TINT, MAX_PINK = 200, 20, 3  # grey levels: darkest channel, range, lack of green
+MIN_GLASS, MAX_TINT, MAX_PINK = 200, 20, 3  # gray levels: darkest channel, range, lack of green
 GLASS_RANK = 90  # percentile of the candidates that stands for glass: pale tissue is darker
-# Optical density above that of glass at 8 microns per pixel. It is exceeded under the centres of
+# Optical density above that of glass at 8 microns per pixel. It is exceeded under the centers of
 # all but 4 of the 14,598 nuclei of the class' training images, and those lie within the margin;
 # unevenly lit glass differs by about 0.03.
 MIN_DENSITY = 0.06
-MIN_PINK = 0.02  # of green above red and above blue: 5 grey levels; finds the faintest eosin
+MIN_PINK = 0.02  # of green above red and above blue: 5 gray levels; finds the faintest eosin
 MARGIN = 32  # microns that tissue is grown by: about three nuclei
-BLACK_LIGHT = 240 * np.exp(-MAX_DENSITY)  # grey level, 12; no tissue is so dark at low power
+BLACK_LIGHT = 240 * np.exp(-MAX_DENSITY)  # gray level, 12; no tissue is so dark at low power
 OUTLINE, GRID = (0, 140, 0), (0, 90, 255)  # RGB
 
 
@@ -73,7 +73,7 @@ def tissue_mask(slide: Slide, mpp: float = 8.0) -> TissueMask:
     """Tell tissue from glass.
 
     Tissue is what is darker than glass in any channel, or lacks green light. The color of
-    glass is that of the brightest pixels which are not pink; where there are none, a light grey.
+    glass is that of the brightest pixels which are not pink; where there are none, a light gray.
 
     Args:
         slide: read at low power, strip by strip where it has no such level.
@@ -108,7 +108,7 @@ def find_tissue(image: np.ndarray) -> np.ndarray:
     red, green, blue = (density[image[..., channel], channel] for channel in range(3))
     tissue = np.maximum(np.maximum(red, green), blue) > MIN_DENSITY
     tissue |= green - np.maximum(red, blue) > MIN_PINK
-    # Pixels on the edge of a black border are half black and grey.
+    # Pixels on the edge of a black border are half black and gray.
     black = cv2.dilate((highest < BLACK_LIGHT).astype(np.uint8), np.ones((3, 3), np.uint8))
     return tissue & (black == 0)
 

@@ -130,7 +130,7 @@ def _bridge_hole(outlines: list[list[tuple[int, int]]], hole: list[tuple[int, in
 
 
 def polygons_to_rle(polygons: Sequence[Polygon], height: int, width: int) -> dict:
-    """Rasterise the union of polygons as COCO does.
+    """Rasterize the union of polygons as COCO does.
 
     Args:
         polygons: ``[x0, y0, x1, y1, ...]``, px.

@@ -1,7 +1,7 @@
 """H&E-like images with exact masks: python -m nucseg_mmdet.synthetic.fields OUT [--train 16].
 
 A made-up tissue of glands and stroma is filled with nuclei, each pixel gets an
-amount of haematoxylin and of eosin, and light passes through both. The pictures
+amount of hematoxylin and of eosin, and light passes through both. The pictures
 stand in for slides at 40x (0.25 um/px) in a demo and in tests; they are no
 training data for real slides.
 """
@@ -42,7 +42,7 @@ class Kind(NamedTuple):
     length: float
     aspect: tuple[float, float]  # length / width, range
     roughness: float  # of the outline
-    stain: float  # amount of haematoxylin, relative to the slide's
+    stain: float  # amount of hematoxylin, relative to the slide's
     clumps: float  # contrast of the chromatin
     rim: float  # extra stain along the membrane
     nucleoli: float  # mean number
@@ -83,7 +83,7 @@ def synthesize(
     Returns:
         img: uint8, (H, W, 3), RGB.
         labels: int32, (H, W); 0 is background, nuclei are 1..N. Each is connected
-            (4 neighbours), has no hole and at least 24 px; nuclei may touch.
+            (4 neighbors), has no hole and at least 24 px; nuclei may touch.
 
     Raises:
         ValueError: the seed or count is negative, or the image is too small.
@@ -243,7 +243,7 @@ def _fibres(values: np.ndarray, angle: np.ndarray, length: int) -> np.ndarray:
 def _stain(
     rng: np.random.Generator, tissue: Tissue, labels: np.ndarray, kinds: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Amounts of haematoxylin and eosin, float, (H, W), about 0..2."""
+    """Amounts of hematoxylin and eosin, float, (H, W), about 0..2."""
     depth, shape = tissue.depth, labels.shape
     distance, nearest = ndimage.distance_transform_edt(labels == 0, return_indices=True)
     owner = labels[tuple(nearest)]  # the nucleus whose cell a pixel belongs to
@@ -254,7 +254,7 @@ def _stain(
     bundles = _fibres(_noise(rng, shape, 3.5), tissue.angle, 26)
     eosin = 0.62 + 0.07 * fibres + 0.10 * bundles + 0.06 * patches + 0.05 * fine
     eosin *= 1 - 0.85 * _step(bundles - rng.uniform(1.2, 2.0), 0.25)
-    haematoxylin = 0.05 + 0.02 * fibres
+    hematoxylin = 0.05 + 0.02 * fibres
 
     # Epithelium: granular cytoplasm, cell borders, white lumina, a basement membrane.
     tone = rng.normal(1, 0.12, kinds.size)[owner]
@@ -266,11 +266,11 @@ def _stain(
     inside = _step(depth, 1.5)
     lumen = _step(depth - tissue.lumen_depth + 1.2 * coarse + 4 * patches, 2)
     eosin += inside * (cytoplasm - eosin)
-    haematoxylin += inside * (rng.uniform(0.03, 0.15) * (1 + 0.3 * coarse) - haematoxylin)
+    hematoxylin += inside * (rng.uniform(0.03, 0.15) * (1 + 0.3 * coarse) - hematoxylin)
     eosin += 0.2 * np.exp(-(((depth + 2) / 2) ** 2))
     secretion = rng.uniform(0, 0.2) * _step(patches - 0.5 + 0.4 * coarse, 0.5)
     tissue_left = 1 - lumen * (0.96 - secretion)
-    eosin, haematoxylin = eosin * tissue_left, haematoxylin * tissue_left
+    eosin, hematoxylin = eosin * tissue_left, hematoxylin * tissue_left
 
     # Nuclei: rim, chromatin, nucleoli; the cytoplasm shrinks a little from some of them.
     looks = np.array([kind[3:] for kind in KINDS])[kinds]  # stain, clumps, rim, nucleoli, halo
@@ -287,17 +287,15 @@ def _stain(
     density = 0.8 + clumps[labels] * chromatin + rim[labels] * np.exp(-((to_border / 1.6) ** 2))
     density = stain[labels] * (np.clip(density, 0.25, 2) + 0.6 * dots)
     nuclear = cv2.GaussianBlur((labels > 0).astype(np.float32), (0, 0), 0.6)
-    haematoxylin += nuclear * (density - haematoxylin)
+    hematoxylin += nuclear * (density - hematoxylin)
     eosin += nuclear * (0.3 + 0.05 * coarse - eosin)
-    return haematoxylin * rng.uniform(1.1, 2.1), eosin * rng.uniform(0.8, 1.5)
+    return hematoxylin * rng.uniform(1.1, 2.1), eosin * rng.uniform(0.8, 1.5)
 
 
-def _photograph(
-    rng: np.random.Generator, haematoxylin: np.ndarray, eosin: np.ndarray
-) -> np.ndarray:
+def _photograph(rng: np.random.Generator, hematoxylin: np.ndarray, eosin: np.ndarray) -> np.ndarray:
     """Pass light through the dyes (Beer-Lambert) onto a sensor: uint8, (H, W, 3), RGB."""
     dyes = (DYE_MIX + rng.normal(0, DYE_SPREAD, DYE_MIX.shape)) @ STAIN_OD
-    amounts = np.clip(np.stack([haematoxylin, eosin], axis=-1), 0, None)
+    amounts = np.clip(np.stack([hematoxylin, eosin], axis=-1), 0, None)
     light = np.array(WHITE) * np.exp(-amounts @ dyes)
     light = cv2.GaussianBlur(light, (0, 0), rng.uniform(0.45, 0.8))
     grain = cv2.GaussianBlur(rng.normal(0, 1, light.shape), (0, 0), 0.6)

@@ -22,7 +22,7 @@ from nucseg_mmdet.slides.open import open_slide
 from nucseg_mmdet.slides.pixel_size import chosen
 from nucseg_mmdet.utils.errors import UserError, exit_code
 
-GLASS = 243  # grey level between the pieces
+GLASS = 243  # gray level between the pieces
 TILE = 256  # px
 REDUCTIONS = (1, 4, 16)  # of the levels, as slide scanners make them
 CLASSIC = 2**32  # bytes of pixels from which on the file is a BigTIFF

@@ -138,7 +138,7 @@ def save_pages(path):
 FOREGROUND = np.where(LABELS > 0, 255, 0).astype(np.uint8)  # 4 parts: 7, 7, 300, 2
 BAD = {
     'foreground mask': ('a.png', FOREGROUND, 'one label, 255, in 4 parts: a foreground mask'),
-    'colours': ('a.png', np.zeros((4, 6, 3), np.uint8), 'array of shape (4, 6, 3)'),
+    'colors': ('a.png', np.zeros((4, 6, 3), np.uint8), 'array of shape (4, 6, 3)'),
     'another size': ('a.png', np.zeros((6, 4), np.uint8), '4 x 6 px, expected 6 x 4 px'),
     'negative': ('a.npy', LABELS - 1, 'label -1, expected labels from 0'),
     'not whole': ('a.npy', LABELS / 2, 'not whole'),

@@ -14,7 +14,7 @@ from nucseg_mmdet.converters import monuseg_xml
 from nucseg_mmdet.converters.pictures import Pair
 from nucseg_mmdet.structures.polygons import polygons_to_rle
 
-# Moved by -0.5 px: x from 2.7 to 5.7, y from 0.7 to 4.7. Pixel centres inside: columns 3, 4, 5
+# Moved by -0.5 px: x from 2.7 to 5.7, y from 0.7 to 4.7. Pixel centers inside: columns 3, 4, 5
 # (3.5, 4.5, 5.5) and rows 1 to 4.
 BOX = [(3.2, 1.2), (6.2, 1.2), (6.2, 5.2), (3.2, 5.2)]
 

@@ -79,7 +79,7 @@ def rows_of(mask):
 
 
 def test_fill_rings_by_hand():
-    # Centres at 0.5, 1.5, ...: of the triangle's row 0 only that of pixel 2 is inside.
+    # Centers at 0.5, 1.5, ...: of the triangle's row 0 only that of pixel 2 is inside.
     triangle = np.array([[0, 0], [3.6, 0], [3.6, 3.6]])
     assert rows_of(fill_rings([triangle], 4, 5)) == ['####.', '.###.', '..##.', '...#.']
     inner = np.array([[1, 1], [1, 3], [3, 3], [3, 1]])
@@ -87,7 +87,7 @@ def test_fill_rings_by_hand():
     assert rows_of(fill_rings([outer, inner], 4, 4)) == ['####', '#..#', '#..#', '####']
 
 
-def test_fill_rings_asks_for_the_centres_of_pixels():
+def test_fill_rings_asks_for_the_centers_of_pixels():
     rng = np.random.default_rng(1)
     y, x = np.indices((30, 40)) + 0.5
     for _ in range(50):
@@ -132,7 +132,7 @@ def test_what_is_in_no_region_becomes_white(tmp_path):
     written = cv2.imread(str(tmp_path / 'out/train/slide_x10_y10.png'))
     y, x = np.indices((40, 40)) + 0.5
     inside = shapely.contains_xy(shapely.Polygon([(0, 0), (40, 0), (0, 40)]), x, y)
-    inside |= x + y == 40  # centres on the side: those to the left of it belong, by the rule
+    inside |= x + y == 40  # centers on the side: those to the left of it belong, by the rule
     white = (written == 255).all(2)
     assert white[~inside].all()
     assert not white[x + y < 40].any()

@@ -178,9 +178,9 @@ DAMAGE = {
         lambda raw: write_mask(raw / 'train/a/masks/mask_0001.png', 0, 0, side=0),
         'mask_0001.png: empty mask',
     ),
-    'grey mask': (
+    'gray mask': (
         lambda raw: overwrite_pixel(raw / 'train/a/masks/mask_0001.png', 7),
-        'mask_0001.png: 3 grey values',
+        'mask_0001.png: 3 gray values',
     ),
     'overlapping masks': (
         lambda raw: write_mask(raw / 'train/a/masks/mask_0002.png', 4, 5),

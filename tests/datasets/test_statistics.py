@@ -151,7 +151,7 @@ def test_category_that_is_no_class(cfg, data_root, tmp_path):
         collect(cfg)
 
 
-def test_dark_grey_images_are_told(cfg, data_root, tmp_path):
+def test_dark_gray_images_are_told(cfg, data_root, tmp_path):
     annotations = tmp_path / 'annotations'
     annotations.mkdir()
     (annotations / 'train.json').write_text((data_root / 'annotations/train.json').read_text())

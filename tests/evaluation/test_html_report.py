@@ -33,7 +33,7 @@ from nucseg_mmdet.utils.errors import UserError
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable')
 BROWSER = next((path for path in map(shutil.which, BROWSERS) if path), None)
 SIZE = 100
-GREY = 200  # of every image
+GRAY = 200  # of every image
 HOSTILE = '<img src=x onerror=hit()>&"\'.png'  # a good name for a file
 
 
@@ -88,7 +88,7 @@ def write_run(folder, truth, results, **card):
     data.mkdir()
     (data / 'fold1_val.json').write_text(json.dumps(truth))
     for image in truth['images']:
-        picture = np.full((image['height'], image['width'], 3), GREY, np.uint8)
+        picture = np.full((image['height'], image['width'], 3), GRAY, np.uint8)
         # By hand: imwrite takes the file's kind from its name.
         (data / image['file_name']).write_bytes(cv2.imencode('.png', picture)[1].tobytes())
     work_dir = folder / 'work_dirs'
@@ -440,7 +440,7 @@ async function probe() {
   section.scrollIntoView();
   while (!viewer.image?.complete || canvas.dataset.drawn === undefined) await wait(20);
   const context = canvas.getContext('2d');
-  const at = (x, y) => { // image px; the color that is most unlike the grey of the image
+  const at = (x, y) => { // image px; the color that is most unlike the gray of the image
     const ratio = window.devicePixelRatio;
     const px = Math.round((x - viewer.x) * viewer.scale * ratio);
     const py = Math.round((y - viewer.y) * viewer.scale * ratio);

@@ -50,9 +50,9 @@ def ovals(num, height, width, seed=0, radii=(4, 14)):
     masks = []
     for _ in range(num):
         canvas = np.zeros((height, width), np.uint8)
-        centre = int(rng.integers(width)), int(rng.integers(height))
+        center = int(rng.integers(width)), int(rng.integers(height))
         axes = tuple(rng.integers(*radii, 2).tolist())
-        masks.append(cv2.ellipse(canvas, centre, axes, rng.uniform(0, 180), 0, 360, 1, -1) > 0)
+        masks.append(cv2.ellipse(canvas, center, axes, rng.uniform(0, 180), 0, 360, 1, -1) > 0)
     return masks
 
 
@@ -305,7 +305,7 @@ def test_label_image(tmp_path, size):
 
 @pytest.mark.parametrize('scale', [0.3701, 0.8303, 1.3707, 2])
 def test_label_image_has_full_resolution(tmp_path, scale):
-    """A pixel belongs to a nucleus if its centre is inside; none lies on an edge here."""
+    """A pixel belongs to a nucleus if its center is inside; none lies on an edge here."""
     masks = ovals(12, 100, 100, seed=2)
     nuclei = nuclei_of(masks)
     side = round(100 * scale)
@@ -321,7 +321,7 @@ def test_label_image_has_full_resolution(tmp_path, scale):
 def test_label_image_of_a_region_has_its_size_and_place(tmp_path):
     (path,) = write(tmp_path, ['label'], REGION, ONE)
     # x from 1 to 2.5 and y from 0.5 to 1.5, full-resolution px of the region. Pixel 2 has its
-    # centre at 2.5 and that of row 0 is at 0.5: an edge belongs to the pixels after it.
+    # center at 2.5 and that of row 0 is at 0.5: an edge belongs to the pixels after it.
     expected = np.zeros((20, 30), np.int32)
     expected[0, 1] = 1
     with tifffile.TiffFile(path) as tiff:
@@ -332,8 +332,8 @@ def test_label_image_of_a_region_has_its_size_and_place(tmp_path):
 def test_a_frame_that_does_not_start_with_its_region(tmp_path):
     # 2 px of the slide a px of the nuclei: the frame starts at 10, 8, the region 1 px later.
     target = Target('image', 60, 50, 2.0, 0.25, region=(11, 9, 20, 20), corner=(10, 8))
-    grey = np.full((20, 20, 3), 128, np.uint8)
-    paths = write(tmp_path, ['label', 'coco', 'csv', 'overlay'], target, ONE, image=lambda: grey)
+    gray = np.full((20, 20, 3), 128, np.uint8)
+    paths = write(tmp_path, ['label', 'coco', 'csv', 'overlay'], target, ONE, image=lambda: gray)
     # x from 2 to 5 and y from 1 to 3 are 14 to 20 and 10 to 14 on the slide.
     expected = np.zeros((20, 20), np.int32)
     expected[1:5, 3:9] = 1
@@ -424,9 +424,9 @@ def test_coco_results_of_more_pixels_than_pycocotools_counts_are_skipped_with_a_
 def test_overlay_has_outlines_on_the_image(tmp_path):
     mask = np.zeros((20, 30), bool)
     mask[5:15, 10:20] = True
-    grey = np.full((20, 30, 3), (90, 100, 110), np.uint8)
+    gray = np.full((20, 30, 3), (90, 100, 110), np.uint8)
     target = Target('image', 30, 20, scale=1.0, mpp=0.25)
-    (path,) = write(tmp_path, ['overlay'], target, nuclei_of([mask]), image=lambda: grey)
+    (path,) = write(tmp_path, ['overlay'], target, nuclei_of([mask]), image=lambda: gray)
     drawn = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
     assert drawn.shape == (40, 60, 3)  # twice the image
     changed = (drawn != (90, 100, 110)).any(2)
@@ -444,14 +444,14 @@ def test_overlay_of_a_large_image_is_skipped_with_a_note(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ['slide.csv']
 
 
-def grey_image():
+def gray_image():
     return np.full((70, 90, 3), 128, np.uint8)
 
 
 @pytest.mark.parametrize('compress', [False, True])
 def test_files_appear_when_all_are_complete(tmp_path, compress):
     nuclei = nuclei_of(ovals(10, 70, 90))
-    options = Options(compress=compress, image=grey_image)
+    options = Options(compress=compress, image=gray_image)
     writers = open_writers(list(FORMATS), tmp_path, PLAIN, options)
     writers.write(nuclei)
     assert not [path for path in tmp_path.iterdir() if not path.name.startswith('.')]
@@ -462,7 +462,7 @@ def test_files_appear_when_all_are_complete(tmp_path, compress):
 @pytest.mark.parametrize('compress', [False, True])
 def test_an_exception_leaves_nothing(tmp_path, compress):
     nuclei = nuclei_of(ovals(10, 70, 90))
-    options = Options(compress=compress, image=grey_image)
+    options = Options(compress=compress, image=gray_image)
 
     def stop():
         with open_writers(list(FORMATS), tmp_path, PLAIN, options) as writers:

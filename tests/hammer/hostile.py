@@ -130,7 +130,7 @@ def no_files() -> Iterator[Hostile]:
 
 
 def png(width: int, height: int) -> bytes:
-    """A grey PNG of zeros, whole and small."""
+    """A gray PNG of zeros, whole and small."""
     packer = zlib.compressobj(9)
     row = bytes(width + 1)
     pixels = b''.join(packer.compress(row) for _ in range(height)) + packer.flush()

@@ -141,7 +141,7 @@ def strict_tiff(path: Path) -> np.ndarray:
 # ------------------------------------------------------------------------------ images as training
 
 
-def labelled(suffix: str, encode: Callable[[Path], None]) -> Callable[[Path], None]:
+def labeled(suffix: str, encode: Callable[[Path], None]) -> Callable[[Path], None]:
     def make(folder: Path) -> None:
         for name in ('images', 'labels'):
             (folder / 'raw' / name).mkdir(parents=True)
@@ -202,7 +202,7 @@ def training_images() -> list[Subject]:
         file = f'raw/images/a{suffix}'
         subjects.append(
             Subject(
-                f'{kind} prepared', file, labelled(suffix, write), prepare(*LABEL_RUN),
+                f'{kind} prepared', file, labeled(suffix, write), prepare(*LABEL_RUN),
                 result=prepared_pixels, expected=strict,
             )
         )  # fmt: skip
@@ -266,14 +266,14 @@ def truths() -> list[Subject]:
 
     def label_folder(name: str, write: Callable[[Path], None]) -> Callable[[Path], None]:
         def make(folder: Path) -> None:
-            labelled('.png', write_cv2)(folder)
+            labeled('.png', write_cv2)(folder)
             (folder / 'raw/labels/a.npy').unlink()
             write(folder / 'raw/labels' / name)
 
         return make
 
     def types(folder: Path) -> None:
-        labelled('.png', write_cv2)(folder)
+        labeled('.png', write_cv2)(folder)
         rows = [f'a.png,{number},round' for number in np.unique(LABELS[LABELS > 0])]
         (folder / 'raw/types.csv').write_text('\n'.join(['file_name,label,type', *rows, '']))
 

@@ -147,7 +147,7 @@ def test_negative_amounts_stay():
 
 def test_black_is_finite():
     _, measured = measure([np.ones((2, 2), bool)], [[0, 0]], np.zeros((2, 2, 3), np.uint8), mpp=1)
-    # As dark as grey value 1 in every channel.
+    # As dark as gray value 1 in every channel.
     expected = np.log10(255) * np.ones(3) @ hed_from_rgb
     np.testing.assert_allclose(measured[0, 7:], expected[:2], rtol=1e-6)
 

@@ -74,7 +74,7 @@ def test_twice_one_stain(row, factors):
     """A pixel of one stain alone gets twice its density, and the other factor plays no part."""
     img = np.rint(256 * np.exp(-0.5 * stain.STAIN_OD[row]) - 1).astype(np.uint8)[None, None]
     doubled = 256 * np.exp(-1.0 * stain.STAIN_OD[row]) - 1
-    # Half a grey value of rounding in the input becomes up to one of the output.
+    # Half a gray value of rounding in the input becomes up to one of the output.
     np.testing.assert_allclose(stain.scale_stains(img, *factors)[0, 0], doubled, atol=1.6)
 
 
@@ -90,7 +90,7 @@ def test_stains_of_a_mixture_are_found(share):
     """Whichever of the two there is more of, the redder-absorbing one comes first."""
     amounts = mixture(share)
     found = stain.measure_stains(render(amounts, HERE))
-    # Grey values are whole numbers, and 1 % of the angles lie outside the percentiles.
+    # Gray values are whole numbers, and 1 % of the angles lie outside the percentiles.
     np.testing.assert_allclose(found.vectors, HERE, atol=0.01)
     np.testing.assert_allclose(found.maxima, np.percentile(amounts, 99, axis=(0, 1)), rtol=0.02)
 
@@ -109,7 +109,7 @@ def test_normalized_mixture_is_the_other_laboratorys():
     normalized = stain.normalize_stains(render(amounts, HERE), target)
     difference = np.abs(normalized.astype(int) - render(1.2 * amounts, THERE))
     assert difference.mean() < 1
-    assert difference.max() <= 4  # where dark: rounding of 1 in 50 grey values is 2 %, and so on
+    assert difference.max() <= 4  # where dark: rounding of 1 in 50 gray values is 2 %, and so on
 
 
 def test_stain_normalization_is_the_paper(tissue):
@@ -177,7 +177,7 @@ def test_color_normalization_is_the_paper(tissue):
 def test_normalized_colors_have_the_targets_mean_and_spread(tissue):
     target = stain.Colors(np.array([-0.5, -0.03, 0.015]), np.array([0.1, 0.03, 0.008]))
     lab = lms_and_lab(stain.normalize_colors(tissue, target))
-    # Rounding to grey values; nothing is clipped at this spread.
+    # Rounding to gray values; nothing is clipped at this spread.
     np.testing.assert_allclose(lab.mean((0, 1)), target.mean, atol=2e-4)
     np.testing.assert_allclose(lab.std((0, 1)), target.std, atol=2e-4)
 
@@ -206,7 +206,7 @@ UNFIT = {
     'white': uniform(255, 255, 255),
     'black': uniform(0, 0, 0),
     'one color': uniform(180, 90, 140),
-    'grey ramp': ramp([1.0, 1.0, 1.0]),
+    'gray ramp': ramp([1.0, 1.0, 1.0]),
     'glass': noise(236, 246),
     'dark noise': noise(0, 3),
     'speck': speck(),

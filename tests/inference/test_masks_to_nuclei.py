@@ -24,7 +24,7 @@ def traced(masks, scores, mpp=1.0):
     return to_nuclei(rles, np.array(scores), image, mpp)
 
 
-def rasterised(nuclei):
+def rasterized(nuclei):
     """The pixels inside each ring: what went in, if it had one part without holes."""
     rings = np.split(nuclei.points, np.cumsum(nuclei.sizes)[:-1])
     rles = [polygons_to_rle([ring.ravel().tolist()], SIZE, SIZE) for ring in rings]
@@ -37,7 +37,7 @@ def test_the_more_certain_keeps_contested_pixels():
     for scores, expected in [((0.6, 0.9), (70, 100)), ((0.9, 0.6), (100, 70))]:
         found = traced([one, other], scores)
         assert found.measurements[:, AREA].tolist() == list(expected)
-        assert sum(rasterised(found)).max() == 1
+        assert sum(rasterized(found)).max() == 1
         assert found.scores.tolist() == np.float32(scores).tolist()
 
 
@@ -82,13 +82,13 @@ def test_a_hole_that_touches_the_outside_at_a_corner_is_filled():
     mask[6, 6] = mask[5, 5] = False
     found = traced([mask], [0.9])
     mask[6, 6] = True
-    assert (rasterised(found)[0] == mask).all()
+    assert (rasterized(found)[0] == mask).all()
 
 
 def test_masks_at_the_border_of_the_tile():
     masks = [rectangle(0, 0, 4, 4), rectangle(SIZE - 3, SIZE - 5, SIZE, SIZE)]
     found = traced(masks, [0.9, 0.8])
-    assert (np.array(rasterised(found)) == masks).all()
+    assert (np.array(rasterized(found)) == masks).all()
 
 
 def test_random_masks_come_back():
@@ -100,13 +100,13 @@ def test_random_masks_come_back():
     masks = [mask for mask in masks if mask.any()]
     for mask in masks:
         found = traced([mask], [0.5])
-        (ring,) = rasterised(found)
+        (ring,) = rasterized(found)
         assert found.sizes.size == 1
         assert ring.sum() == found.measurements[0, AREA]
         assert (ring & mask).sum() >= 0.5 * ring.sum()
         y, x = np.nonzero(ring)
         assert found.centroids[0] == pytest.approx([x.mean() + 0.5, y.mean() + 0.5], abs=1e-9)
-    together = rasterised(traced(masks, rng.random(len(masks))))
+    together = rasterized(traced(masks, rng.random(len(masks))))
     assert len(together) < len(masks)  # they lie on top of each other
     assert np.sum(together, axis=0).max() == 1
 

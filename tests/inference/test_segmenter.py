@@ -66,7 +66,7 @@ def test_scores_count_from_where_the_config_says(random_model):
 
 
 class TestColorsOfASlide:
-    """The default model's images are normalised, by what is measured on the whole slide."""
+    """The default model's images are normalized, by what is measured on the whole slide."""
 
     @pytest.fixture(scope='class')
     def tissue(self):
@@ -120,7 +120,7 @@ class TestColorsOfASlide:
         assert self.colors(normalizing, slide) is None
 
     def test_are_left_to_the_pipeline(self, normalizing, finder, tissue):
-        assert self.colors(finder, ArraySlide(tissue)) is None  # its config normalises nothing
+        assert self.colors(finder, ArraySlide(tissue)) is None  # its config normalizes nothing
         assert self.colors(normalizing, ArraySlide(np.full_like(tissue, 255))) is None
         slide = ArraySlide(tissue[:100, :100])
         frame = make_frame(slide)

@@ -41,7 +41,7 @@ def ellipse(x, y, long=9, short=7, angle=30):
 
 
 def scattered(width, height, step=18, seed=0):
-    """Nuclei that touch their neighbours here and there, none over another."""
+    """Nuclei that touch their neighbors here and there, none over another."""
     rng = np.random.default_rng(seed)
     taken = np.zeros((height, width), bool)
     scene = []
@@ -161,7 +161,7 @@ class TestCore:
         part = tiling.keep_core(found, self.grid, 0, column)
         return part.nuclei.boxes().tolist(), part.cut.tolist()
 
-    def test_what_does_not_reach_over_the_seam_is_the_neighbours(self):
+    def test_what_does_not_reach_over_the_seam_is_the_neighbors(self):
         assert self.keep(0, (88, 10, 95, 20)) == ([], [])
         assert self.keep(0, (87, 10, 95, 20)) == ([[87, 10, 95, 20]], [False])
         assert self.keep(1, (2, 10, 12, 20)) == ([], [])
@@ -182,17 +182,17 @@ class TestJoin:
         ]
         return [part.nuclei.boxes().tolist() for part in tiling.join_parts(parts, [100], 0)]
 
-    def test_the_centre_decides_between_two_whole_ones(self):
-        # Centres at 99 and at 99.5: both on the first's side, whatever the scores.
+    def test_the_center_decides_between_two_whole_ones(self):
+        # Centers at 99 and at 99.5: both on the first's side, whatever the scores.
         first, second = rectangle(90, 0, 108, 9, 0.6), rectangle(90, 0, 109, 9, 0.9)
         assert self.join(first, second) == [[[90, 0, 108, 9]], []]
 
-    def test_neither_has_the_centre_on_its_side(self):
-        # Centres at 100.5 and at 99.5: the score decides, and the nucleus is not lost.
+    def test_neither_has_the_center_on_its_side(self):
+        # Centers at 100.5 and at 99.5: the score decides, and the nucleus is not lost.
         first, second = rectangle(91, 0, 110, 9, 0.6), rectangle(90, 0, 109, 9, 0.9)
         assert self.join(first, second) == [[], [[90, 0, 109, 9]]]
 
-    def test_both_have_the_centre_on_their_side(self):
+    def test_both_have_the_center_on_their_side(self):
         first, second = rectangle(90, 0, 109, 9, 0.9), rectangle(91, 0, 110, 9, 0.6)
         assert self.join(first, second) == [[[90, 0, 109, 9]], []]
 
@@ -219,7 +219,7 @@ class TestJoin:
 
     def test_one_view_split_the_nucleus(self):
         first = concatenate([rectangle(85, 0, 98, 9, 0.6), rectangle(98, 0, 112, 9, 0.6)])
-        # Left half and whole have their centres on their own sides; the whole is more certain.
+        # Left half and whole have their centers on their own sides; the whole is more certain.
         assert self.join(first, rectangle(88, 0, 114, 9, 0.9)) == [[], [[88, 0, 114, 9]]]
         # Less certain, it gives way to the half, and the other half stays too.
         first, second = rectangle(85, 0, 98, 9, 0.6), rectangle(88, 0, 114, 9, 0.5)

@@ -24,8 +24,8 @@ def resample_row(values, first, count, step):
         # (0 + 30 / 2) / 1.5, (30 / 2 + 90) / 1.5; the third goes on with the last pixel:
         # 150 over 3 to 4.5
         (1.5, [10, 70, 150]),
-        # Centres at 0.25, 0.75, 1.25, ...; pixel centres at 0.5, 1.5, ...; beyond the first
-        # centre the first pixel: 0, 0.75 * 0 + 0.25 * 30 = 7.5, 22.5, 45, 75, 105, 135, 150
+        # Centers at 0.25, 0.75, 1.25, ...; pixel centers at 0.5, 1.5, ...; beyond the first
+        # center the first pixel: 0, 0.75 * 0 + 0.25 * 30 = 7.5, 22.5, 45, 75, 105, 135, 150
         (0.5, [0, 8, 22, 45, 75, 105, 135, 150]),
     ],
 )
@@ -57,5 +57,5 @@ def test_shrinking_keeps_the_mean():
     image = rng.integers(0, 256, (160, 160, 3), dtype=np.uint8)
     _, weights = axis_weights(0, 100, 1.6, 160)
     small = apply_weights(image, weights, weights)
-    # Every pixel counts with the same weight; rounding to grey levels is even on average.
+    # Every pixel counts with the same weight; rounding to gray levels is even on average.
     assert small.mean() == pytest.approx(image.mean(), abs=0.05)

@@ -25,7 +25,7 @@ STRIPED = dict(rowsperstrip=16, photometric='rgb')
 
 
 def blotches(height, width):
-    """Fine grey blotches on coarse coloured ones: what JPEG keeps well."""
+    """Fine gray blotches on coarse colored ones: what JPEG keeps well."""
     rng = np.random.default_rng(0)
     image = 150.0
     for size, channels in [(3, 1), (8, 1), (40, 3)]:
@@ -137,15 +137,15 @@ def test_ome_tiff(tmp_path, image, planar):
         np.testing.assert_array_equal(whole(slide), image)
 
 
-def test_grey_images_are_repeated(tmp_path, image):
-    grey = image[..., 1]
-    tifffile.imwrite(tmp_path / 'black.tif', grey, compression='lzw')
-    tifffile.imwrite(tmp_path / 'white.tif', 255 - grey, photometric='miniswhite')
-    Image.fromarray(grey).save(tmp_path / 'grey.png')
-    for name in ('black.tif', 'white.tif', 'grey.png'):
+def test_gray_images_are_repeated(tmp_path, image):
+    gray = image[..., 1]
+    tifffile.imwrite(tmp_path / 'black.tif', gray, compression='lzw')
+    tifffile.imwrite(tmp_path / 'white.tif', 255 - gray, photometric='miniswhite')
+    Image.fromarray(gray).save(tmp_path / 'gray.png')
+    for name in ('black.tif', 'white.tif', 'gray.png'):
         with open_slide(tmp_path / name) as slide:
             assert slide.notes == ['one channel, taken as RGB']
-            np.testing.assert_array_equal(whole(slide), np.repeat(grey[..., None], 3, axis=2))
+            np.testing.assert_array_equal(whole(slide), np.repeat(gray[..., None], 3, axis=2))
 
 
 def test_transparent_parts_are_laid_over_white(tmp_path):
@@ -168,7 +168,7 @@ def test_png_and_jpeg(tmp_path, image):
     Image.fromarray(image).save(tmp_path / 'b.jpg', quality=95, dpi=(72, 72))
     Image.fromarray(image).quantize(16).save(tmp_path / 'c.png')
     with open_slide(tmp_path / 'a.png') as slide:
-        assert slide.mpp == pytest.approx(0.25, rel=1e-4)  # pHYs holds whole px per metre
+        assert slide.mpp == pytest.approx(0.25, rel=1e-4)  # pHYs holds whole px per meter
         np.testing.assert_array_equal(whole(slide), image)
     with open_slide(tmp_path / 'b.jpg') as slide:
         assert slide.pixel_size.assumed
@@ -236,7 +236,7 @@ def test_levels_show_what_the_full_image_shows(slide, request, scale):
         for axis in (0, 1):
             assert off.mean() < np.abs(np.roll(found, 1, axis) - expected).mean() / 2
     else:
-        assert off.max() <= 0.5  # rounding to grey levels
+        assert off.max() <= 0.5  # rounding to gray levels
 
 
 def test_beyond_the_border_is_white(slide):
@@ -257,9 +257,9 @@ def test_wrong_regions_are_refused(slide, scale, width):
 
 @pytest.mark.parametrize('scanner', [True, False])
 def test_nearest_level_that_is_fine_enough(tmp_path, scanner):
-    colours = [RED, GREEN, BLUE]
+    colors = [RED, GREEN, BLUE]
     sizes = [(640, 800), (160, 200), (40, 50)]
-    levels = [np.full((*size, 3), rgb, np.uint8) for size, rgb in zip(sizes, colours, strict=True)]
+    levels = [np.full((*size, 3), rgb, np.uint8) for size, rgb in zip(sizes, colors, strict=True)]
     write = write_svs if scanner else write_pyramid
     path = write(tmp_path / 'a.tif', levels, compression=None if not scanner else 'jpeg')
     with open_slide(path) as slide:
@@ -408,7 +408,7 @@ def write_wrong(folder, kind, image):
         ('bilevel', 'bool values of 1 bits, expected uint8'),
         ('stack', '2 x 270 x 330 x 3 values'),
         ('channels', '5 x 270 x 330 values'),
-        ('palette', 'PALETTE colors, expected RGB or grey'),
+        ('palette', 'PALETTE colors, expected RGB or gray'),
         ('entities', 'its XML defines entities'),
         ('huge png', '30000 x 30000 px, a PNG may have 400 million'),
         ('huge strip', '30000 x 30000 px in one piece'),

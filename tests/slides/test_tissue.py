@@ -8,29 +8,29 @@ from nucseg_mmdet.slides.base import ArraySlide
 from nucseg_mmdet.slides.open import open_slide
 from nucseg_mmdet.slides.tissue import TissueMask, draw_mask, find_tissue, tissue_mask
 
-WHITE, YELLOW, GREY, BLUISH = (243, 242, 243), (243, 240, 226), (218, 219, 220), (225, 232, 240)
+WHITE, YELLOW, GRAY, BLUISH = (243, 242, 243), (243, 240, 226), (218, 219, 220), (225, 232, 240)
 TISSUE = (190, 120, 170)
 # What eosin of a tenth of the usual strength leaves of white light.
 FAINT = (243, 230, 238)
 
 
-def glass(colour, size=100):
-    """Low-power glass: a little noise, and corners 5 grey levels darker than the middle."""
+def glass(color, size=100):
+    """Low-power glass: a little noise, and corners 5 gray levels darker than the middle."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
-    image = np.array(colour) + rng.normal(0, 0.4, (size, size, 3)) - 2.5 * (x**2 + y**2)[..., None]
+    image = np.array(color) + rng.normal(0, 0.4, (size, size, 3)) - 2.5 * (x**2 + y**2)[..., None]
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize('colour', [WHITE, YELLOW, GREY, BLUISH, (255, 255, 255)])
-def test_glass_is_empty(colour):
-    assert not find_tissue(glass(colour)).any()
+@pytest.mark.parametrize('color', [WHITE, YELLOW, GRAY, BLUISH, (255, 255, 255)])
+def test_glass_is_empty(color):
+    assert not find_tissue(glass(color)).any()
 
 
-@pytest.mark.parametrize('colour', [WHITE, YELLOW, GREY, BLUISH])
+@pytest.mark.parametrize('color', [WHITE, YELLOW, GRAY, BLUISH])
 @pytest.mark.parametrize('stain', [TISSUE, FAINT])
-def test_tissue_on_glass(colour, stain):
-    image = glass(colour).astype(float)
+def test_tissue_on_glass(color, stain):
+    image = glass(color).astype(float)
     image[30:60, 20:70] *= np.array(stain) / WHITE  # the stain takes its share of any light
     expected = np.zeros((100, 100), bool)
     expected[30:60, 20:70] = True

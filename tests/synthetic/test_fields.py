@@ -1,4 +1,4 @@
-"""Made-up images: exact masks, the class layout, and colours as in H&E."""
+"""Made-up images: exact masks, the class layout, and colors as in H&E."""
 
 import json
 
@@ -113,16 +113,16 @@ def test_size_range_as_at_40x():
 def test_nuclei_are_dark_and_blue(seed):
     img, labels = synthesize(seed, 192, 192)
     nuclei = labels > 0
-    haematoxylin = rgb2hed(img)[..., 0]  # skimage's own Ruifrok and Johnston
+    hematoxylin = rgb2hed(img)[..., 0]  # skimage's own Ruifrok and Johnston
     density = -np.log((img + 1.0) / 256)
-    # Haematoxylin takes out red, eosin hardly does: bluer means a larger share of red.
+    # Hematoxylin takes out red, eosin hardly does: bluer means a larger share of red.
     red_share = density[..., 0] / density.sum(-1)
     tissue = density.sum(-1) > 0.3  # the share means nothing where there is no dye
     assert img[nuclei].mean() < img[~nuclei].mean() - 25
-    assert np.median(haematoxylin[nuclei]) > 2 * np.median(haematoxylin[~nuclei])
+    assert np.median(hematoxylin[nuclei]) > 2 * np.median(hematoxylin[~nuclei])
     assert np.median(red_share[nuclei]) > np.median(red_share[~nuclei & tissue]) + 0.05
-    background = np.median(haematoxylin[~nuclei])
-    per_nucleus = [haematoxylin[labels == index].mean() for index in range(1, labels.max() + 1)]
+    background = np.median(hematoxylin[~nuclei])
+    per_nucleus = [hematoxylin[labels == index].mean() for index in range(1, labels.max() + 1)]
     assert min(per_nucleus) > background
 
 
@@ -173,7 +173,7 @@ def test_written_masks_are_the_labels(folder):
         np.testing.assert_array_equal(covered, labels)
 
 
-def test_truth_rasterises_to_the_labels(folder):
+def test_truth_rasterizes_to_the_labels(folder):
     seeds = np.random.SeedSequence(7).generate_state(NUM_TRAIN + NUM_TEST)[NUM_TRAIN:]
     truth = json.loads((folder / 'test_truth.json').read_text())
     assert truth['images'] == json.loads((folder / 'test_img_ids.json').read_text())

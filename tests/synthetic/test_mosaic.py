@@ -19,10 +19,10 @@ WIDTH, HEIGHT, GAP = 1500, 1100, 30
 
 @pytest.fixture(scope='module')
 def images():
-    """Three images whose colour tells them apart; 100 px are used of each."""
+    """Three images whose color tells them apart; 100 px are used of each."""
     sizes = [(100, 130), (120, 100), (100, 100)]
-    colours = [(200, 160, 160), (160, 200, 160), (160, 160, 200)]
-    return [np.full((*size, 3), rgb, np.uint8) for size, rgb in zip(sizes, colours, strict=True)]
+    colors = [(200, 160, 160), (160, 200, 160), (160, 160, 200)]
+    return [np.full((*size, 3), rgb, np.uint8) for size, rgb in zip(sizes, colors, strict=True)]
 
 
 @pytest.fixture(scope='module')

@@ -103,7 +103,7 @@ class TestResults:
         labels = tifffile.imread(finished / f'{name}.labels.tif')
         found = summary(finished, name)
         assert len(rows) == len(features) == found['nuclei'] > 20
-        # A nucleus may lie wholly below another, of a neighbouring tile.
+        # A nucleus may lie wholly below another, of a neighboring tile.
         assert 0.9 * len(rows) < len(np.unique(labels)) - 1 <= len(rows)
         assert found['width'], found['height'] == labels.shape[::-1]
 
@@ -190,12 +190,12 @@ class TestResults:
         options = arguments(random_model, tmp_path, images / 'tall.png')
         assert segment.main([*options, '--roi', '20,870,100,90']) == 0
         with (tmp_path / 'tall.csv').open() as file:
-            centres = [
+            centers = [
                 (float(row['centroid_x_px']), float(row['centroid_y_px']))
                 for row in csv.DictReader(file)
             ]
-        assert len(centres) > 10
-        assert all(20 <= x <= 120 and 870 <= y <= 960 for x, y in centres)
+        assert len(centers) > 10
+        assert all(20 <= x <= 120 and 870 <= y <= 960 for x, y in centers)
 
     def test_region_starts_within_a_pixel_of_the_model(self, random_model, images, tmp_path):
         # At 0.1 microns per px the model's pixels are 2.5 px: 6 / 2.5 = 2.4 and 9 / 2.5 = 3.6,

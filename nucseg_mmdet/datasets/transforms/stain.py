@@ -148,7 +148,7 @@ class ReinhardNormalize(StainNormalize):
 
     The whole image counts, glass too, as in the paper (Reinhard et al., IEEE Comput. Graph.
     Appl. 21, 2001): glass takes a tint where the image has much more or less of it than the
-    target. ``MacenkoNormalize`` does not do that. An image that is grey or has hardly any
+    target. ``MacenkoNormalize`` does not do that. An image that is gray or has hardly any
     tissue is left as it is, with a warning.
 
     Required and modified key:
@@ -159,7 +159,7 @@ class ReinhardNormalize(StainNormalize):
             the medians of the class training images.
 
     Raises:
-        UserError: a target cannot be read or is grey, or the list is empty.
+        UserError: a target cannot be read or is gray, or the list is empty.
     """
 
     default = stain.TARGET_COLORS

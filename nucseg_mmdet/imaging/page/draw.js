@@ -39,7 +39,7 @@ export function lineSample(color, dash, casing) {
 // Width of an outline in screen px where an image px takes `scale` of them.
 export const lineWidth = (scale) => Math.min(2.4, 0.9 + 0.4 * scale);
 
-/* Stroke the outlines of nuclei, all casings first, so that none covers a neighbour's line.
+/* Stroke the outlines of nuclei, all casings first, so that none covers a neighbor's line.
    outlines: [{ path, color, dash }]; dash in screen px at a line of 1.5 px, may be left out.
    line: width of the line in the unit of the paths. */
 export function strokeOutlines(context, outlines, line, casing) {
