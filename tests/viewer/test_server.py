@@ -113,7 +113,7 @@ class TestContent:
         assert found['row'] == rows[0]
         assert found['centroid'] == [50, 50]
         assert found['rings'] == [[[38, 42], [62, 42], [62, 58], [38, 58]]]
-        assert client.get('/slides/0/nucleus?x=0&y=0&radius=2').status_code == 404
+        assert client.get('/slides/0/nucleus?x=0&y=0&radius=2').json() is None
 
 
 class TestGuard:
