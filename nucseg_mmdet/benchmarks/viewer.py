@@ -31,7 +31,7 @@ from nucseg_mmdet.synthetic.slides import Mosaic
 from nucseg_mmdet.utils.errors import UserError, exit_code
 
 MPP = 0.25  # microns per px
-PIECE = 1000  # px
+PIECE = 512  # px
 ZOOMS = {'density': 0.03, 'dots': 0.1, 'outlines': 0.5}  # screen px an image px
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome')
 # Moves the view for some seconds, a screen's width in two of them; ms of each frame.
@@ -80,7 +80,7 @@ def write_results(folder: Path, num: int) -> None:
     side = round(num**0.5)
     width = side * SPACING
     slide = folder / 'slide.tif'
-    pieces = [synthesize(seed, PIECE, PIECE, 300)[0] for seed in range(3)]
+    pieces = [synthesize(seed, PIECE, PIECE, 80)[0] for seed in range(3)]
     Mosaic(pieces, width, width).write(slide, MPP, quality=75)
     shapes, formats = make_shapes(), ['geojson', 'csv']
     target = Target('slide', width, width, 1.0, MPP)

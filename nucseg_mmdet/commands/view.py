@@ -52,14 +52,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         except OSError as error:
             raise UserError(f'--port {args.port}: {error.strerror}, expected a free one') from None
         port, token = listener.getsockname()[1], secrets.token_urlsafe(24)
-        app = make_app(Site(results, problems), token, [f'{ADDRESS}:{port}', f'localhost:{port}'])
+        address = f'http://{ADDRESS}:{port}/{token}/'
+
+        def tell() -> None:
+            print(f'{len(results)} {"slides" if results[1:] else "slide"}: {address}')
+            print('Ctrl-C ends it.', flush=True)
+            if args.open:
+                webbrowser.open(address)
+
         for problem in problems:
             print(problem)
-        address = f'http://{ADDRESS}:{port}/{token}/'
-        print(f'{len(results)} {"slides" if results[1:] else "slide"}: {address}', flush=True)
-        print('Ctrl-C ends it.', flush=True)
-        if args.open:
-            webbrowser.open(address)
+        hosts = [f'{ADDRESS}:{port}', f'localhost:{port}']
+        app = make_app(Site(results, problems), token, hosts, tell)
+        listener.listen()  # so that nobody is sent away between tell and the first answer
         config = uvicorn.Config(
             app, log_level='warning', access_log=False, timeout_graceful_shutdown=GRACE
         )

@@ -79,11 +79,16 @@ def image_tile(slide: Slide, level: int, x: int, y: int) -> bytes:
         UserError: there is no such tile.
         RegionError: the slide is damaged there.
     """
-    scale = 2.0 ** (num_levels(slide.width, slide.height) - 1 - level)
-    width, height = -(-slide.width // scale), -(-slide.height // scale)
-    columns, rows = min(TILE, width - x * TILE), min(TILE, height - y * TILE)
-    if scale < 1 or min(level, x, y) < 0 or columns < 1 or rows < 1:
-        raise UserError(f'tile {level}/{x}_{y}: not of a slide of {slide.width} x {slide.height} px')
+    coarser = num_levels(slide.width, slide.height) - 1 - level
+    columns = rows = 0.0
+    scale = 2.0 ** max(0, coarser)
+    if coarser >= 0 and min(level, x, y) >= 0:
+        columns = min(TILE, -(-slide.width // scale) - x * TILE)
+        rows = min(TILE, -(-slide.height // scale) - y * TILE)
+    if columns < 1 or rows < 1:
+        raise UserError(
+            f'tile {level}/{x}_{y}: not of a slide of {slide.width} x {slide.height} px'
+        )
     step = TILE * scale
     image = slide.read(x * step, y * step, columns * scale, rows * scale, scale)
     return encode('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])

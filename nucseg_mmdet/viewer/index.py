@@ -130,12 +130,16 @@ class NucleiIndex:
         cell = max(CELL_UM / mpp, (result.width * result.height / MAX_CELLS) ** 0.5)
         shape = int(result.height / cell) + 1, int(result.width / cell) + 1
         keep = self._keep(slice(0, self.info['num']), wanted)
-        x, y = np.clip(self._arrays['centroids'][keep].T // cell, 0, [[shape[1] - 1], [shape[0] - 1]])
+        last = np.array([[shape[1] - 1], [shape[0] - 1]])
+        x, y = np.clip(self._arrays['centroids'][keep].T // cell, 0, last)
         place = (y * shape[1] + x).astype(np.int64)
 
         def spread(weights: np.ndarray | None) -> np.ndarray:
             counts = np.bincount(place, weights, shape[0] * shape[1]).reshape(shape)
-            return cv2.GaussianBlur(counts.astype(np.float32), (0, 0), 1.0)
+            # Mirrored at the border, nothing is lost there.
+            return cv2.GaussianBlur(
+                counts.astype(np.float32), (0, 0), 1.0, borderType=cv2.BORDER_REFLECT
+            )
 
         counts = spread(None)
         mean = np.full(shape, np.nan, np.float32)

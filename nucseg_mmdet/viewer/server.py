@@ -9,7 +9,8 @@ import asyncio
 import os
 import secrets
 import struct
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from importlib.resources import files
 from typing import Any
@@ -115,14 +116,22 @@ class Site:
             return await run_in_threadpool(self.cache.get, key, make)
 
 
-def make_app(site: Site, token: str, hosts: Sequence[str]) -> ASGIApp:
+def make_app(
+    site: Site, token: str, hosts: Sequence[str], started: Callable[[], None] = lambda: None
+) -> ASGIApp:
     """Make the application.
 
     Args:
         site: what it shows.
         token: the first part of every path.
         hosts: values of the ``Host`` header that are answered.
+        started: called when the server is about to answer; from then on Ctrl-C ends it.
     """
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        started()
+        yield
 
     def page(request: Request) -> Response:
         name = request.path_params.get('name', '')
@@ -154,6 +163,7 @@ def make_app(site: Site, token: str, hosts: Sequence[str]) -> ASGIApp:
     ]
     app = Starlette(
         routes=[Mount(f'/{token}', routes=routes)],
+        lifespan=lifespan,
         exception_handlers={
             HTTPException: lambda _, error: _say(error.status_code, error.detail),
             UserError: lambda _, error: _say(422, str(error)),
@@ -232,7 +242,8 @@ async def describe(site: Site, request: Request) -> Response:
         key: info[key] for key in ('num', 'columns', 'classes', 'counts', 'lowest_score', 'reach')
     }
     levels = images.num_levels(result.width, result.height)
-    facts = {key: result.summary.get(key) for key in ('tissue_mm2', 'broken_tiles', 'notes', 'grid')}
+    told = ('tissue_mm2', 'broken_tiles', 'tile_grid')
+    facts = {key: result.summary.get(key) for key in told}
     size = dict(width=result.width, height=result.height, mpp=result.mpp)
     picture = dict(tile=images.TILE, levels=levels, problem=problem)
     return JSONResponse(dict(name=result.name, **size, picture=picture, facts=facts, **shown))
@@ -290,7 +301,7 @@ async def view(site: Site, request: Request) -> Response:
 
 
 async def nucleus(site: Site, request: Request) -> Response:
-    """The nucleus at a place, or the one of an id; status 404 if there is none."""
+    """The nucleus at a place, or the one of an id; null if there is none."""
     index = await site.index(request)
     if 'id' in request.query_params:
         found = await run_in_threadpool(index.nucleus_of, int(request.query_params['id']))
@@ -298,7 +309,7 @@ async def nucleus(site: Site, request: Request) -> Response:
         place = [_number(request, key) for key in ('x', 'y', 'radius')]
         found = await run_in_threadpool(index.nucleus_at, *place, _filter(request))
     if found is None:
-        raise HTTPException(404, 'no nucleus there')
+        return JSONResponse(None)
     row = await run_in_threadpool(index.row, found)
     return JSONResponse(
         dict(row=row, rings=index.outline(found), centroid=index.centroid(found))

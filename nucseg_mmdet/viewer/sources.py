@@ -99,17 +99,16 @@ def _read_blocks(path: Path, file: Any, names: list[str]) -> Table:
         if len(part) != len(starts):
             raise UserError(f'{path}: empty lines or text of several lines, expected a row a line')
         parts.append(part)
-    columns = columns or [names.index(name) for name in (ID, *CENTROIDS)]
+    columns = columns or _numeric(names, b'')
     numbers = np.concatenate(parts) if parts else np.zeros((0, len(columns)))
     table = dict(zip([names[column] for column in columns], numbers.T, strict=True))
     if not all(np.isfinite(table[name]).all() for name in (ID, *CENTROIDS)):
         raise UserError(f'{path}: a nucleus without id or place, expected both')
-    return Table(
-        table[ID].astype(np.int64),
-        np.stack([table[name] for name in CENTROIDS], 1),
-        {name: v.astype(np.float32) for name, v in table.items() if name not in NOT_MEASURED},
-        np.concatenate(rows),
-    )
+    values = {name: v.astype(np.float32) for name, v in table.items() if name not in NOT_MEASURED}
+    if not values:
+        raise UserError(f'{path}: no column of numbers besides places, expected measurements')
+    centroids = np.stack([table[name] for name in CENTROIDS], 1)
+    return Table(table[ID].astype(np.int64), centroids, values, np.concatenate(rows))
 
 
 def _cells(line: bytes) -> list[str]:

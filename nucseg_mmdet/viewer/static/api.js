@@ -6,8 +6,7 @@ async function ask(path, parameters, signal) {
   const answer = await fetch(query ? `${path}?${query}` : path, { signal });
   if (answer.ok) return answer;
   const told = await answer.json().catch(() => ({}));
-  throw Object.assign(new Error(told.error ?? `${path}: status ${answer.status}`),
-    { status: answer.status });
+  throw new Error(told.error ?? `${path}: status ${answer.status}`);
 }
 
 const json = async (...call) => (await ask(...call)).json();
@@ -51,11 +50,4 @@ export const fetchView = (number, parameters, signal) =>
   json(`slides/${number}/view`, parameters, signal);
 
 // The nucleus at a place or of an id; null if there is none.
-export async function fetchNucleus(number, parameters) {
-  try {
-    return await json(`slides/${number}/nucleus`, parameters);
-  } catch (error) {
-    if (error.status === 404) return null;
-    throw error;
-  }
-}
+export const fetchNucleus = (number, parameters) => json(`slides/${number}/nucleus`, parameters);

@@ -111,15 +111,15 @@ export class Overlays {
     if (this.shown.tissue && this.tissue) {
       context.drawImage(this.tissue, 0, 0, slide.width, slide.height);
     }
-    if (this.shown.skipped && slide.facts.grid) this.drawSkipped(context, scale / ratio);
+    if (this.shown.skipped && slide.facts.tile_grid) this.drawSkipped(context, scale / ratio);
   }
 
   drawSkipped(context, scale) {
-    const { lefts, tops, width, height, wanted } = this.slide.facts.grid;
+    const { lefts, widths, tops, heights, looked_at: rows } = this.slide.facts.tile_grid;
     context.fillStyle = '#0072b240';
     context.beginPath();
-    wanted.forEach((row, i) => [...row].forEach((mark, j) => {
-      if (mark === '0') context.rect(lefts[j], tops[i], width, height);
+    rows.forEach((row, i) => [...row].forEach((mark, j) => {
+      if (mark === '0') context.rect(lefts[j], tops[i], widths[j], heights[i]);
     }));
     context.fill();
     context.strokeStyle = '#0072b2';

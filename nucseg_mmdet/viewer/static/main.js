@@ -30,7 +30,7 @@ function readAddress() {
   const show = from.get('show')?.split(',');
   return { ...Object.fromEntries(numbers), number: Math.max(0, at), color: from.get('color'),
     measurement: from.get('measurement'),
-    hidden: new Set((from.get('hidden') ?? '').split(',').filter(Boolean).map(Number)),
+    hidden: new Set((from.get('hidden') ?? '').split(',').filter((part) => /^\d+$/.test(part)).map(Number)),
     show: show && Object.fromEntries(SWITCHES.map((name) => [name, show.includes(name)])) };
 }
 
@@ -109,7 +109,7 @@ function showAll() {
   find('color').value = state.color;
   find('measurement').value = state.measurement;
   for (const input of document.querySelectorAll('[data-switch]')) input.checked = state[input.dataset.switch];
-  const missing = { tissue: slide.picture.problem, skipped: slide.facts.grid ? null
+  const missing = { tissue: slide.picture.problem, skipped: slide.facts.tile_grid ? null
     : 'The summary of this run does not say which tiles were left out.' };
   for (const [name, reason] of Object.entries(missing)) {
     const input = document.querySelector(`[data-switch=${name}]`);

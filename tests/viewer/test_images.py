@@ -1,0 +1,80 @@
+"""Image tiles: together they are the slide."""
+
+import cv2
+import numpy as np
+import pytest
+
+from nucseg_mmdet.slides.base import ArraySlide
+from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.viewer.images import TILE, ByteCache, image_tile, num_levels, tissue_layer
+
+
+def smooth(height, width):
+    """A slide without edges, so that JPEG is exact to a few grey levels."""
+    y, x = np.mgrid[:height, :width]
+    channels = [x * 255 / width, y * 255 / height, np.full_like(x, 90)]
+    return ArraySlide(np.stack(channels, 2).astype(np.uint8), 0.25)
+
+
+@pytest.mark.parametrize(('size', 'levels'), [(1, 1), (2, 2), (3, 3), (512, 10), (513, 11)])
+def test_levels(size, levels):
+    assert num_levels(size, 1) == levels
+
+
+def test_tiles_make_up_the_slide():
+    slide = smooth(700, 1100)
+    top = num_levels(1100, 700) - 1
+    rows = []
+    for y in range(2):
+        parts = [image_tile(slide, top, x, y) for x in range(3)]
+        parts = [cv2.imdecode(np.frombuffer(part, np.uint8), cv2.IMREAD_COLOR) for part in parts]
+        rows.append(np.hstack(parts))
+    assert rows[0].shape == (TILE, 1100, 3)
+    found = np.vstack(rows)[..., ::-1].astype(int)
+    assert np.abs(found - slide.read(0, 0, 1100, 700)).max() <= 6
+
+
+def test_coarser_level_is_half_as_large():
+    slide = smooth(701, 1101)
+    top = num_levels(1101, 701) - 1
+    tile = image_tile(slide, top - 1, 1, 0)
+    image = cv2.imdecode(np.frombuffer(tile, np.uint8), cv2.IMREAD_COLOR)
+    assert image.shape == (351, 551 - TILE, 3)
+    # Its first column shows x 1024 to 1026 of 1101, where red is 237.
+    assert abs(int(image[10, 0, 2]) - 237) <= 4
+
+
+@pytest.mark.parametrize('place', [(11, 3, 0), (11, 0, 2), (12, 0, 0), (11, -1, 0), (-1, 0, 0)])
+def test_no_tile_beyond_the_slide(place):
+    with pytest.raises(UserError, match='not of a slide'):
+        image_tile(smooth(700, 1100), *place)
+
+
+def test_tissue_layer_shades_glass():
+    image = np.full((2000, 4000, 3), 243, np.uint8)
+    image[:, :1000] = (190, 120, 170)
+    layer = cv2.imdecode(
+        np.frombuffer(tissue_layer(ArraySlide(image, 0.25)), np.uint8), cv2.IMREAD_UNCHANGED
+    )
+    assert layer.shape[2] == 4
+    alpha = layer[layer.shape[0] // 2, :, 3]
+    assert alpha[2] == 0  # tissue
+    assert (alpha[-30:] == 110).all()  # glass
+    assert (alpha == 255).any()  # the line between
+
+
+def test_cache_keeps_what_was_used_last():
+    cache, made = ByteCache(limit=20), []
+
+    def get(key, size=8):
+        return cache.get(key, lambda: made.append(key) or bytes(size))
+
+    for key in 'aabac':  # c takes the place of b: a was used later
+        get(key)
+    assert made == ['a', 'b', 'c']
+    get('a'), get('b')
+    assert made == ['a', 'b', 'c', 'b']
+    assert len(get('large', 100)) == 100
+    get('large')
+    assert made[-1] == 'large'
+    assert made.count('large') == 1

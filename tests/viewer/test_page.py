@@ -1,0 +1,404 @@
+"""The page in a real browser, and the command that serves it.
+
+Chromium is Debian's or the machine's; Playwright drives it. Where there is none these tests
+fail: they are what tells whether the page works.
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from playwright.sync_api import sync_playwright
+
+from nucseg_mmdet.commands.view import main
+from tests.viewer.conftest import NAME, write_results
+
+ROOT = Path(__file__).parents[2]
+BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable')
+GREEN = (0, 158, 115)  # of the nuclei of a slide with one class
+PATIENCE = 60  # s
+WHOLE = """() => {
+  const { layer } = window.nucseg ?? {};
+  return layer && layer.canvas.dataset.mode !== undefined && !layer.canvas.dataset.behind
+    && !layer.moving && !layer.store.running.size;
+}"""
+
+
+@pytest.fixture(scope='module')
+def address(tmp_path_factory):
+    """Where the command serves two slides, with a class of their own in the second."""
+    folder = tmp_path_factory.mktemp('page')
+    write_results(folder)
+    write_results(folder, 'second')
+    path = folder / 'second.geojson'
+    lines = path.read_text().splitlines(keepends=True)
+    marked = [line.replace('"name":"Nucleus"', '"name":"<i>Tumor"') for line in lines[:101]]
+    path.write_text(''.join(marked + lines[101:]))
+    command = [sys.executable, str(ROOT / 'tools' / 'view.py'), str(folder)]
+    env = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
+    try:
+        yield re.search(r'http://127\.0\.0\.1:\d+/\S+/', server.stdout.readline())[0]
+    finally:
+        server.send_signal(signal.SIGINT)
+        assert server.wait(PATIENCE) == 0
+
+
+@pytest.fixture(scope='module')
+def browser():
+    path = next((path for path in map(shutil.which, BROWSERS) if path), None)
+    assert path, f'no browser, expected one of {", ".join(BROWSERS)}'
+    with sync_playwright() as playwright:
+        options = ['--no-sandbox', '--disable-gpu']
+        browser = playwright.chromium.launch(executable_path=path, args=options)
+        yield browser
+        browser.close()
+
+
+class Reader:
+    """A page as its reader has it before him."""
+
+    def __init__(self, page, address):
+        self.page, self.address, self.problems, self.requests = page, address, [], []
+        page.on('pageerror', lambda error: self.problems.append(str(error)))
+        page.on('console', self._note)
+        page.on('request', lambda request: self.requests.append(request.url))
+
+    def _note(self, message):
+        if message.type == 'error' and 'not wanted any more' not in message.text:
+            self.problems.append(message.text)
+
+    def open(self, hash=''):
+        self.page.goto('about:blank')
+        self.page.goto(self.address + hash)
+        self.settle()
+
+    def until(self, script, argument=None):
+        stop = time.monotonic() + PATIENCE
+        while not self.page.evaluate(script, argument):
+            assert time.monotonic() < stop, (script, self.problems)
+            self.page.wait_for_timeout(50)
+
+    def settle(self):
+        """Wait until all that is wanted is drawn, twice: a change begins with the next frame."""
+        for _ in range(2):
+            self.page.wait_for_timeout(150)
+            self.until(WHOLE)
+
+    def text(self, selector):
+        return self.page.inner_text(selector).replace('\u202f', '')
+
+    def mode(self):
+        return self.page.evaluate('nucseg.layer.canvas.dataset.mode')
+
+    def screen(self, x, y):
+        """Where a point of the slide is on the screen."""
+        place = self.page.evaluate('nucseg.layer.place()')
+        return (x - place['x']) * place['scale'], (y - place['y']) * place['scale']
+
+    def pixels(self):
+        """A picture of the screen: uint8, (H, W, 3), RGB."""
+        data = np.frombuffer(self.page.screenshot(), np.uint8)
+        return cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
+
+    def is_near(self, x, y, color, within=3):
+        """Whether a color is seen around a point of the slide."""
+        px, py = (round(v) for v in self.screen(x, y))
+        part = self.pixels()[py - within : py + within + 1, px - within : px + within + 1]
+        return (np.abs(part.astype(int) - color).max(axis=2) < 40).any()
+
+
+@pytest.fixture
+def reader(browser, address):
+    context = browser.new_context(viewport=dict(width=1300, height=800), accept_downloads=True)
+    reader = Reader(context.new_page(), address)
+    yield reader
+    context.close()
+    assert not reader.problems
+    assert all(url.startswith(address) for url in reader.requests if url.startswith('http'))
+
+
+def at(x, y, zoom, **more):
+    parts = dict(x=x, y=y, zoom=zoom, **more)
+    return '#' + '&'.join(f'{key}={value}' for key, value in parts.items())
+
+
+def test_opens_with_the_slide_and_its_nuclei(reader):
+    reader.open()
+    assert reader.text('#title') == NAME  # as text: a name is no HTML
+    assert reader.text('#count') == reader.text('#in-view') == '468'
+    assert '2600 × 1800 px, 0.25 µm a pixel' in reader.text('#facts')
+    assert any('/image/' in url for url in reader.requests)
+    assert reader.is_near(1025, 1000, (200, 170, 210)[::-1])  # the slide's own color, RGB
+    assert reader.mode() == 'outlines'
+
+
+def test_zoom_changes_what_is_drawn(reader):
+    reader.open(at(1300, 900, 4))
+    assert reader.mode() == 'outlines'
+    assert reader.is_near(1262, 850, GREEN)  # the right side of the nucleus at 1250, 850
+    assert not reader.is_near(1250, 850, GREEN)  # and not its middle
+    reader.open(at(1300, 900, 0.15))
+    assert reader.mode() == 'dots'
+    assert reader.is_near(1250, 850, GREEN)
+    assert not reader.is_near(1300, 900, GREEN)  # between nuclei
+    reader.open(at(1300, 900, 0.05))
+    assert reader.mode() == 'density'
+    assert not reader.is_near(1250, 850, GREEN)
+    reader.page.keyboard.press('n')
+    reader.settle()
+    bare = reader.pixels()
+    reader.page.keyboard.press('n')
+    reader.settle()
+    x, y = (round(v) for v in reader.screen(1300, 900))
+    assert np.abs(reader.pixels()[y, x].astype(int) - bare[y, x]).max() > 30  # the heat map
+
+
+def test_buttons_and_wheel_zoom(reader):
+    reader.open(at(1300, 900, 0.5))
+    scales = [0.5]
+
+    def note():
+        reader.settle()
+        scales.append(reader.page.evaluate('nucseg.layer.place().scale'))
+
+    reader.page.click('#zoom-in')
+    note()
+    reader.page.mouse.move(500, 400)
+    reader.page.mouse.wheel(0, -100)
+    note()
+    reader.page.click('#full-size')
+    note()
+    reader.page.keyboard.press('-')
+    note()
+    assert scales[1] == pytest.approx(0.75, rel=0.01)
+    assert scales[2] > 1.2 * scales[1]
+    assert scales[3] == pytest.approx(1, rel=0.01)
+    assert scales[4] == pytest.approx(1 / 1.5, rel=0.01)
+
+
+@pytest.mark.parametrize('score', [0.6, 0.7, 0.853, 0.999, 1.0])
+def test_slider_counts_what_the_table_says(reader, rows, score):
+    reader.open()
+    reader.page.fill('#score', str(score))
+    reader.settle()
+    want = sum(float(row['score']) >= score for row in rows)
+    assert reader.text('#count') == str(want)
+    reader.until('want => document.querySelector("#in-view").textContent === want', str(want))
+    assert reader.page.evaluate('Number(nucseg.layer.canvas.dataset.drawn)') == want
+    assert f'score={score:g}' in reader.page.evaluate('location.hash')
+
+
+def test_slider_hides_what_is_below(reader, rows):
+    # The first nucleus has the score 0.6, the 100th 0.699.
+    reader.open(at(150, 50, 4))
+    assert reader.is_near(62, 50, GREEN)
+    reader.page.fill('#score', '0.601')
+    reader.settle()
+    assert not reader.is_near(62, 50, GREEN)
+    assert reader.is_near(162, 50, GREEN)
+
+
+def test_click_shows_the_row_of_the_table(reader, rows):
+    reader.open(at(1300, 900, 2))
+    reader.page.mouse.click(*reader.screen(1258, 845))  # within the nucleus at 1250, 850
+    reader.until('() => document.querySelector("#nucleus td")')
+    row = next(row for row in rows if row['centroid_x_px'] == '1250.00' and row['centroid_y_px'] == '850.00')
+    names = reader.page.eval_on_selector_all('#nucleus th', 'all => all.map((one) => one.dataset.name)')
+    texts = reader.page.eval_on_selector_all('#nucleus td', 'all => all.map((one) => one.textContent)')
+    assert dict(zip(names, texts, strict=True)) == row
+    reader.settle()
+    assert f'nucleus={row["id"]}' in reader.page.evaluate('location.hash')
+    reader.page.mouse.click(*reader.screen(1300, 900))  # between nuclei
+    reader.until('() => !document.querySelector("#nucleus td")')
+
+
+def test_link_reopens_the_view(reader):
+    reader.open()
+    reader.page.fill('#score', '0.75')
+    reader.page.select_option('#color', 'area_um2')
+    reader.page.keyboard.press('+')
+    reader.page.keyboard.press('ArrowRight')
+    reader.page.mouse.click(*reader.screen(1050, 850))
+    reader.settle()
+    reader.page.wait_for_timeout(400)
+    link, seen = reader.page.evaluate('location.hash'), reader.pixels()
+    place = reader.page.evaluate('nucseg.layer.place()')
+    reader.open(link)
+    reader.page.wait_for_timeout(400)
+    assert reader.page.evaluate('location.hash') == link
+    again = reader.page.evaluate('nucseg.layer.place()')
+    assert again['x'] == pytest.approx(place['x'], abs=1)
+    assert again['scale'] == pytest.approx(place['scale'], rel=1e-3)
+    assert np.abs(reader.pixels()[:, :1000].astype(int) - seen[:, :1000]).mean() < 4
+
+
+def test_go_to(reader):
+    reader.open()
+    reader.page.keyboard.press('c')
+    reader.page.keyboard.type('2050, 1650')
+    reader.page.keyboard.press('Enter')
+    reader.settle()
+    x, y = reader.screen(2050, 1650)
+    assert (x, y) == (pytest.approx(500, abs=2), pytest.approx(400, abs=2))
+    assert reader.page.inner_text('#nucleus td >> nth=1') == '2050.00'
+    reader.page.fill('#go-text', 'there')
+    reader.page.keyboard.press('Enter')
+    assert reader.page.evaluate('document.querySelector("#go-text").validity.customError')
+
+
+def test_histogram_of_the_view(reader, rows):
+    reader.open(at(500, 450, 1))
+    reader.page.select_option('#measurement', 'area_um2')
+    reader.settle()
+    seen = [
+        row for row in rows
+        if 0 <= float(row['centroid_x_px']) < 1000 and 50 <= float(row['centroid_y_px']) < 850
+    ]  # fmt: skip
+    reader.until('want => document.querySelector("#in-view").textContent === want', str(len(seen)))
+    bins = reader.page.eval_on_selector_all('#histogram rect', 'all => all.map((one) => +one.dataset.count)')
+    assert sum(bins) == len(seen)
+    values = [float(row['area_um2']) for row in seen]
+    assert f'median {np.median(values):g}' in reader.text('#histogram figcaption')
+
+
+def test_scale_bar_is_as_long_as_it_says(reader):
+    reader.open(at(1300, 900, 1))
+    # 160 screen px are 40 microns; the longest of 1, 2, 5, 10, ... is 20: 80 px.
+    assert reader.text('#scale-bar span') == '20 µm'
+    assert reader.page.evaluate('document.querySelector("#scale-bar i").offsetWidth') == 80
+    assert reader.text('#magnification') == '40×'
+
+
+def test_second_slide_and_its_classes(reader):
+    reader.open()
+    reader.page.keyboard.press(']')
+    reader.page.wait_for_timeout(500)
+    reader.settle()
+    assert reader.text('#title') == 'second'
+    labels = reader.page.locator('#legend label').all_inner_texts()
+    assert [label.split() for label in labels] == [['<i>Tumor', '100'], ['Nucleus', '368']]
+    reader.page.uncheck('[data-class="0"]')
+    reader.settle()
+    assert reader.text('#count') == '368'
+    reader.page.click('#slides button >> nth=0')
+    reader.page.wait_for_timeout(500)
+    reader.settle()
+    assert reader.text('#title') == NAME
+
+
+def test_switches(reader):
+    reader.open(at(1300, 900, 4))
+    before = reader.pixels()
+    x, y = (round(v) for v in reader.screen(1250, 850))
+    reader.page.keyboard.press('i')
+    reader.settle()
+    filled = reader.pixels()[y, x].astype(int)
+    assert (np.abs(filled - (0.65 * before[y, x] + 0.35 * np.array(GREEN))) < 4).all()
+    reader.page.keyboard.press('t')
+    reader.until('() => nucseg.state.tissue')
+    reader.until('performance.getEntriesByType("resource").some((one) => one.name.endsWith("tissue.png"))')
+    assert reader.page.is_disabled('[data-switch=skipped]')  # this run did not say which
+
+
+def test_saved_picture_is_the_view(reader):
+    reader.open(at(1300, 900, 2))
+    with reader.page.expect_download() as download:
+        reader.page.click('#picture')
+    assert re.fullmatch(r'[\w.-]+\.png', download.value.suggested_filename)
+    data = np.frombuffer(Path(download.value.path()).read_bytes(), np.uint8)
+    picture = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
+    assert picture.shape == (800, 1000, 3)
+    seen = reader.pixels()[150:700, 300:800].astype(int)  # without buttons and overview
+    assert np.abs(picture[150:700, 300:800] - seen).mean() < 3
+
+
+def test_requests_of_tiles_out_of_sight_are_dropped(reader):
+    reader.open(at(500, 450, 1))
+    dropped = []
+    reader.page.on('requestfailed', lambda request: dropped.append(request.url))
+    hold = []
+    reader.page.route('**/tiles/0/2_1*', lambda route: hold.append(route))
+    reader.page.route('**/image/12/4_*', lambda route: hold.append(route))
+    reader.page.evaluate('nucseg.viewer.viewport.panTo(new OpenSeadragon.Point(0.9, 0.5), true)')
+    stop = time.monotonic() + PATIENCE
+    while len({'/tiles/' in route.request.url for route in hold}) < 2:
+        assert time.monotonic() < stop
+        reader.page.wait_for_timeout(50)
+    reader.page.evaluate('nucseg.viewer.viewport.panTo(new OpenSeadragon.Point(0.15, 0.15), true)')
+    while len({'/tiles/' in url for url in dropped}) < 2:
+        assert time.monotonic() < stop
+        reader.page.wait_for_timeout(50)
+    reader.page.unroute_all()
+    reader.page.evaluate('nucseg.viewer.viewport.panTo(new OpenSeadragon.Point(0.9, 0.5), true)')
+    reader.settle()
+    reader.until('() => nucseg.viewer.world.getItemAt(0).getFullyLoaded()')  # asked for again
+    assert reader.is_near(2562, 850, GREEN)
+
+
+def test_odd_address_opens_all_the_same(reader):
+    reader.open('#slide=none&x=a&zoom=-&score=7&color=none&measurement=none&hidden=x&nucleus=0&show=')
+    assert reader.text('#title') == NAME
+    assert reader.text('#count') == '0'  # score 1
+
+
+def run_command(folder, *arguments):
+    command = [sys.executable, str(ROOT / 'tools' / 'view.py'), str(folder), *arguments]
+    env = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+    )
+
+
+def test_ctrl_c_ends_the_command_cleanly(folder):
+    server = run_command(folder)
+    first = server.stdout.readline()
+    assert first.startswith('1 slide: http://127.0.0.1:')
+    server.send_signal(signal.SIGINT)
+    out, err = server.communicate(timeout=PATIENCE)
+    assert (server.returncode, err) == (0, '')
+    assert 'Traceback' not in out
+
+
+def test_each_start_has_another_token(folder):
+    tokens = set()
+    for _ in range(2):
+        server = run_command(folder)
+        tokens.add(server.stdout.readline().split('/')[3])
+        server.send_signal(signal.SIGINT)
+        server.communicate(timeout=PATIENCE)
+    assert len(tokens) == 2
+    assert min(map(len, tokens)) >= 32
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['none'], 'none: no such folder, expected the results of nucseg segment'),
+        (['{folder}', 'none.svs'], 'none.svs: no such file or folder'),
+        (['{folder}', '--port', '70000'], '--port 70000: expected 0 to 65535'),
+    ],
+)
+def test_wrong_input_is_one_line_and_code_2(folder, capsys, arguments, message):
+    assert main([text.format(folder=folder) for text in arguments]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert message in lines[0]
+
+
+def test_taken_port_is_one_line_and_code_2(folder, capsys):
+    import socket
+
+    with socket.socket() as other:
+        other.bind(('127.0.0.1', 0))
+        other.listen()
+        assert main([str(folder), '--port', str(other.getsockname()[1])]) == 2
+    assert 'expected a free one' in capsys.readouterr().err

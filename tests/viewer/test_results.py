@@ -1,0 +1,109 @@
+"""Which files a results folder has, and what is refused."""
+
+import json
+
+import pytest
+
+from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.viewer.images import open_image
+from nucseg_mmdet.viewer.results import find_results
+
+from tests.viewer.conftest import HEIGHT, MPP, NAME, WIDTH, write_results
+
+
+def change(folder, **keys):
+    path = folder / f'{NAME}.summary.json'
+    path.write_text(json.dumps(json.loads(path.read_text()) | keys))
+
+
+def test_slides_by_name(shared_folder):
+    results, problems = find_results(shared_folder)
+    assert [result.name for result in results] == [NAME, 'second']
+    assert not problems
+    assert (results[0].width, results[0].height, results[0].mpp) == (WIDTH, HEIGHT, MPP)
+    assert results[1].geojson.name == 'second.geojson.gz'
+
+
+def test_moved_slide_is_found_by_its_folder_or_file(folder):
+    moved = folder / 'elsewhere' / f'{NAME}.png'
+    moved.parent.mkdir()
+    (folder / f'{NAME}.png').rename(moved)
+    assert find_results(folder)[0][0].slide is None
+    for given in (moved, moved.parent):
+        assert find_results(folder, [given])[0][0].slide == moved
+    with pytest.raises(UserError, match='name its folder'):
+        open_image(find_results(folder)[0][0])
+
+
+def test_given_slide_goes_before_the_noted_one(folder):
+    other = folder / 'other' / f'{NAME}.png'
+    other.parent.mkdir()
+    other.write_bytes(b'')
+    assert find_results(folder, [other.parent])[0][0].slide == other
+
+
+def test_relative_path_is_also_taken_from_the_results(folder):
+    change(folder, path=f'{NAME}.png')
+    assert find_results(folder)[0][0].slide == folder / f'{NAME}.png'
+
+
+def test_slide_of_another_size_is_refused(folder):
+    change(folder, width=WIDTH + 1)
+    with pytest.raises(UserError, match=f'{WIDTH} x {HEIGHT} px, expected {WIDTH + 1} x'):
+        open_image(find_results(folder)[0][0])
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        ('../secret.csv', 'expected a file of the same folder'),
+        ('/etc/secret.csv', 'expected a file of the same folder'),
+        ('sub/secret.csv', 'expected a file of the same folder'),
+        ('gone.csv', 'no such file'),
+        ('link.csv', 'expected a file of the same folder'),
+    ],
+)
+def test_names_stay_in_the_folder(tmp_path, name, message):
+    folder = tmp_path / 'results'
+    folder.mkdir()
+    write_results(folder)
+    (tmp_path / 'secret.csv').write_text('id\n')
+    (folder / 'link.csv').symlink_to(tmp_path / 'secret.csv')
+    change(folder, files=[name, f'{NAME}.geojson'])
+    with pytest.raises(UserError, match=message):
+        find_results(folder)
+
+
+def test_one_bad_slide_does_not_stop_the_others(folder):
+    (folder / 'bad.summary.json').write_text('[]')
+    results, problems = find_results(folder)
+    assert [result.name for result in results] == [NAME]
+    assert len(problems) == 1
+    assert 'bad.summary.json: no summary' in problems[0]
+
+
+@pytest.mark.parametrize(
+    ('keys', 'message'),
+    [
+        (dict(files=[f'{NAME}.geojson']), 'names no .csv file, expected nucseg segment --format'),
+        (dict(files=[f'{NAME}.csv']), 'names no .geojson file'),
+        (dict(width='wide'), 'no summary of a run'),
+        (dict(width=0), 'expected a slide'),
+        (dict(microns_per_pixel=-1), 'expected a slide'),
+        (dict(files=5), 'no summary of a run'),
+    ],
+)
+def test_odd_summary_is_one_line(folder, keys, message):
+    change(folder, **keys)
+    with pytest.raises(UserError, match=message) as caught:
+        find_results(folder)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_folder_without_results(tmp_path):
+    with pytest.raises(UserError, match='an unfinished run has none yet'):
+        find_results(tmp_path)
+    with pytest.raises(UserError, match='no such folder'):
+        find_results(tmp_path / 'none')
+    with pytest.raises(UserError, match='expected slides'):
+        find_results(tmp_path, [tmp_path / 'none'])

@@ -1,0 +1,223 @@
+"""The server: what it answers, to whom, and that nothing else comes out of it."""
+
+import json
+import re
+
+import cv2
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from nucseg_mmdet.viewer.results import find_results
+from nucseg_mmdet.viewer.server import PAGE, Site, make_app
+from tests.viewer.conftest import HEIGHT, NAME, WIDTH, write_results
+
+TOKEN = 'token-of_the.test'
+HOST = '127.0.0.1:4321'
+
+
+@pytest.fixture(scope='module')
+def client(shared_folder):
+    with serve(shared_folder) as client:
+        yield client
+
+
+def serve(folder):
+    app = make_app(Site(*find_results(folder)), TOKEN, [HOST])
+    return TestClient(app, base_url=f'http://{HOST}/{TOKEN}', raise_server_exceptions=True)
+
+
+def get(client, path, **kwargs):
+    """A request that is sent as it stands: the client would tidy dots away."""
+    return client.get(f'http://{HOST}{path}', **kwargs)
+
+
+class TestPage:
+    def test_every_file_of_the_page_is_there(self, client):
+        for name, (_, _, kind) in PAGE.items():
+            answer = client.get(f'/{name}')
+            assert answer.status_code == 200, name
+            assert answer.headers['content-type'].startswith(kind)
+
+    def test_page_asks_for_nothing_else(self, client):
+        """Every name that the page or a module of it loads is served; none is elsewhere."""
+        for name, (_, _, kind) in PAGE.items():
+            if name == 'openseadragon.js':
+                continue
+            text = client.get(f'/{name}').text
+            loaded = re.findall(r'(?:src|href)="([^"]+)"|from \'([^\']+)\'', text)
+            for parts in loaded:
+                address = ''.join(parts).removeprefix('./')
+                assert address in PAGE or address == 'data:,', (name, kind, address)
+            assert 'https:' not in text
+
+    def test_library_is_whole_and_has_its_license_beside_it(self, client):
+        text = client.get('/openseadragon.js').text
+        assert text.startswith('//! openseadragon 6.')
+        from importlib.resources import files
+
+        notice = files('nucseg_mmdet.viewer').joinpath('static/openseadragon/LICENSE.txt')
+        assert 'Redistribution and use in source and binary forms' in notice.read_text()
+
+    def test_slides_are_listed(self, client):
+        listed = client.get('/slides.json').json()
+        assert [slide['name'] for slide in listed['slides']] == [NAME, 'second']
+        assert listed['slides'][0] | dict(width=WIDTH, height=HEIGHT, nuclei=468) == (
+            listed['slides'][0]
+        )
+        assert listed['problems'] == []
+
+    def test_info(self, client):
+        info = client.get('/slides/0/info').json()
+        assert info['num'] == 468
+        assert info['counts'][0][0] == 468
+        assert info['picture'] == dict(tile=512, levels=13, problem=None)
+        assert 'path' not in json.dumps(info)
+
+    def test_no_answer_tells_where_files_lie(self, client, shared_folder):
+        for path in ('/slides.json', '/slides/0/info', '/slides/0/nucleus?id=3'):
+            assert str(shared_folder) not in client.get(path).text
+
+
+class TestContent:
+    def test_image_tile(self, client):
+        answer = client.get('/slides/0/image/12/0_0.jpg')
+        assert answer.headers['content-type'] == 'image/jpeg'
+        image = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_COLOR)
+        assert image.shape == (512, 512, 3)
+        assert np.abs(image[50, 50].astype(int) - (120, 60, 70)).max() < 8
+        assert np.abs(image[100, 100].astype(int) - (200, 170, 210)).max() < 8
+
+    def test_tissue_layer(self, client):
+        assert client.get('/slides/0/tissue.png').content.startswith(b'\x89PNG')
+
+    def test_tile_of_nuclei(self, client):
+        num, rings, points, _ = np.frombuffer(client.get('/slides/0/tiles/0/0_0').content, '<u4', 4)
+        assert (num, rings, points) == (100, 0, 0)
+        data = client.get('/slides/1/tiles/0/0_0?outlines=1&column=score').content
+        assert np.frombuffer(data, '<u4', 4).tolist() == [100, 100, 400, 0]
+
+    def test_density(self, client):
+        data = client.get('/slides/0/density?score=0.7&column=area_um2').content
+        height, width = np.frombuffer(data, '<u4', 2)
+        assert np.frombuffer(data, '<f4', 1, 8) == 128
+        assert (height, width) == (HEIGHT // 128 + 1, WIDTH // 128 + 1)
+        assert len(data) == 16 + 2 * 4 * height * width
+
+    def test_view(self, client, rows):
+        found = client.get('/slides/0/view?x0=0&y0=0&x1=2600&y1=1800&score=0.9&column=score').json()
+        assert found['count'] == sum(float(row['score']) >= 0.9 for row in rows)
+
+    def test_nucleus(self, client, rows):
+        found = client.get('/slides/0/nucleus?x=55&y=52&radius=2').json()
+        assert found['row'] == rows[0]
+        assert found['centroid'] == [50, 50]
+        assert found['rings'] == [[[38, 42], [62, 42], [62, 58], [38, 58]]]
+        assert client.get('/slides/0/nucleus?x=0&y=0&radius=2').json() is None
+
+
+class TestGuard:
+    def test_host_of_another_site_is_refused(self, client):
+        """A page of evil.example whose name was made to point here has its name as host."""
+        for host in ('evil.example', 'evil.example:4321', '127.0.0.1', ''):
+            answer = client.get('/slides.json', headers={'Host': host})
+            assert answer.status_code == 400, host
+
+    @pytest.mark.parametrize(
+        'path', ['/', '/slides.json', '/wrong/', f'/{TOKEN}x/', f'/{TOKEN[:-1]}/', '//', '/é/']
+    )
+    def test_without_the_token_nothing_is_told(self, client, path):
+        answer = get(client, path)
+        assert answer.status_code == 403
+        assert NAME not in answer.text
+
+    def test_nothing_can_be_changed(self, client):
+        for method in ('POST', 'PUT', 'DELETE', 'PATCH', 'OPTIONS'):
+            assert client.request(method, '/slides.json').status_code == 405
+
+    def test_every_answer_is_hardened(self, client):
+        for path in ('/', '/slides/0/info', '/none', '/slides/0/image/12/0_0.jpg'):
+            headers = client.get(path).headers
+            assert "default-src 'none'" in headers['content-security-policy']
+            assert 'unsafe-inline' not in headers['content-security-policy']
+            assert headers['referrer-policy'] == 'no-referrer'
+            assert headers['x-content-type-options'] == 'nosniff'
+            assert headers['cross-origin-resource-policy'] == 'same-origin'
+            assert 'access-control-allow-origin' not in headers
+        assert client.get('/', headers={'Host': 'x'}).headers['referrer-policy'] == 'no-referrer'
+
+    @pytest.mark.parametrize(
+        'path',
+        [
+            '/../../../../etc/passwd',
+            '/..%2f..%2f..%2fetc%2fpasswd',
+            '/%2e%2e/%2e%2e/etc/passwd',
+            '//etc/passwd',
+            '/%2fetc%2fpasswd',
+            '/static/server.py',
+            '/server.py',
+            '/main.js%00.css',
+            '/slides/0/../../../etc/passwd',
+            f'/{NAME}.csv',
+            f'/slides/0/{NAME}.csv',
+            '/slides/0/image/12/..%2f..%2fetc_passwd.jpg',
+            '/slides/-1/info',
+            '/slides/2/info',
+            '/slides/0x0/info',
+            '/slides/0/image/13/0_0.jpg',
+            '/slides/0/image/12/99_0.jpg',
+            '/slides/0/image/999999999999/0_0.jpg',
+            '/slides/0/tiles/99/0_0',
+            '/slides/0/tiles/0/99999999999999999999_0',
+        ],
+    )
+    def test_paths_lead_nowhere(self, client, path):
+        answer = get(client, f'/{TOKEN}{path}')
+        assert answer.status_code in (400, 403, 404, 422), answer.text
+        assert 'root:' not in answer.text
+        assert 'import' not in answer.text
+
+    @pytest.mark.parametrize(
+        'path',
+        [
+            '/slides/0/tiles/0/0_0?column=none',
+            '/slides/0/density?column=../x',
+            '/slides/0/density?score=high',
+            '/slides/0/density?score=nan&hidden=a',
+            '/slides/0/view?x0=0&y0=0&x1=5',
+            '/slides/0/view?x0=nan&y0=0&x1=5&y1=5&column=score',
+            '/slides/0/view?x0=0&y0=0&x1=1e30&y1=5&column=score',
+            '/slides/0/nucleus?id=one',
+            '/slides/0/nucleus?x=1',
+        ],
+    )
+    def test_odd_questions_get_one_line(self, client, path):
+        answer = client.get(path)
+        assert answer.status_code == 400
+        assert len(answer.json()['error'].splitlines()) == 1
+
+
+class TestOddResults:
+    def test_files_that_do_not_match(self, folder):
+        path = folder / f'{NAME}.csv'
+        path.write_text('\n'.join(path.read_text().splitlines()[:-1]) + '\n')
+        with serve(folder) as client:
+            answer = client.get('/slides/0/info')
+            assert answer.status_code == 422
+            assert 'more outlines, expected 467' in answer.json()['error']
+            write_results(folder)  # mended: the same server shows it
+            assert client.get('/slides/0/info').status_code == 200
+
+    def test_slide_that_is_gone(self, folder):
+        (folder / f'{NAME}.png').unlink()
+        with serve(folder) as client:
+            info = client.get('/slides/0/info').json()
+            assert 'no such file, expected the slide' in info['picture']['problem']
+            assert client.get('/slides/0/image/12/0_0.jpg').status_code == 422
+            assert client.get('/slides/0/tiles/0/0_0').status_code == 200
+
+    def test_damaged_slide(self, folder):
+        path = folder / f'{NAME}.png'
+        path.write_bytes(path.read_bytes()[:5000])
+        with serve(folder) as client:
+            assert 'damaged PNG' in client.get('/slides/0/info').json()['picture']['problem']
