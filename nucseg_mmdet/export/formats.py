@@ -4,22 +4,28 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nucseg_mmdet.export.coco_results import CocoResults
+from nucseg_mmdet.export.dicom_ann import DicomAnn
 from nucseg_mmdet.export.geojson import GeoJson
 from nucseg_mmdet.export.label_image import LabelImage
+from nucseg_mmdet.export.ome_zarr import OmeZarr
 from nucseg_mmdet.export.overlay import Overlay
+from nucseg_mmdet.export.spatialdata import SpatialData
 from nucseg_mmdet.export.tables import Csv, Parquet
 from nucseg_mmdet.export.writer import Options, Target, Writer
 from nucseg_mmdet.structures.nuclei import Nuclei
 from nucseg_mmdet.utils.errors import UserError
 
-FORMATS: dict[str, type[Writer]] = dict(
-    geojson=GeoJson,
-    csv=Csv,
-    parquet=Parquet,
-    label=LabelImage,
-    coco=CocoResults,
-    overlay=Overlay,
-)
+FORMATS: dict[str, type[Writer]] = {
+    'geojson': GeoJson,
+    'csv': Csv,
+    'parquet': Parquet,
+    'label': LabelImage,
+    'coco': CocoResults,
+    'overlay': Overlay,
+    'spatialdata': SpatialData,
+    'ome-zarr': OmeZarr,
+    'dicom-ann': DicomAnn,
+}
 
 
 class Writers:

@@ -2,9 +2,10 @@
 
 import contextlib
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -72,11 +73,13 @@ class Options(NamedTuple):
         simplify: how far GeoJSON outlines may move to save vertices (Douglas-Peucker),
             full-resolution px. 0 keeps every pixel edge.
         image: reads the region for the overlay, uint8, (height, width, 3), RGB.
+        source: a file of the slide, for what formats take over from it.
     """
 
     compress: bool = False
     simplify: float = 0.0
     image: Callable[[], np.ndarray] | None = None
+    source: Path | None = None
 
 
 class Writer:
@@ -93,10 +96,10 @@ class Writer:
         self.path = Path(out_dir, self.file_name(target, options))
         self._partial = self.path.with_name(f'.{self.path.name}.partial')
         self._count = 0
-        self._held = contextlib.ExitStack()  # what has to be closed beside the file
+        self._held = contextlib.ExitStack()  # what has to be closed
         with self._told():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._partial.open('wb')
+            self._open()
         try:
             with self._told():
                 self._start()
@@ -126,7 +129,6 @@ class Writer:
         with self._told():
             self._finish()
             self._held.close()
-            self._file.close()
 
     def publish(self) -> None:
         """Move the finished file into place."""
@@ -138,9 +140,17 @@ class Writer:
         # What is still in the buffers may find no space.
         with contextlib.suppress(OSError, ValueError):
             self._held.close()
-        with contextlib.suppress(OSError):
-            self._file.close()
         self._partial.unlink(missing_ok=True)
+
+    def _open(self) -> None:
+        self._file = self._held.enter_context(self._partial.open('wb'))
+
+    def _open_scratch(self) -> BinaryIO:
+        """A file beside, for what has to wait; it has no name and is gone with the writer."""
+        path = self._partial.with_name(f'{self._partial.name}.scratch')
+        file = self._held.enter_context(path.open('w+b'))
+        path.unlink()
+        return file
 
     def _start(self) -> None:
         """Write what comes before the first nucleus."""
@@ -158,3 +168,30 @@ class Writer:
             yield
         except OSError as error:
             raise UserError(f'{self.path}: not written, {error.strerror or error}') from None
+
+
+class FolderWriter(Writer):
+    """A folder, such as a Zarr group, made beside and renamed like a file.
+
+    Attributes:
+        marker: a file of it by which a folder of an earlier run is known and may be replaced.
+    """
+
+    marker = 'zarr.json'
+
+    def _open(self) -> None:
+        if self.path.exists() and not (self.path / self.marker).is_file():
+            raise UserError(f'{self.path}: is there, but no {self.suffix} of an earlier run')
+        shutil.rmtree(self._partial, ignore_errors=True)
+        self._partial.mkdir()
+
+    def publish(self) -> None:
+        with self._told():
+            if self.path.exists():
+                shutil.rmtree(self.path)
+            os.replace(self._partial, self.path)
+
+    def abort(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._held.close()
+        shutil.rmtree(self._partial, ignore_errors=True)

@@ -38,7 +38,7 @@ def start_or_resume(plan: Plan, settings: Settings, rank: int) -> dict | None:
         known = summary.get('identity')
         if known == plan.identity:
             if summary['output'] == output_settings(settings) and all(
-                (settings.out / name).is_file() for name in summary['files']
+                (settings.out / name).exists() for name in summary['files']
             ):
                 if rank == 0:
                     shutil.rmtree(plan.folder, ignore_errors=True)

@@ -24,7 +24,17 @@ from nucseg_mmdet.utils.errors import UserError
 
 DENSITY = 8_000  # nuclei per mm2 of tissue, as in the class images
 SHARD_BYTES = 600  # of a nucleus while its slide is not finished, and below of its results
-FORMAT_BYTES = dict(geojson=1_200, csv=180, parquet=120, label=600, coco=200, overlay=0)
+FORMAT_BYTES = {
+    'geojson': 1_200,
+    'csv': 180,
+    'parquet': 300,
+    'label': 600,
+    'coco': 200,
+    'overlay': 0,
+    'spatialdata': 300,
+    'ome-zarr': 600,
+    'dicom-ann': 300,
+}
 
 
 class Settings(NamedTuple):

@@ -265,7 +265,8 @@ def finish(plan: Plan, settings: Settings, facts: dict) -> dict:
     Raises:
         UserError: a file cannot be written, or a shard not read.
     """
-    options = Options(settings.compress, settings.simplify, partial(_read_image, plan, settings))
+    image = partial(_read_image, plan, settings)
+    options = Options(settings.compress, settings.simplify, image, source=plan.path)
     num = num_cut = 0
     with open_writers(settings.formats, settings.out, plan.target, options) as writers:
         rows = (shards.read_row(path) for path in plan.shards())

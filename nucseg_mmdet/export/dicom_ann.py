@@ -1,0 +1,213 @@
+"""Nuclei as DICOM annotations."""
+
+import os
+import shutil
+import uuid
+from importlib.metadata import PackageNotFoundError, version
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+
+from nucseg_mmdet.export.writer import Writer
+from nucseg_mmdet.structures.nuclei import MEASUREMENTS, Nuclei
+from nucseg_mmdet.utils import ragged
+from nucseg_mmdet.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+WHOLE_SLIDE = '1.2.840.10008.5.1.4.1.1.77.1.6'  # SOP class of a slide's image
+MAX_BYTES = (1 << 32) - 2  # of an element's value
+UNITS = {'_um2': ('um2', 'square micrometer'), '_um': ('um', 'micrometer'), '': ('1', 'no units')}
+SCHEME = '99NUCSEG'  # of the measurements' codes, which no public scheme has all of
+
+
+class DicomAnn(Writer):
+    """Microscopy Bulk Simple Annotations: polygons in pixels of the slide, and all measurements.
+
+    It refers to the slide's image and takes patient, study and specimen from there. For a slide
+    that is no DICOM file they are made up, the same in every run: patient and container have the
+    slide's name, and the image that is referred to does not exist.
+
+    A nucleus that touches itself around a bay is one ring here: DICOM's polygons have no holes.
+    What is undefined is left out of a measurement's values.
+
+    Source:
+        DICOM PS3.3, A.87 and C.37.1; coordinates as in C.18.6, where the top left corner of the
+        top left pixel is 0, 0.
+    """
+
+    suffix = '.ann.dcm'
+
+    def _start(self) -> None:
+        try:
+            import highdicom  # noqa: F401
+        except ImportError:
+            raise UserError('format dicom-ann needs highdicom: pip install highdicom') from None
+        self._source = _read_source(self.options.source, self.target.width, self.target.height)
+        # Coordinates are most of it; they wait in a file.
+        self._coordinates = self._open_scratch()
+        self._sizes: list[np.ndarray] = []
+        self._values: list[np.ndarray] = []
+
+    def _write(self, nuclei: Nuclei, ids: np.ndarray) -> None:
+        points = self.target.to_slide(nuclei.points).astype('<f4')
+        self._coordinates.write(points.tobytes())
+        self._sizes.append(nuclei.sizes)
+        self._values.append(np.column_stack([nuclei.measurements, nuclei.scores]))
+
+    def _finish(self) -> None:
+        import highdicom as hd
+
+        sizes = np.concatenate([np.zeros(0, np.int32), *self._sizes])
+        size = self._coordinates.tell()
+        if size > MAX_BYTES:
+            raise UserError(f'{self.path}: {size / 1e9:.1f} GB of vertices, DICOM takes 4.2')
+        groups = [self._group(sizes, uuid.uuid4().bytes)] if len(sizes) else []
+        name = self.target.name
+        annotations = hd.ann.MicroscopyBulkSimpleAnnotations(
+            source_images=[self._source or self._made_up()],
+            annotation_coordinate_type='2D',
+            annotation_groups=groups,
+            series_instance_uid=self._uid('series'),
+            series_number=1,
+            sop_instance_uid=self._uid('annotations'),
+            instance_number=1,
+            manufacturer='nucseg-mmdet',
+            manufacturer_model_name='nucseg-mmdet',
+            software_versions=_version(),
+            device_serial_number='1',
+            content_label='NUCLEI',
+            content_description=name[:64],
+        )
+        _save(annotations, self._coordinates, size, self._file)
+
+    def _group(self, sizes: np.ndarray, mark: bytes) -> 'Dataset':
+        """All nuclei as a group whose coordinates are a mark, 16 bytes, to be replaced."""
+        import highdicom as hd
+        from pydicom.sr.codedict import codes
+
+        values = np.concatenate(self._values)
+        algorithm = hd.AlgorithmIdentificationSequence(
+            name='nucseg-mmdet', family=codes.DCM.ArtificialIntelligence, version=_version()
+        )
+        measurements = [
+            _measurement(name, column)
+            for name, column in zip((*MEASUREMENTS, 'score'), values.T, strict=True)
+            if not np.isnan(column).all()  # without a value it can't be read
+        ]
+        group = hd.ann.AnnotationGroup(
+            number=1,
+            uid=self._uid('group'),
+            label='Nuclei',
+            annotated_property_category=codes.SCT.AnatomicalStructure,
+            annotated_property_type=hd.sr.CodedConcept('84640000', 'SCT', 'Nucleus'),
+            graphic_type='POLYGON',
+            graphic_data=[np.array([[0, 0], [1, 0], [1, 1]], np.float32)],
+            algorithm_type='AUTOMATIC',
+            algorithm_identification=algorithm,
+        )
+        group.NumberOfAnnotations = len(sizes)
+        group.PointCoordinatesData = mark
+        # From 1, counted in numbers and not in points.
+        group.LongPrimitivePointIndexList = (2 * ragged.starts(sizes) + 1).astype('<i4').tobytes()
+        group.MeasurementsSequence = measurements
+        return group
+
+    def _uid(self, what: str) -> str:
+        """A UID that is the same in every run for the same image and region."""
+        name = f'nucseg-mmdet:{self.target.name}/{self.target.box}/{what}'
+        return f'2.25.{uuid.uuid5(uuid.NAMESPACE_URL, name).int}'
+
+    def _made_up(self) -> 'Dataset':
+        """What the annotations take from an image, for a slide that is none of DICOM's."""
+        from pydicom import Dataset
+
+        image = Dataset()
+        image.SOPClassUID = WHOLE_SLIDE
+        image.SOPInstanceUID = self._uid('image')
+        image.SeriesInstanceUID = self._uid('images')
+        image.StudyInstanceUID = self._uid('study')
+        image.FrameOfReferenceUID = self._uid('frame')
+        image.Modality = 'SM'
+        image.PatientID = image.ContainerIdentifier = self.target.name[:64]
+        image.PatientName = image.PatientBirthDate = image.PatientSex = ''
+        image.AccessionNumber = image.StudyID = image.StudyDate = image.StudyTime = ''
+        image.IssuerOfTheContainerIdentifierSequence = []
+        image.ContainerTypeCodeSequence = []
+        specimen = Dataset()
+        specimen.SpecimenIdentifier = self.target.name[:64]
+        specimen.SpecimenUID = self._uid('specimen')
+        specimen.IssuerOfTheSpecimenIdentifierSequence = []
+        specimen.SpecimenPreparationSequence = []
+        image.SpecimenDescriptionSequence = [specimen]
+        return image
+
+
+def _version() -> str:
+    try:
+        return version('nucseg-mmdet')
+    except PackageNotFoundError:  # in a checkout
+        return 'checkout'
+
+
+def _measurement(name: str, values: np.ndarray) -> 'Dataset':
+    import highdicom as hd
+
+    ending = next(ending for ending in UNITS if name.endswith(ending))
+    unit = hd.sr.CodedConcept(UNITS[ending][0], 'UCUM', UNITS[ending][1])
+    # A code may have 16 characters.
+    code = hd.sr.CodedConcept(name.replace('_', '').upper()[:16], SCHEME, name)
+    return hd.ann.Measurements(code, values.astype(np.float32), unit)
+
+
+def _read_source(path: Path | None, width: int, height: int) -> 'Dataset | None':
+    """The header of a slide's full-resolution image, if the slide is DICOM.
+
+    Args:
+        path: of any file of the slide.
+        width: of the full resolution, px.
+        height: likewise.
+    """
+    import pydicom
+
+    if path is None or path.suffix.lower() != '.dcm':
+        return None
+    first = pydicom.dcmread(path, stop_before_pixels=True)
+    for other in [path, *sorted(path.parent.glob('*'))]:
+        if other.suffix.lower() != '.dcm':
+            continue
+        image = pydicom.dcmread(other, stop_before_pixels=True)
+        size = image.get('TotalPixelMatrixColumns'), image.get('TotalPixelMatrixRows')
+        if image.get('SeriesInstanceUID') == first.SeriesInstanceUID and size == (width, height):
+            return image
+    raise UserError(f'{path}: none of its series has {width} x {height} px, expected one')
+
+
+def _save(annotations: 'Dataset', coordinates: BinaryIO, size: int, file: BinaryIO) -> None:
+    """Write annotations whose coordinates are in a file: they are never in memory together.
+
+    Args:
+        annotations: with 16 bytes in place of the coordinates of its group, if it has one.
+        coordinates: the file.
+        size: of the coordinates, bytes.
+        file: to write to.
+    """
+    if not annotations.AnnotationGroupSequence:
+        annotations.save_as(file, enforce_file_format=True)
+        return
+    (group,) = annotations.AnnotationGroupSequence
+    mark = group.PointCoordinatesData
+    # Of undefined length, so that no length around the coordinates has to be known.
+    annotations['AnnotationGroupSequence'].is_undefined_length = True
+    group.is_undefined_length_sequence_item = True
+    buffer = BytesIO()
+    annotations.save_as(buffer, enforce_file_format=True)
+    before, after = buffer.getvalue().split(mark)
+    file.write(before[:-4])
+    file.write(np.array(size, '<u4').tobytes())
+    coordinates.seek(os.SEEK_SET)
+    shutil.copyfileobj(coordinates, file)
+    file.write(after)

@@ -1,0 +1,117 @@
+"""Nuclei as labels of OME-Zarr."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nucseg_mmdet.export.painting import LabelStrips
+from nucseg_mmdet.export.spatialdata import import_zarr
+from nucseg_mmdet.export.writer import FolderWriter
+from nucseg_mmdet.structures.nuclei import Nuclei
+
+if TYPE_CHECKING:
+    import zarr
+
+VERSION = '0.5'
+NAME = 'nuclei'
+CHUNK = (256, 1024)  # px; a row of chunks, all that is painted at once, is 100 MB at 100,000 px
+SMALLEST = 512  # px; the pyramid ends at a level that is no larger
+
+
+class OmeZarr(FolderWriter):
+    """OME-Zarr 0.5 labels, int32: 0 is background, a nucleus has its number in the tables.
+
+    ``<name>.ome.zarr/labels/nuclei`` is a pyramid of the size of the image, or of the region, in
+    microns from the slide's corner; each level has every second pixel of the one before, since
+    numbers have no mean. Chunks without nuclei are not stored.
+
+    Source:
+        OME-NGFF 0.5 (ngff.openmicroscopy.org/0.5), "labels" and "multiscales".
+    """
+
+    suffix = '.ome.zarr'
+
+    def _start(self) -> None:
+        zarr = import_zarr('ome-zarr')
+        root = zarr.create_group(self._partial, zarr_format=3)
+        root.attrs['ome'] = dict(version=VERSION)
+        labels = root.create_group('labels')
+        labels.attrs['ome'] = dict(version=VERSION, labels=[NAME])
+        self._group = labels.create_group(NAME)
+        self._painter = LabelStrips(self._open_scratch(), self.target)
+
+    def _write(self, nuclei: Nuclei, ids: np.ndarray) -> None:
+        self._painter.add(nuclei)
+
+    def _finish(self) -> None:
+        _, _, width, height = self.target.box
+        shapes = [(height, width)]
+        while max(shapes[-1]) > SMALLEST:
+            shapes.append(tuple(-(-side // 2) for side in shapes[-1]))
+        level = None
+        for number in reversed(range(len(shapes))):
+            array = self._group.create_array(
+                str(number),
+                shape=shapes[number],
+                chunks=CHUNK,
+                dtype=np.int32,
+                dimension_names=('y', 'x'),
+            )
+            level = _Level(array, level)
+        multiscale = self._multiscale(len(shapes))
+        self._group.attrs['ome'] = {
+            'version': VERSION,
+            'multiscales': [multiscale],
+            'image-label': {},
+        }
+        for strip in self._painter.strips(CHUNK[0]):
+            level.add(strip)
+        level.finish()
+
+    def _multiscale(self, levels: int) -> dict:
+        mpp = self.target.slide_mpp
+        corner = [side * mpp for side in reversed(self.target.box[:2])]
+        axes = [dict(name=axis, type='space', unit='micrometer') for axis in 'yx']
+        datasets = []
+        for number in range(levels):
+            # A coordinate is that of a pixel's centre; every second of them stays where it is.
+            scale = dict(type='scale', scale=[mpp * 2**number] * 2)
+            move = dict(type='translation', translation=corner)
+            datasets.append(dict(path=str(number), coordinateTransformations=[scale, move]))
+        return dict(name=NAME, axes=axes, datasets=datasets, type='nearest')
+
+
+class _Level:
+    """A level of the pyramid that is written in whole rows of chunks.
+
+    Args:
+        array: of its size.
+        coarser: the next level.
+    """
+
+    def __init__(self, array: 'zarr.Array', coarser: '_Level | None') -> None:
+        self._array, self._coarser = array, coarser
+        self._top = 0  # of the rows that wait
+        self._waiting: list[np.ndarray] = []
+
+    def add(self, rows: np.ndarray) -> None:
+        """Add rows of pixels, which may be overwritten after this."""
+        self._waiting.append(rows.copy())
+        if sum(len(part) for part in self._waiting) >= CHUNK[0]:
+            self._write()
+
+    def finish(self) -> None:
+        """Write what waits, here and in coarser levels."""
+        if self._waiting:
+            self._write()
+        if self._coarser:
+            self._coarser.finish()
+
+    def _write(self) -> None:
+        rows = np.concatenate(self._waiting)[: self._array.shape[0] - self._top]
+        self._waiting = []
+        if rows.any():  # else the chunks stay as they are, not stored
+            self._array[self._top : self._top + len(rows)] = rows
+        self._top += len(rows)  # even, but for the last rows
+        if self._coarser:
+            self._coarser.add(rows[::2, ::2])

@@ -1,0 +1,80 @@
+"""SpatialData stores, read back by spatialdata itself.
+
+The extra is not in requirements.txt's environment where its dependencies do not fit: see
+docs/formats.md. CI has it.
+"""
+
+import numpy as np
+import pytest
+import shapely
+
+from nucseg_mmdet.export import geoparquet
+from nucseg_mmdet.structures.nuclei import EMPTY, MEASUREMENTS
+from tests.export.helpers import BAY, ONE, PLAIN, REGION, halves, nuclei_of, ovals, write
+
+
+@pytest.fixture
+def spatialdata():
+    return pytest.importorskip('spatialdata', reason='needs the extra spatialdata')
+
+
+def test_one_nucleus_by_hand(tmp_path, spatialdata):
+    (path,) = write(tmp_path, ['spatialdata'], REGION, ONE)
+    assert path == tmp_path / 'slide 1.spatialdata.zarr'
+    data = spatialdata.read_zarr(path)
+    shapes, table = data.shapes['nuclei'], data.tables['table']
+    assert shapes.index.tolist() == [1]
+    outline = shapely.box(100 + 2 / 2, 40 + 1 / 2, 100 + 5 / 2, 40 + 3 / 2)
+    assert shapes.geometry.iloc[0].equals(outline)
+    assert table.var_names.tolist() == list(MEASUREMENTS)
+    np.testing.assert_array_equal(table.X, ONE.measurements)
+    assert table.obs['instance_id'].tolist() == [1]
+    assert table.obs['score'].tolist() == [0.75]
+    assert table.obsm['spatial'].tolist() == [[100 + 3.5 / 2, 40 + 2 / 2]]
+    # 0.25 microns at half the full resolution: 0.5 microns per px.
+    microns = spatialdata.transform(shapes, to_coordinate_system='microns')
+    assert microns.geometry.iloc[0].equals(shapely.affinity.scale(outline, 0.5, 0.5, origin=(0, 0)))
+
+
+def test_many_nuclei_in_several_groups(tmp_path, spatialdata, monkeypatch):
+    monkeypatch.setattr(geoparquet, 'ROW_GROUP', 16)
+    monkeypatch.setattr('nucseg_mmdet.export.spatialdata.ROW_GROUP', 16)
+    masks = [*ovals(50, 70, 90), np.pad(BAY, 3)]
+    nuclei = nuclei_of(masks)
+    (path,) = write(tmp_path, ['spatialdata'], PLAIN, *halves(nuclei))
+    data = spatialdata.read_zarr(path)
+    assert set(data.coordinate_systems) == {'global', 'microns'}
+    shapes, table = data.shapes['nuclei'], data.tables['table']
+    assert shapes.index.tolist() == table.obs['instance_id'].tolist() == list(range(1, 52))
+    assert shapes.area.tolist() == [mask.sum() for mask in masks]
+    assert shapes.is_valid.all()
+    np.testing.assert_array_equal(table.X, nuclei.measurements)
+    np.testing.assert_array_equal(table.obsm['spatial'], nuclei.centroids)
+    # Shapes and table belong together, as spatialdata's own operations want it.
+    box = spatialdata.bounding_box_query(
+        data, axes=('x', 'y'), min_coordinate=[0, 0], max_coordinate=[45, 70],
+        target_coordinate_system='global',
+    )  # fmt: skip
+    inside = box.shapes['nuclei'].index
+    assert 0 < len(inside) < 51
+    assert box.tables['table'].obs['instance_id'].tolist() == inside.tolist()
+    values = spatialdata.get_values('area_um2', sdata=data, element_name='nuclei',
+                                    table_name='table')  # fmt: skip
+    np.testing.assert_array_equal(values['area_um2'], nuclei.measurements[:, 0])
+
+
+def test_spatialdata_writes_the_same_again(tmp_path, spatialdata):
+    nuclei = nuclei_of(ovals(9, 70, 90))
+    (path,) = write(tmp_path, ['spatialdata'], PLAIN, nuclei)
+    copy = tmp_path / 'copy.zarr'
+    spatialdata.read_zarr(path).write(copy)
+    again = spatialdata.read_zarr(copy)
+    assert again.shapes['nuclei'].geometry.tolist() == nuclei.polygons().tolist()
+    np.testing.assert_array_equal(again.tables['table'].X, nuclei.measurements)
+
+
+def test_no_nuclei(tmp_path, spatialdata):
+    (path,) = write(tmp_path, ['spatialdata'], PLAIN, EMPTY)
+    data = spatialdata.read_zarr(path)
+    assert not data.shapes
+    assert not data.tables
