@@ -5,12 +5,9 @@ annotations and results are counted from 0 there; mask 5 belongs to annotation o
 """
 
 import functools
-import gzip
 import json
 import reprlib
 import sys
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +17,7 @@ import numpy as np
 from nucseg_mmdet.structures import rle
 from nucseg_mmdet.structures.polygons import Polygon, segmentation_to_rle
 from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.reading import read_packed
 
 CATEGORY_ID = 1
 MAX_PIXELS = 2**32 - 1  # of an image; pycocotools counts runs in 32 bits
@@ -262,22 +260,11 @@ def load_json(path: Path) -> Any:
     Raises:
         UserError: the file is missing, damaged or no JSON.
     """
-    try:
-        if path.suffix == '.zip':
-            with zipfile.ZipFile(path) as archive:
-                text = archive.read('answer.json')
-        elif path.suffix == '.gz':
-            text = gzip.decompress(path.read_bytes())
-        else:
-            text = path.read_bytes()
-    except KeyError:
-        raise UserError(f'{path}: found no answer.json at its root, expected one') from None
-    except (zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f'{path}: found a damaged archive ({error}), expected JSON') from None
-    except OSError as error:
-        raise UserError(f'{path}: {error.strerror}, expected a JSON file') from None
+    text = read_packed(path, 'answer.json')
     try:
         return json.loads(text)
+    except RecursionError:
+        raise UserError(f'{path}: found JSON nested too deep, expected COCO') from None
     except ValueError as error:
         raise UserError(f'{path}: found no valid JSON ({error}), expected JSON') from None
 
