@@ -4,9 +4,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
 from nucseg_mmdet.engine import config_edits
+from nucseg_mmdet.engine.work_dir import find_last_checkpoint
 from nucseg_mmdet.utils.errors import UserError, exit_code
 from nucseg_mmdet.utils.files import make_folder
 
@@ -64,7 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
-    resumed = cfg.resume and (cfg.load_from or find_latest_checkpoint(cfg.work_dir))
+    if cfg.resume and not cfg.load_from:
+        last = find_last_checkpoint(cfg.work_dir)
+        cfg.load_from = last and str(last)
+        cfg.resume = last is not None  # else a new run, though an earlier one left a file
+    resumed = cfg.resume
     choice = args.initial_weights
     if resumed and choice is None:
         choice = config_edits.earlier_choice(cfg.work_dir)

@@ -30,7 +30,7 @@ from nucseg_mmdet.converters.pictures import (
     find_pairs,
     open_picture,
 )
-from nucseg_mmdet.imaging.decode import decode_image
+from nucseg_mmdet.imaging.image_files import decode_image
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.reading import MOST_TEXT, read_array, read_bytes
 

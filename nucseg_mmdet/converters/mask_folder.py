@@ -8,7 +8,7 @@ import numpy as np
 from nucseg_mmdet.converters.base import AnnotatedImage
 from nucseg_mmdet.converters.nuclei import from_mask
 from nucseg_mmdet.converters.pictures import open_picture
-from nucseg_mmdet.imaging.decode import decode_image
+from nucseg_mmdet.imaging.image_files import decode_image
 from nucseg_mmdet.utils.errors import UserError
 
 

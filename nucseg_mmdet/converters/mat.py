@@ -21,7 +21,7 @@ from nucseg_mmdet.converters.base import AnnotatedImage
 from nucseg_mmdet.converters.label_map import set_types
 from nucseg_mmdet.converters.nuclei import check_labels, from_labels
 from nucseg_mmdet.converters.pictures import Pair, check_pair, find_pairs, open_picture
-from nucseg_mmdet.imaging.decode import MAX_PIXELS
+from nucseg_mmdet.imaging.image_files import MAX_PIXELS
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.reading import check_file
 
@@ -84,7 +84,7 @@ def _load(path: Path) -> dict:
         for name, shape, _ in whosmat(path):
             if name in names and np.prod(shape, dtype=float) > MAX_PIXELS:
                 raise UserError(f'{path}: {name} of shape {shape}, expected that of a field')
-        content = loadmat(path, variable_names=names, spmatrix=False)
+        content = loadmat(path, variable_names=names)
         return {
             name: value.toarray() if issparse(value) else value for name, value in content.items()
         }

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nucseg_mmdet.converters.base import ImageFile
-from nucseg_mmdet.imaging.decode import decode_image, pages_and_orientation
+from nucseg_mmdet.imaging.image_files import decode_image, pages_and_orientation
 from nucseg_mmdet.utils.errors import UserError
 
 COPIED = {'.png', '.jpg', '.jpeg'}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from nucseg_mmdet.converters import mask_folder
 from nucseg_mmdet.converters.base import AnnotatedImage, ImageFile
-from nucseg_mmdet.imaging.decode import decode_image
+from nucseg_mmdet.imaging.image_files import decode_image
 from nucseg_mmdet.structures.coco import load_json
 from nucseg_mmdet.utils.errors import UserError
 

@@ -201,6 +201,50 @@ def parse_truth(data: Any, source: str) -> list[TruthImage]:
     ]
 
 
+def check_truth(data: Any, source: str) -> None:
+    """Check COCO truth of any classes, and beside what ``parse_truth`` checks what mmdet reads.
+
+    Args:
+        data: as for ``parse_truth``; ids, boxes and areas of annotations are checked as well.
+        source: what messages call the data.
+
+    Raises:
+        UserError: as ``parse_truth``, but there may be several categories.
+    """
+    if not isinstance(data, dict):
+        raise UserError(f'{source}: found {type(data).__name__}, expected a COCO object')
+    annotations, categories = (
+        _field(data, key, list, source) for key in ('annotations', 'categories')
+    )
+    known = [_field(category, 'id', int, f'{source}: category') for category in categories]
+    for category in categories:
+        _field(category, 'name', str, f'{source}: category')
+    if not known or len(set(known)) < len(known):
+        raise UserError(f'{source}: categories have ids {known!r:.100}, expected different ones')
+    seen: set[int] = set()
+    for index, annotation in enumerate(annotations):
+        where = f'{source}: annotation {index}'
+        category_id = _field(annotation, 'category_id', int, where)
+        if category_id not in known:
+            raise UserError(f'{where}: category_id is {category_id}, expected one of {known}')
+        number = _field(annotation, 'id', int, where)
+        if number in seen:
+            raise UserError(f'{where}: id {number} is taken, expected another')
+        seen.add(number)
+        box = _field(annotation, 'bbox', list, where)
+        if len(box) != 4 or not all(map(_is_finite, box)):
+            raise UserError(f'{where}: bbox is {reprlib.repr(box)}, expected x, y, width, height')
+        if not _is_finite(_field(annotation, 'area', int | float, where)):
+            raise UserError(f'{where}: area is {annotation["area"]}, expected a number of px')
+    one_class = [dict(annotation, category_id=CATEGORY_ID) for annotation in annotations]
+    parse_truth(dict(data, annotations=one_class, categories=make_categories()), source)
+
+
+def _is_finite(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and abs(value) <= sys.float_info.max  # which whole numbers may exceed
+
+
 def parse_results(data: Any, images: Sequence[TruthImage], source: str) -> dict[int, Detections]:
     """Check a COCO results list and group it by image.
 
@@ -223,7 +267,7 @@ def parse_results(data: Any, images: Sequence[TruthImage], source: str) -> dict[
         where = f'{source}: result {index}'
         _check_ids(result, sizes, where)
         score = _field(result, 'score', int | float, where)
-        if not abs(score) <= sys.float_info.max:  # which whole numbers may exceed
+        if not _is_finite(score):
             raise UserError(f'{where}: score is {score}, expected a finite number')
     rles, areas = _read_masks(data, sizes, source)
     values = np.array([result['score'] for result in data], np.float64)

@@ -1,4 +1,4 @@
-"""Image files, decoded whole or refused: PNG, JPEG, TIFF, BMP.
+"""Image files, decoded whole or refused: PNG, JPEG, TIFF, BMP; and PNG written.
 
 Decoders fill in what is damaged, and allocate what a header says. Here a file is refused if it
 is larger than a field of a slide, or if its checksums, its number of tiles, or the decoder's
@@ -22,7 +22,8 @@ import tifffile
 from PIL import Image
 
 from nucseg_mmdet.utils.errors import UserError
-from nucseg_mmdet.utils.reading import read_bytes
+from nucseg_mmdet.utils.files import make_folder, write_bytes
+from nucseg_mmdet.utils.reading import open_file, read_bytes
 
 MAX_PIXELS = 178_956_970  # of an image that is decoded as a whole; 0.5 GB in color
 ORIENTATION = 0x0112  # EXIF tag
@@ -64,6 +65,25 @@ def decode_image(path: Path) -> np.ndarray:
     except Exception as error:  # each decoder has its own
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f'{path}: not readable ({first:.200}), expected an image') from None
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """Read width and height from the header of an image, px.
+
+    Raises:
+        UserError: the file is missing, damaged in its header, or no image.
+    """
+    with open_file(path) as file:
+        try:
+            start = file.read(24)
+            if start.startswith(PNG):
+                return struct.unpack_from('>II', start, 16)
+            file.seek(0)
+            with Image.open(file) as header:
+                return header.size
+        except Exception as error:
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(f'{path}: not readable ({first:.200}), expected an image') from None
 
 
 class _Damaged(Exception):
@@ -187,6 +207,38 @@ def _check_segments(page: tifffile.TiffPage, size: int) -> None:
     _check_size(int(np.prod(page.chunks)), 1)
     if page.compression == 1 and sum(length for _, length in spans) < page.nbytes:
         raise _Damaged('damaged TIFF (pixels are missing)')
+
+
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    """Write an image, uint8 or uint16, (H, W) or (H, W, 3), BGR, whole or not at all.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    make_folder(path.parent)
+    write_bytes(path, cv2.imencode('.png', pixels)[1].tobytes())
+
+
+class PictureNames:
+    """Names of pictures that are made of images: as of the image, below its folder, all different.
+
+    Args:
+        folder: of the images.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self._folder = Path(folder)
+        self._taken: dict[str, Path] = {}
+
+    def name(self, image: str | Path) -> str:
+        """The name for an image: ``x/a.png`` for ``x/a.jpg``, ``x/a.jpg.png`` if that is taken."""
+        image = Path(image)
+        inside = image.is_relative_to(self._folder) and '..' not in image.parts
+        name = image.relative_to(self._folder) if inside else Path(image.name)
+        for candidate in (f'{name.with_suffix("")}.png', f'{name}.png'):
+            if self._taken.setdefault(candidate.casefold(), image) == image:
+                break
+        return candidate
 
 
 def pages_and_orientation(path: Path) -> tuple[int, int]:
