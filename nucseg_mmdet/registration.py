@@ -13,6 +13,7 @@ import nucseg_mmdet.engine.hooks.random_state
 import nucseg_mmdet.engine.hooks.run_card
 import nucseg_mmdet.engine.hooks.unfit_checkpoint
 import nucseg_mmdet.engine.optim_wrapper
+import nucseg_mmdet.engine.work_dir
 import nucseg_mmdet.evaluation.metrics
 import nucseg_mmdet.models.mask_tta
 import nucseg_mmdet.models.rle_mask_head

@@ -23,7 +23,7 @@ from nucseg_mmdet.converters import (
     qupath,
     vrdl,
 )
-from nucseg_mmdet.utils.errors import UserError, exit_code
+from nucseg_mmdet.utils.errors import UserError, exit_code, few, printable
 
 READERS = {
     'coco': coco,
@@ -153,10 +153,10 @@ def prepare(args: argparse.Namespace) -> None:
         workers=args.workers,
         progress=show_progress,
     )
-    for line in summary.left_out:
-        print(f'left out: {line}')
-    for line in summary.notes:
-        print(f'note: {line}')
+    for line in few(summary.left_out):
+        print(f'left out: {printable(line)}')
+    for line in few(summary.notes):
+        print(f'note: {printable(line)}')
     print(
         f'{args.out}: {summary.images} training images with '
         f'{sum(summary.nuclei.values()):,} nuclei, {summary.test_images} test images'

@@ -4,9 +4,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
 from nucseg_mmdet.engine import config_edits, finetune
+from nucseg_mmdet.engine.work_dir import find_last_checkpoint
 from nucseg_mmdet.utils.errors import UserError, exit_code
 from nucseg_mmdet.utils.files import make_folder
 
@@ -64,10 +65,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(f'{args.config}: has no auto_scale_lr, expected its base_batch_size')
         cfg.auto_scale_lr.enable = True
     resumed = args.resume
-    if resumed == 'auto':  # without a checkpoint it starts as if not resumed
-        resumed = find_latest_checkpoint(cfg.work_dir)
+    if resumed == 'auto' or (cfg.resume and not resumed and not cfg.load_from):
+        last = find_last_checkpoint(cfg.work_dir)
+        resumed = last and str(last)  # None: a new run, though an earlier one may have left a file
     if resumed:
-        cfg.resume, cfg.load_from = True, resumed
+        cfg.load_from = resumed
+    cfg.resume = bool(resumed)
     choice = args.initial_weights
     if resumed and choice is None:
         choice = config_edits.earlier_choice(cfg.work_dir)

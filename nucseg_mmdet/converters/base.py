@@ -20,6 +20,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -29,8 +30,9 @@ import numpy as np
 
 from nucseg_mmdet.structures.coco import CATEGORY_ID, make_annotation, make_categories, make_image
 from nucseg_mmdet.structures.polygons import Polygon
-from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.errors import UserError, few, say_unforeseen
 from nucseg_mmdet.utils.files import new_folder
+from nucseg_mmdet.utils.processes import become_worker
 
 NUM_FOLDS = 4
 Entry = TypeVar('Entry')
@@ -171,10 +173,11 @@ def prepare(
                 annotated.append(outcome)
                 problems += outcome.problems
         if problems and not skip_bad:
-            raise UserError('\n'.join([*problems, 'nothing written; --skip-bad leaves these out']))
+            last = 'nothing written; --skip-bad leaves these out'
+            raise UserError('\n'.join([*few(problems), last]))
         if not annotated:
             raise UserError(
-                '\n'.join([*problems, f'{out}: no training image is left, nothing written'])
+                '\n'.join([*few(problems), f'{out}: no training image is left, nothing written'])
             )
         _check_names([item.image for item in annotated])
         for index, item in enumerate(annotated):
@@ -220,6 +223,8 @@ def _convert(
         item = read_image(entry)
     except UserError as error:
         return str(error)
+    except Exception as error:
+        return f'{_name(entry)}: {say_unforeseen(error)}'
     image, target = item.image, folder / item.image.name
     if image.pixels is None:
         shutil.copyfile(image.path, target)
@@ -238,15 +243,27 @@ def in_processes(
         return
     # spawn: a forked process would inherit the locks of OpenMP's threads, and hang.
     context = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(workers or os.cpu_count(), context, _one_thread) as pool:
+    with ProcessPoolExecutor(workers or os.cpu_count(), context, _start_worker) as pool:
         try:
             yield from pool.map(function, entries)
+        except BrokenProcessPool:
+            raise UserError(
+                'a worker process ended by itself, perhaps for want of memory; --workers 1 shows '
+                'at which image'
+            ) from None
         finally:
             pool.shutdown(cancel_futures=True)  # at an interrupt leave the rest
 
 
-def _one_thread() -> None:
+def _start_worker() -> None:
+    become_worker()
     cv2.setNumThreads(1)  # the processes share the cores
+
+
+def _name(entry: object) -> str:
+    """What messages call the entry of a reader: the first path in it."""
+    parts = entry if isinstance(entry, tuple) else (entry,)
+    return next((str(part) for part in parts if isinstance(part, Path)), repr(entry)[:100])
 
 
 def _check_names(images: Sequence[ImageFile]) -> None:

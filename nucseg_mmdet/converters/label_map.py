@@ -14,23 +14,25 @@ writes it, gives the nuclei their types.
 """
 
 import csv
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from nucseg_mmdet.converters.base import AnnotatedImage, Nucleus
 from nucseg_mmdet.converters.nuclei import check_labels, from_labels, refuse_foreground
 from nucseg_mmdet.converters.pictures import (
     Pair,
     check_pair,
-    decode_image,
     find_pairs,
     open_picture,
 )
+from nucseg_mmdet.imaging.image_files import decode_image
 from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.reading import MOST_TEXT, read_array, read_bytes
 
 OPTIONS = {
     'images': 'pattern of the images under RAW, default: images/*',
@@ -38,6 +40,7 @@ OPTIONS = {
 }
 TIFF = {'.tif', '.tiff'}
 SUFFIXES = TIFF | {'.png', '.npy'}
+LABEL = re.compile(r'[0-9]{1,19}')
 TYPES_HEADER = ['file_name', 'label', 'type']
 
 
@@ -61,7 +64,7 @@ def find_images(raw: Path, images: str | None = None, labels: str | None = None)
         labels or ('*_masks.*' if beside else 'labels/*'),
         lambda path: path.suffix.lower() in SUFFIXES,
     )
-    types = read_types(raw / 'types.csv') if (raw / 'types.csv').is_file() else None
+    types = read_types(raw / 'types.csv') if os.path.lexists(raw / 'types.csv') else None
     return [
         Entry(pair, None if types is None or not pair.image else types.get(pair.image.name, {}))
         for pair in pairs
@@ -75,17 +78,20 @@ def read_types(path: Path) -> dict[str, dict[int, str]]:
         UserError: a line is not as the export writes it.
     """
     try:
-        with path.open(newline='', encoding='utf-8') as file:
-            header, *rows = list(csv.reader(file)) or [[]]
+        lines = read_bytes(path, MOST_TEXT).decode('utf-8-sig').splitlines()
+        header, *rows = list(csv.reader(lines)) or [[]]
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f'{path}: not readable ({error}), expected CSV in UTF-8') from None
     if header != TYPES_HEADER:
         raise UserError(f'{path}: header {header}, expected {TYPES_HEADER}')
     types: dict[str, dict[int, str]] = {}
     for number, row in enumerate(rows, start=2):
-        if len(row) != 3 or not row[1].isdecimal() or not row[2]:
-            raise UserError(f'{path}: line {number} is {row}, expected a name, label, type')
-        types.setdefault(row[0], {})[int(row[1])] = row[2]
+        if len(row) != 3 or not LABEL.fullmatch(row[1]) or not row[2]:
+            raise UserError(f'{path}: line {number} is {row!r:.200}, expected a name, label, type')
+        of_image, label = types.setdefault(row[0], {}), int(row[1])
+        if label in of_image:
+            raise UserError(f'{path}: line {number}, label {label} of {row[0]} is there already')
+        of_image[label] = row[2]
     return types
 
 
@@ -125,23 +131,6 @@ def decode_labels(path: Path) -> np.ndarray:
     """Read a label map as it is stored.
 
     Raises:
-        UserError: the file is broken, of a kind that cannot be read safely, or a TIFF file too
-            large for Pillow.
+        UserError: the file is broken, too large, or of a kind that cannot be read safely.
     """
-    if path.suffix.lower() == '.npy':
-        try:
-            return np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(f'{path}: not readable ({error}), expected an array') from None
-    if path.suffix.lower() not in TIFF:
-        return decode_image(path)
-    try:
-        with Image.open(path) as file:  # OpenCV has no unsigned 32 bit
-            if file.n_frames != 1:
-                raise UserError(f'{path}: {file.n_frames} pages, expected one label map')
-            return np.array(file)
-    except Image.DecompressionBombError:
-        limit = 2 * Image.MAX_IMAGE_PIXELS
-        raise UserError(f'{path}: more than {limit:,} px, expected that of a field') from None
-    except (OSError, SyntaxError, UnidentifiedImageError, ValueError) as error:
-        raise UserError(f'{path}: not readable ({error}), expected a TIFF label map') from None
+    return read_array(path) if path.suffix.lower() == '.npy' else decode_image(path)

@@ -7,7 +7,8 @@ import numpy as np
 
 from nucseg_mmdet.converters.base import AnnotatedImage
 from nucseg_mmdet.converters.nuclei import from_mask
-from nucseg_mmdet.converters.pictures import decode_image, open_picture
+from nucseg_mmdet.converters.pictures import open_picture
+from nucseg_mmdet.imaging.image_files import decode_image
 from nucseg_mmdet.utils.errors import UserError
 
 

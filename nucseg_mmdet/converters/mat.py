@@ -14,13 +14,16 @@ patterns under RAW, e.g. ``--images 'Train/Images/*' --labels 'Train/Labels/*'``
 from pathlib import Path
 
 import numpy as np
-from scipy.io import loadmat
+from scipy.io import loadmat, whosmat
+from scipy.sparse import issparse
 
 from nucseg_mmdet.converters.base import AnnotatedImage
 from nucseg_mmdet.converters.label_map import set_types
 from nucseg_mmdet.converters.nuclei import check_labels, from_labels
 from nucseg_mmdet.converters.pictures import Pair, check_pair, find_pairs, open_picture
+from nucseg_mmdet.imaging.image_files import MAX_PIXELS
 from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.reading import check_file
 
 OPTIONS = {
     'images': 'pattern of the images under RAW, default: Images/*',
@@ -75,11 +78,21 @@ def read_image(pair: Pair) -> AnnotatedImage:
 
 
 def _load(path: Path) -> dict:
+    check_file(path)
+    names = ['inst_map', 'inst_type']
     try:
-        return loadmat(path, variable_names=['inst_map', 'inst_type'])
+        for name, shape, _ in whosmat(path):
+            if name in names and np.prod(shape, dtype=float) > MAX_PIXELS:
+                raise UserError(f'{path}: {name} of shape {shape}, expected that of a field')
+        content = loadmat(path, variable_names=names)
+        return {
+            name: value.toarray() if issparse(value) else value for name, value in content.items()
+        }
+    except UserError:
+        raise
     except NotImplementedError:
         raise UserError(
             f"{path}: MATLAB 7.3 (HDF5), expected an older version; save it with '-v7'"
         ) from None
     except Exception as error:  # SciPy raises many kinds for a damaged file
-        raise UserError(f'{path}: not readable ({error}), expected a .mat file') from None
+        raise UserError(f'{path}: not readable ({error!s:.200}), expected a .mat file') from None

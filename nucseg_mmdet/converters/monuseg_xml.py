@@ -12,6 +12,7 @@ lies beyond the image is cut off. A pixel in two regions belongs to the one that
 Layers with a name (MoNuSAC: Epithelial, Lymphocyte, ...) give the type of their nuclei.
 """
 
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 from xml.parsers import expat
@@ -24,9 +25,13 @@ from nucseg_mmdet.converters.nuclei import from_mask
 from nucseg_mmdet.converters.pictures import Pair, check_pair, find_pairs, open_picture
 from nucseg_mmdet.structures.polygons import polygons_to_rle
 from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.reading import MOST_TEXT, read_bytes
 
 OPTIONS: dict[str, str] = {}
 SHIFT = -0.5  # px, from the vertices' frame to pixel edges at integers
+LAYOUT = 'Annotation/Regions/Region/Vertices/Vertex'
+DEEPEST = 20  # elements in one another
+NUMBER = re.compile(r'\s*[-+]?[0-9]*\.?[0-9]+([eE][-+]?[0-9]+)?\s*')  # float() takes 1_0 too
 FREE_FORM = (None, '0', '1')  # region types that are polygons: free hand, rectangle
 
 
@@ -77,18 +82,37 @@ def _parse(path: Path) -> ElementTree.Element:
     """Parse XML that has no document type, so that no entity can grow or reach a file."""
     builder = ElementTree.TreeBuilder()
     parser = expat.ParserCreate()
-    parser.StartElementHandler = builder.start
-    parser.EndElementHandler = builder.end
+    inside: list[str] = []
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        # One in another would be read as often as it is deep.
+        if len(inside) > DEEPEST or (name == 'Region' and name in inside):
+            raise UserError(f'{path}: {name} inside of {"/".join(inside):.100}, expected {LAYOUT}')
+        inside.append(name)
+        builder.start(name, attributes)
+
+    def end(name: str) -> None:
+        inside.pop()
+        builder.end(name)
+
+    parser.StartElementHandler, parser.EndElementHandler = start, end
 
     def refuse(*_: object) -> None:
         raise UserError(f'{path}: has a document type declaration, expected plain XML')
 
     parser.StartDoctypeDeclHandler = refuse
     try:
-        parser.Parse(path.read_bytes(), True)
-    except expat.ExpatError as error:
+        parser.Parse(read_bytes(path, MOST_TEXT), True)
+    # Besides its own error, what Python's codecs raise for the encoding that the file names.
+    except (expat.ExpatError, LookupError, ValueError) as error:
         raise UserError(f'{path}: no valid XML ({error}), expected ImageScope regions') from None
     return builder.close()
+
+
+def _coordinate(vertex: ElementTree.Element, axis: str) -> float:
+    if not NUMBER.fullmatch(vertex.attrib[axis]):
+        raise ValueError(vertex.attrib[axis])
+    return float(vertex.attrib[axis])
 
 
 def _layer_type(layer: ElementTree.Element) -> str | None:
@@ -118,7 +142,7 @@ def _read_region(
         raise UserError(f'{where}: {found}, expected the outline of a nucleus')
     try:
         points = np.array(
-            [(vertex.attrib['X'], vertex.attrib['Y']) for vertex in region.iter('Vertex')], float
+            [_coordinate(vertex, axis) for vertex in region.iter('Vertex') for axis in 'XY'], float
         ).reshape(-1, 2)
     except (KeyError, ValueError):
         raise UserError(f'{where}: a vertex without numbers X and Y, expected both') from None

@@ -20,6 +20,7 @@ import numpy as np
 from nucseg_mmdet.converters.base import AnnotatedImage, ImageFile
 from nucseg_mmdet.converters.nuclei import check_labels, from_labels
 from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.reading import read_array
 
 OPTIONS: dict[str, str] = {}
 # Gamper et al., "PanNuke Dataset Extension, Insights and Baselines" (2020), by channel.
@@ -69,7 +70,7 @@ def _patches(raw: Path, fold: str, files: dict[str, Path]) -> list[Entry]:
     missing = {'images', 'masks', 'types'} - files.keys()
     if missing:
         raise UserError(f'{raw}: fold {fold!r} has no {min(missing)}.npy, expected one')
-    images, masks, types = (open_array(files[name]) for name in ('images', 'masks', 'types'))
+    images, masks, types = (read_array(files[name]) for name in ('images', 'masks', 'types'))
     count = len(types)
     if types.ndim != 1 or types.dtype.kind != 'U':
         raise UserError(f'{files["types"]}: {types.dtype} {types.shape}, expected texts (P,)')
@@ -86,18 +87,6 @@ def _patches(raw: Path, fold: str, files: dict[str, Path]) -> list[Entry]:
     ]
 
 
-def open_array(path: Path) -> np.ndarray:
-    """Map an array file.
-
-    Raises:
-        UserError: the file is broken, or holds pickled objects.
-    """
-    try:
-        return np.load(path, mmap_mode='r', allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f'{path}: not readable ({error}), expected an array') from None
-
-
 def read_image(entry: Entry) -> AnnotatedImage:
     """Read one patch and its nuclei.
 
@@ -105,7 +94,7 @@ def read_image(entry: Entry) -> AnnotatedImage:
         UserError: values of the image are no whole numbers from 0 to 255, or labels are
             none.
     """
-    rgb = open_array(entry.images)[entry.index]
+    rgb = read_array(entry.images)[entry.index]
     with np.errstate(invalid='ignore'):  # the comparison tells
         pixels = rgb.astype(np.uint8)
     if not (pixels == rgb).all():
@@ -125,7 +114,7 @@ def read_image(entry: Entry) -> AnnotatedImage:
         name=name,
     )
     nuclei = []
-    masks = open_array(entry.masks)[entry.index]
+    masks = read_array(entry.masks)[entry.index]
     for channel, kind in enumerate(TYPES):
         where = entry.masks / f'patch {entry.index}, channel {channel}'
         labels = check_labels(masks[..., channel], (height, width), where)

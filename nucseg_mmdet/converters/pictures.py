@@ -9,17 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from nucseg_mmdet.converters.base import ImageFile
+from nucseg_mmdet.imaging.image_files import decode_image, pages_and_orientation
 from nucseg_mmdet.utils.errors import UserError
 
-PNG_END = b'\x00\x00\x00\x00IEND\xaeB`\x82'  # every complete PNG ends with this chunk
 COPIED = {'.png', '.jpg', '.jpeg'}
 SUFFIXES = COPIED | {'.tif', '.tiff', '.bmp'}
-ORIENTATION = 0x0112  # EXIF tag; 1 is upright
 TRUTH_ENDING = re.compile(r'(_cp)?_(masks?|labels?)$')  # 'x_masks.png' belongs to 'x.png'
 
 
@@ -31,42 +28,23 @@ class Pair(NamedTuple):
     truth: Path | None
 
 
-def decode_image(path: Path) -> np.ndarray:
-    """Read an image file as it is stored.
-
-    Args:
-        path: PNG or any format of OpenCV.
-
-    Returns:
-        uint8 or uint16, (H, W) or (H, W, C), BGR(A).
-
-    Raises:
-        UserError: the file is missing, truncated or no image.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f'{path}: {error.strerror}, expected an image') from None
-    if path.suffix.lower() == '.png' and not data.endswith(PNG_END):
-        raise UserError(f'{path}: PNG without its end ({len(data)} bytes), expected a whole file')
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
-    if image is None:
-        raise UserError(f'{path}: not readable, expected an image')
-    return image
-
-
 def open_picture(path: Path) -> ImageFile:
     """Read an image and decide whether its file is copied or written anew as PNG.
 
     Raises:
         UserError: the file is no image of 8 bits a channel, has several pages, is to be
-            shown rotated, is transparent somewhere, or too large for Pillow.
+            shown rotated, is transparent somewhere, or too large.
     """
     pixels = decode_image(path)
     height, width = pixels.shape[:2]
     if pixels.dtype != np.uint8:
         raise UserError(f'{path}: {pixels.dtype}, expected 8 bits a channel')
-    _check_header(path)
+    pages, orientation = pages_and_orientation(path)
+    if pages != 1:
+        raise UserError(f'{path}: {pages} pages, expected one image')
+    if orientation != 1:
+        # mmdet would turn the image, and the truth would stay.
+        raise UserError(f'{path}: EXIF orientation {orientation}, expected an upright image')
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         alpha = pixels[..., 3]
         if (alpha != 255).any():
@@ -76,23 +54,6 @@ def open_picture(path: Path) -> ImageFile:
     elif path.suffix.lower() in COPIED:
         return ImageFile(path, height, width)
     return ImageFile(path, height, width, pixels=pixels)
-
-
-def _check_header(path: Path) -> None:
-    try:
-        with Image.open(path) as header:
-            pages = getattr(header, 'n_frames', 1)
-            orientation = header.getexif().get(ORIENTATION, 1)
-    except UnidentifiedImageError:
-        return  # OpenCV read it, and nothing tells of pages or an orientation
-    except Image.DecompressionBombError:
-        limit = 2 * Image.MAX_IMAGE_PIXELS
-        raise UserError(f'{path}: more than {limit:,} px, expected a field of a slide') from None
-    if pages != 1:
-        raise UserError(f'{path}: {pages} pages, expected one image')
-    if orientation != 1:
-        # mmdet would turn the image, and the truth would stay.
-        raise UserError(f'{path}: EXIF orientation {orientation}, expected an upright image')
 
 
 def find_pairs(raw: Path, images: str, truths: str, is_truth: Callable[[Path], bool]) -> list[Pair]:
@@ -138,7 +99,7 @@ def find_pairs(raw: Path, images: str, truths: str, is_truth: Callable[[Path], b
 
 def _glob(raw: Path, pattern: str) -> list[Path]:
     try:
-        return sorted(path for path in raw.glob(pattern) if path.is_file())
+        return sorted(path for path in raw.glob(pattern) if not path.is_dir())
     except (ValueError, NotImplementedError) as error:  # empty or absolute
         raise UserError(f'{pattern!r}: {error}, expected a pattern under {raw}') from None
 

@@ -8,13 +8,13 @@
     RAW/test_img_ids.json              [{"file_name", "height", "id", "width"}, ...]
 """
 
-import json
 import re
 from pathlib import Path
 
 from nucseg_mmdet.converters import mask_folder
 from nucseg_mmdet.converters.base import AnnotatedImage, ImageFile
-from nucseg_mmdet.converters.pictures import decode_image
+from nucseg_mmdet.imaging.image_files import decode_image
+from nucseg_mmdet.structures.coco import load_json
 from nucseg_mmdet.utils.errors import UserError
 
 # Organs of the MoNuSeg training images, by tissue source site and patient of the
@@ -73,12 +73,7 @@ def find_test_images(raw: Path) -> tuple[list[ImageFile], list[str]]:
         UserError: the list itself is missing or malformed.
     """
     path = raw / 'test_img_ids.json'
-    try:
-        entries = json.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f'{path}: {error.strerror}, expected the list of test images') from None
-    except ValueError as error:
-        raise UserError(f'{path}: not JSON ({error}), expected the list of test images') from None
+    entries = load_json(path)
     if not isinstance(entries, list) or not entries:
         raise UserError(f'{path}: {type(entries).__name__}, expected a list of test images')
     for entry in entries:

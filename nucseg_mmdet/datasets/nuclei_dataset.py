@@ -8,6 +8,7 @@ from mmdet.datasets.api_wrappers import COCO
 from mmdet.registry import DATASETS
 from mmengine.logging import print_log
 
+from nucseg_mmdet.imaging.image_files import read_size
 from nucseg_mmdet.structures.coco import load_shared_json
 from nucseg_mmdet.utils.errors import UserError
 
@@ -45,13 +46,20 @@ class NucleiDataset(CocoDataset):
         self.num_skipped = 0
         data_list = super().load_data_list()
         for data_info in data_list:
-            if not Path(data_info['img_path']).is_file():
-                raise UserError(
-                    f'{data_info["img_path"]}: no such image, listed in {self.ann_file}'
-                )
+            self._check_image(Path(data_info['img_path']), data_info['width'], data_info['height'])
         if self.num_skipped:
             print_log(f'{self.ann_file}: skipped {self.num_skipped} annotations', 'current')
         return data_list
+
+    def _check_image(self, path: Path, width: int, height: int) -> None:
+        if not path.is_file():
+            raise UserError(f'{path}: no such image, listed in {self.ann_file}')
+        found = read_size(path)
+        if found != (width, height):
+            raise UserError(
+                f'{path}: {found[0]} x {found[1]} px, expected {width} x {height} px as in '
+                f'{self.ann_file}'
+            )
 
     def parse_data_info(self, raw_data_info: dict) -> dict:
         data_info = super().parse_data_info(raw_data_info)

@@ -6,6 +6,7 @@ take the place of its own in its table, so that ``load_from``, ``init_cfg`` and 
 all go through them; they refuse instead. They take Detectron2's files too.
 """
 
+import io
 import os
 import pickle
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch import nn
 from nucseg_mmdet.engine import safe_pickle
 from nucseg_mmdet.engine.detectron2 import is_detectron2, take_weights, to_checkpoint
 from nucseg_mmdet.utils.errors import UserError
-from nucseg_mmdet.utils.files import new_file
+from nucseg_mmdet.utils.files import write_bytes
 
 
 def _history_method(owner: object, name: str) -> object:
@@ -51,8 +52,17 @@ def load_weights_only(filename: str, map_location: str | torch.device | None = N
         raise UserError(f'{path}: {type(checkpoint).__name__}, expected a checkpoint dictionary')
     if is_detectron2(checkpoint):
         return to_checkpoint(take_weights(checkpoint, path), path)
-    if isinstance(checkpoint.get('meta'), dict):
-        checkpoint['meta'].pop('config', None)
+    weights, meta = checkpoint.get('state_dict', checkpoint), checkpoint.get('meta', {})
+    if weights is not checkpoint and not isinstance(meta, dict):
+        raise UserError(f'{path}: meta is {type(meta).__name__}, expected a dictionary')
+    tensors = weights if isinstance(weights, dict) else {}
+    tensors = {key: value for key, value in tensors.items() if isinstance(value, torch.Tensor)}
+    if not tensors or not all(isinstance(key, str) for key in tensors):
+        raise UserError(f'{path}: no weights by name, expected a checkpoint with state_dict')
+    for key, value in tensors.items():
+        safe_pickle.check_tensor(value, f'{path}: {key}')
+    if isinstance(meta, dict):
+        meta.pop('config', None)
     return checkpoint
 
 
@@ -162,6 +172,16 @@ def publish(source: Path, out: Path, facts: dict) -> int:
         if half and not weights[key].isfinite().all():
             raise UserError(f'{source}: {key} has values beyond float16 or not finite')
     iteration = checkpoint.get('meta', {}).get('iter')
-    with new_file(out) as file:
-        torch.save(dict(meta=dict(facts, iteration=iteration), state_dict=weights), file)
+    save(dict(meta=dict(facts, iteration=iteration), state_dict=weights), out)
     return out.stat().st_size
+
+
+def save(content: dict, path: Path) -> None:
+    """Write a file of ``torch.save``, whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    buffer = io.BytesIO()  # torch's own writing raises no OSError
+    torch.save(content, buffer)
+    write_bytes(path, buffer.getvalue())

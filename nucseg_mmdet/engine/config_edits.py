@@ -2,7 +2,6 @@
 
 import argparse
 import copy
-import json
 from pathlib import Path
 
 import torch
@@ -11,12 +10,14 @@ from mmengine.runner.checkpoint import CheckpointLoader
 
 from nucseg_mmdet.engine.checkpoint import cached_download
 from nucseg_mmdet.engine.model_zoo import find_config
+from nucseg_mmdet.engine.work_dir import read_card
 from nucseg_mmdet.evaluation.summary import SCORE_THR
-from nucseg_mmdet.structures.coco import load_shared_json
+from nucseg_mmdet.structures.coco import check_truth, load_shared_json
 from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.reading import check_file
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-COCO_KEYS = {'images', 'annotations', 'categories'}
+MOST_CONFIG = 1 << 24  # bytes
 EVALUATORS = ('val_evaluator', 'test_evaluator')
 
 
@@ -35,9 +36,13 @@ def load_config(
         UserError: there is none or it is none of a model, or an option does not fit it.
     """
     path = find_config(path)
+    if path.suffix != '.py':  # mmengine's loader of YAML runs what is in it without a word
+        raise UserError(f'{path}: expected a config, a .py file')
+    check_file(path, MOST_CONFIG)
     try:
         cfg = Config.fromfile(path)
-    except Exception as error:  # a config is Python, and any mistake may be in it
+    # A config is Python, and any mistake may be in it.
+    except (Exception, SystemExit) as error:
         raise UserError(f'{path}: not readable as a config ({_first_line(error)})') from None
     try:
         cfg.merge_from_dict(options)
@@ -46,14 +51,14 @@ def load_config(
         raise UserError(
             f'--cfg-options {given}: does not fit {path} ({_first_line(error)})'
         ) from None
-    if 'model' not in cfg:
+    if not isinstance(cfg.get('model'), dict):
         raise UserError(f'{path}: has no model, expected an experiment and not a part of one')
     name = path.stem if fold is None else f'{path.stem}_fold{fold}'
     cfg.work_dir = str(work_dir or cfg.get('work_dir') or Path('work_dirs', name))
     return cfg
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [''])[0][:200] or type(error).__name__
 
 
@@ -128,31 +133,38 @@ def as_list(node: dict | list | None) -> list[dict]:
     return node if isinstance(node, list) else [node] if node else []
 
 
-def check_files(cfg: Config, *keys: str) -> None:
-    """Check that the data of some dataloaders is there, and its annotations whole.
+def check_files(cfg: Config, needed: str, *others: str) -> None:
+    """Check that the data of some dataloaders is there, and its annotations right.
 
     Args:
         cfg: the config.
-        keys: such as ``train_dataloader``.
+        needed: a dataloader that must be there, such as ``train_dataloader``.
+        others: those that may be there.
 
     Raises:
-        UserError: an annotation file or an image folder is missing, or the file is no COCO JSON.
+        UserError: an annotation file or an image folder is missing, or the file is no COCO truth.
     """
-    for key in keys:
+    if not _datasets(cfg.get(needed)):
+        raise UserError(
+            f'{cfg.filename}: {needed} has no data set with ann_file and data_prefix, expected one'
+        )
+    for key in (needed, *others):
         for dataset in _datasets(cfg.get(key)):
-            root = Path(dataset.get('data_root', ''))
-            for path in (root / dataset.ann_file, root / dataset.data_prefix.img):
+            root = Path(dataset.get('data_root') or '')
+            try:
+                paths = root / dataset.ann_file, root / dataset.data_prefix.img
+            except (AttributeError, TypeError):
+                raise UserError(
+                    f'{cfg.filename}: ann_file {dataset.ann_file!r:.50} and data_prefix '
+                    f'{dataset.data_prefix!r:.50} of {key}, expected a path and dict(img=PATH)'
+                ) from None
+            for path in paths:
                 if not path.exists():
                     raise UserError(
                         f'{path}: not there; nucseg prepare makes the data, '
                         '--data-root names another folder'
                     )
-            content = load_shared_json(root / dataset.ann_file)
-            if not isinstance(content, dict) or not content.keys() >= COCO_KEYS:
-                raise UserError(
-                    f'{root / dataset.ann_file}: no COCO JSON, expected images, annotations '
-                    'and categories'
-                )
+            check_truth(load_shared_json(paths[0]), str(paths[0]))
 
 
 def _datasets(node: object) -> list[ConfigDict]:
@@ -208,9 +220,7 @@ def set_initial_weights(cfg: Config, choice: str | None, complete: bool = False)
 
 def earlier_choice(work_dir: str) -> str | None:
     """What the run in a work folder started with: 'none' if from scratch, else None."""
-    card = Path(work_dir, 'run_card.json')
-    from_scratch = card.is_file() and json.loads(card.read_text()).get('from_scratch')
-    return 'none' if from_scratch else None
+    return 'none' if read_card(work_dir).get('from_scratch') else None
 
 
 def _is_local(checkpoint: str) -> bool:

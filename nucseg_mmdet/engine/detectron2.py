@@ -122,12 +122,20 @@ def take_weights(content: Any, path: str | Path) -> dict[str, torch.Tensor]:
     tensors = {}
     for name, value in weights.items():
         if isinstance(value, PickledArray):
-            value = torch.from_numpy(value.native())
+            value = _to_tensor(value, f'{path}: {name!r}')
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise UserError(f'{path}: {name!r} is a {type(value).__name__}, expected an array')
+        safe_pickle.check_tensor(value, f'{path}: {name}')
         if not name.endswith('_momentum'):  # of Caffe2's solver
             tensors[name] = value
     return tensors
+
+
+def _to_tensor(array: PickledArray, where: str) -> torch.Tensor:
+    try:
+        return torch.from_numpy(array.native())
+    except TypeError as error:  # numbers that torch does not have
+        raise UserError(f'{where}: {error}') from None
 
 
 def is_detectron2(content: Any) -> bool:

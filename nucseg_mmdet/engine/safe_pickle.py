@@ -8,6 +8,7 @@ which calls what it admits: of NumPy, the constructors of arrays, numbers and dt
 
 import pickle
 import re
+import zipfile
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 
 from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.reading import MOST, open_file
 
 CORES = ('core', '_core')  # NumPy 1 and 2
 DTYPES = ('b1', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'f2', 'f4', 'f8')
@@ -115,7 +117,7 @@ def load(path: Path) -> Any:
         *(pickle.UnpicklingError, EOFError, MemoryError, OverflowError, RecursionError),
         *(AttributeError, IndexError, KeyError, TypeError, ValueError),
     )
-    with path.open('rb') as file:
+    with open_file(path, MOST) as file:
         try:
             return ArrayUnpickler(file, encoding='latin1').load()  # Python 2 wrote many of them
         except damaged as error:
@@ -143,14 +145,45 @@ def load_torch(path: Path, also: Sequence = (), map_location: Any = 'cpu') -> An
     admitted = [*also, np.ndarray, np.dtype, *(type(np.dtype(code)) for code in DTYPES)]
     for function in (core._reconstruct, core.scalar):
         admitted += [(function, f'numpy.{home}.multiarray.{function.__name__}') for home in CORES]
-    if not path.is_file():
-        raise UserError(f'{path}: no such file')
+    _check_zip(path)
     try:
         with torch.serialization.safe_globals(admitted):
             return torch.load(path, map_location=map_location, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
+    except Exception as error:  # torch's reader raises many kinds for a damaged file
         asked = re.search(r'GLOBAL (\S+)', str(error))  # of a message of many lines
         reason = f'{asked[1]} is not admitted' if asked else 'damaged, or of another kind'
         raise UserError(
             f'{path}: not read, expected a file of torch.save with tensors only ({reason})'
         ) from None
+
+
+def _check_zip(path: Path) -> None:
+    """Check the checksums of a file of ``torch.save``, which torch itself does not look at.
+
+    Raises:
+        UserError: one is wrong, or the file is packed, so that it could hold any amount.
+    """
+    with open_file(path) as file:
+        if not zipfile.is_zipfile(file):
+            return  # of torch before 1.6: without checksums
+        try:
+            with zipfile.ZipFile(file) as archive:
+                packed = any(entry.compress_type for entry in archive.infolist())
+                damaged = None if packed else archive.testzip()
+        except Exception as error:  # of damaged names, sizes, offsets
+            raise UserError(f'{path}: damaged ({error!s:.100}), expected a checkpoint') from None
+    if packed or damaged:
+        found = 'packed, as torch never writes it' if packed else f'damaged (checksum of {damaged})'
+        raise UserError(f'{path}: {found}, expected a checkpoint')
+
+
+def check_tensor(value: torch.Tensor, where: str) -> None:
+    """Refuse weights that are not finite, or more than the file holds (by a stride of 0).
+
+    Raises:
+        UserError: they are.
+    """
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        raise UserError(f'{where} is {value.numel():,} values, expected as many as the file holds')
+    if value.is_floating_point() and not torch.isfinite(value).all():
+        raise UserError(f'{where} has values that are not finite; the file is damaged')

@@ -6,6 +6,7 @@ To check a file from anywhere::
 """
 
 import argparse
+import contextlib
 import json
 import sys
 import zipfile
@@ -15,7 +16,7 @@ from pathlib import Path
 from nucseg_mmdet.structures import rle
 from nucseg_mmdet.structures.coco import load_json, load_shared_json
 from nucseg_mmdet.utils.errors import UserError, exit_code
-from nucseg_mmdet.utils.files import make_folder, new_file, write_text
+from nucseg_mmdet.utils.files import PartialFile, cannot_be_written, make_folder
 
 KEYS = {'image_id', 'bbox', 'score', 'category_id', 'segmentation'}
 # Boxes are written with two decimals, so an edge at the image's border may be off by this.
@@ -36,12 +37,13 @@ def read_images(path: Path) -> dict[int, tuple[int, int]]:
     """
     content = load_shared_json(path)
     images = content.get('images') if isinstance(content, dict) else content
-    try:
-        if isinstance(images, list):
-            return {image['id']: (image['height'], image['width']) for image in images}
-    except (TypeError, KeyError):
-        pass
-    raise UserError(f'{path}: no list of images with id, height, width')
+    keys = ('id', 'height', 'width')
+    if not isinstance(images, list) or not all(
+        isinstance(image, dict) and all(type(image.get(key)) is int for key in keys)
+        for image in images
+    ):
+        raise UserError(f'{path}: no list of images with id, height, width as whole numbers')
+    return {image['id']: (image['height'], image['width']) for image in images}
 
 
 def read_results(path: Path) -> list[dict]:
@@ -141,12 +143,17 @@ def write(results: Sequence[dict], images: dict[int, tuple[int, int]], path: Pat
         )
     make_folder(path.parent)
     text = json.dumps(ordered(results, images))
-    write_text(path, text)
-    with (
-        new_file(path.with_suffix('.zip')) as file,
-        zipfile.ZipFile(file, 'w', zipfile.ZIP_DEFLATED) as archive,
-    ):
-        archive.writestr('answer.json', text)
+    zipped = path.with_suffix('.zip')
+    with contextlib.ExitStack() as stack, cannot_be_written(path):
+        answer, packed = (stack.enter_context(PartialFile(place)) for place in (path, zipped))
+        answer.file.write(text.encode())
+        with zipfile.ZipFile(packed.file, 'w', zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr('answer.json', text)
+        answer.finish()
+        packed.finish()
+        zipped.unlink(missing_ok=True)  # at no time an older one beside a newer answer.json
+        answer.publish()
+        packed.publish()
 
 
 @exit_code

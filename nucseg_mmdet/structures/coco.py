@@ -5,12 +5,9 @@ annotations and results are counted from 0 there; mask 5 belongs to annotation o
 """
 
 import functools
-import gzip
 import json
 import reprlib
 import sys
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +17,7 @@ import numpy as np
 from nucseg_mmdet.structures import rle
 from nucseg_mmdet.structures.polygons import Polygon, segmentation_to_rle
 from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.reading import read_packed
 
 CATEGORY_ID = 1
 MAX_PIXELS = 2**32 - 1  # of an image; pycocotools counts runs in 32 bits
@@ -204,6 +202,50 @@ def parse_truth(data: Any, source: str) -> list[TruthImage]:
     ]
 
 
+def check_truth(data: Any, source: str) -> None:
+    """Check COCO truth of any classes, and beside what ``parse_truth`` checks what mmdet reads.
+
+    Args:
+        data: as for ``parse_truth``; ids, boxes and areas of annotations are checked as well.
+        source: what messages call the data.
+
+    Raises:
+        UserError: as ``parse_truth``, but there may be several categories.
+    """
+    if not isinstance(data, dict):
+        raise UserError(f'{source}: found {type(data).__name__}, expected a COCO object')
+    annotations, categories = (
+        _field(data, key, list, source) for key in ('annotations', 'categories')
+    )
+    known = [_field(category, 'id', int, f'{source}: category') for category in categories]
+    for category in categories:
+        _field(category, 'name', str, f'{source}: category')
+    if not known or len(set(known)) < len(known):
+        raise UserError(f'{source}: categories have ids {known!r:.100}, expected different ones')
+    seen: set[int] = set()
+    for index, annotation in enumerate(annotations):
+        where = f'{source}: annotation {index}'
+        category_id = _field(annotation, 'category_id', int, where)
+        if category_id not in known:
+            raise UserError(f'{where}: category_id is {category_id}, expected one of {known}')
+        number = _field(annotation, 'id', int, where)
+        if number in seen:
+            raise UserError(f'{where}: id {number} is taken, expected another')
+        seen.add(number)
+        box = _field(annotation, 'bbox', list, where)
+        if len(box) != 4 or not all(map(_is_finite, box)):
+            raise UserError(f'{where}: bbox is {reprlib.repr(box)}, expected x, y, width, height')
+        if not _is_finite(_field(annotation, 'area', int | float, where)):
+            raise UserError(f'{where}: area is {annotation["area"]}, expected a number of px')
+    one_class = [dict(annotation, category_id=CATEGORY_ID) for annotation in annotations]
+    parse_truth(dict(data, annotations=one_class, categories=make_categories()), source)
+
+
+def _is_finite(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and abs(value) <= sys.float_info.max  # which whole numbers may exceed
+
+
 def parse_results(data: Any, images: Sequence[TruthImage], source: str) -> dict[int, Detections]:
     """Check a COCO results list and group it by image.
 
@@ -226,7 +268,7 @@ def parse_results(data: Any, images: Sequence[TruthImage], source: str) -> dict[
         where = f'{source}: result {index}'
         _check_ids(result, sizes, where)
         score = _field(result, 'score', int | float, where)
-        if not abs(score) <= sys.float_info.max:  # which whole numbers may exceed
+        if not _is_finite(score):
             raise UserError(f'{where}: score is {score}, expected a finite number')
     rles, areas = _read_masks(data, sizes, source)
     values = np.array([result['score'] for result in data], np.float64)
@@ -263,22 +305,11 @@ def load_json(path: Path) -> Any:
     Raises:
         UserError: the file is missing, damaged or no JSON.
     """
-    try:
-        if path.suffix == '.zip':
-            with zipfile.ZipFile(path) as archive:
-                text = archive.read('answer.json')
-        elif path.suffix == '.gz':
-            text = gzip.decompress(path.read_bytes())
-        else:
-            text = path.read_bytes()
-    except KeyError:
-        raise UserError(f'{path}: found no answer.json at its root, expected one') from None
-    except (zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f'{path}: found a damaged archive ({error}), expected JSON') from None
-    except OSError as error:
-        raise UserError(f'{path}: {error.strerror}, expected a JSON file') from None
+    text = read_packed(path, 'answer.json')
     try:
         return json.loads(text)
+    except RecursionError:
+        raise UserError(f'{path}: found JSON nested too deep, expected COCO') from None
     except ValueError as error:
         raise UserError(f'{path}: found no valid JSON ({error}), expected JSON') from None
 

@@ -17,6 +17,7 @@ from types import FrameType
 
 from nucseg_mmdet.utils.processes import workers_end_with_us
 
+WIDEST = 500  # characters of a line
 FEW = 10  # of many lines that say the like
 DEBUG = 'NUCSEG_DEBUG'
 
@@ -79,7 +80,7 @@ def exit_code(main: Callable[..., int]) -> Callable[..., int]:
                 message, code = say_unforeseen(error), 2
                 _debug()
         for line in message.splitlines():
-            print(f'{tool}: {printable(line)}', file=sys.stderr)
+            print(f'{tool}: {printable(line)[:WIDEST]}', file=sys.stderr)
         return code
 
     return wrapped

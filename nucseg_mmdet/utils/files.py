@@ -12,7 +12,8 @@ old file or none. Use the smallest of these that does::
     part = PartialFile(path)                 # a file that is written over many calls
     part.file.write(b'...')
     part.finish()                            # on disk, still beside its place
-    part.publish()                           # in place; or part.abort(): nothing is left
+    part.publish()                           # in place; or part.abort(): nothing is left.
+                                             # `with PartialFile(path) as part:` aborts at its end
 
     with new_folder(path) as folder:         # a folder, in place after the block
         write_json(folder / 'a.json', {})
@@ -21,6 +22,7 @@ All of them turn an ``OSError`` of their own file into a ``UserError`` with its 
 """
 
 import contextlib
+import glob
 import json
 import os
 import secrets
@@ -30,6 +32,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from nucseg_mmdet.utils.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows: what a killed process leaves stays
+    fcntl = None
 
 # Nobody else's file is opened, and no link is followed out of the folder.
 FLAGS = (
@@ -54,7 +61,15 @@ class PartialFile:
         self.path = path
         self.partial = _hidden(path)
         with cannot_be_written(path):
+            _remove_abandoned(path)
             self.file: BinaryIO = os.fdopen(os.open(self.partial, FLAGS, 0o666), 'w+b')
+            _lock(self.file.fileno())
+
+    def __enter__(self) -> 'PartialFile':
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.abort()
 
     def finish(self) -> None:
         """Close the file with all of it on disk, still beside its place.
@@ -171,17 +186,21 @@ def new_folder(path: Path, replace: bool = False) -> Iterator[Path]:
     """
     path = path.resolve()  # '.' has no name of its own
     make_folder(path.parent)
-    partial = _hidden(path)
-    try:
+    partial, earlier = _hidden(path), _hidden(path)
+    with contextlib.ExitStack() as stack:
         with cannot_be_written(path):
+            _remove_abandoned(path)
             partial.mkdir()
+            stack.callback(shutil.rmtree, partial, ignore_errors=True)
+            number = os.open(partial, os.O_RDONLY)
+            stack.callback(os.close, number)
+            _lock(number)
         yield partial
         with cannot_be_written(path):
             if replace and path.exists():
-                shutil.rmtree(path)
+                os.replace(path, earlier)  # at once, so that no half of it stands there
+                stack.callback(shutil.rmtree, earlier, ignore_errors=True)
             os.replace(partial, path)  # also takes the place of an empty folder
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -195,5 +214,33 @@ def cannot_be_written(path: Path) -> Iterator[None]:
 
 def _hidden(path: Path) -> Path:
     """A name beside a file that nobody else has."""
-    stem = path.name.encode()[:LONGEST_STEM].decode(errors='ignore')
-    return path.with_name(f'.{stem}.{secrets.token_hex(4)}.partial')
+    return path.with_name(f'.{_stem(path)}.{secrets.token_hex(4)}.partial')
+
+
+def _stem(path: Path) -> str:
+    # As bytes, which a name need not be text for.
+    return os.fsdecode(os.fsencode(path.name)[:LONGEST_STEM])
+
+
+def _lock(number: int) -> None:
+    """Mark a hidden file or folder as in use; the lock ends with the process, however it ends."""
+    if fcntl:
+        with contextlib.suppress(OSError):  # on a file system without locks
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what killed processes left of a file or folder."""
+    if not fcntl:
+        return
+    for other in path.parent.glob(f'.{glob.escape(_stem(path))}.{"[0-9a-f]" * 8}.partial'):
+        with contextlib.suppress(OSError):  # gone in the meantime, a link, or in use
+            number = os.open(other, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if other.is_dir():
+                    shutil.rmtree(other, ignore_errors=True)
+                else:
+                    other.unlink()
+            finally:
+                os.close(number)

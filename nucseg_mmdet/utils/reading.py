@@ -13,6 +13,8 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 from nucseg_mmdet.utils.errors import UserError
 
 MOST = 1 << 31  # bytes of a file that is read as a whole
@@ -109,3 +111,20 @@ def read_packed(path: Path, member: str, most: int = MOST_TEXT) -> bytes:
     if len(content) > most:
         raise UserError(f'{path}: unpacked more than {most:,} bytes, expected at most so many')
     return content
+
+
+def read_array(path: Path) -> np.ndarray:
+    """Map an array file of NumPy; nothing is allocated by what its header says.
+
+    Raises:
+        UserError: as ``open_file``; it is damaged, or holds pickled objects or several arrays.
+    """
+    check_file(path)
+    try:
+        array = np.load(path, mmap_mode='r', allow_pickle=False)
+        if isinstance(array, np.ndarray):
+            return array
+        found = 'several arrays'
+    except Exception as error:  # NumPy raises many kinds for a damaged header
+        found = (str(error).splitlines() or [type(error).__name__])[0]
+    raise UserError(f'{path}: not readable ({found:.200}), expected an array')

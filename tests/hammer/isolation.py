@@ -134,6 +134,8 @@ def complaint(ended: Ended, codes: tuple[int, ...] = (0, 1, 2)) -> str | None:
         return f'too slow: {ended.seconds:.0f} s'
     if ended.orphans:
         return 'processes left'
+    if 'unforeseen' in ended.stderr or 'more memory' in ended.stderr:
+        return f'not foreseen: {lines[-1]:.200}'
     if 'Traceback (most recent call last)' in ended.stderr:
         return f'traceback: {lines[-1]:.200}'
     if ended.code < 0:

@@ -31,7 +31,7 @@ from nucseg_mmdet.slides.base import RegionError
 from nucseg_mmdet.slides.open import open_slide
 from nucseg_mmdet.slides.tissue import tissue_mask
 from nucseg_mmdet.synthetic.fields import synthesize
-from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.errors import UserError, exit_code
 from tests.hammer import mutations
 
 SIDE = 96  # px
@@ -77,15 +77,15 @@ def tool(name: str, *arguments: str) -> Callable[[], int]:
 def told(action: Callable[[], Any]) -> Callable[[], int]:
     """Part of the package, with the errors that it may raise told as a tool tells them."""
 
-    def call() -> int:
+    @exit_code
+    def main() -> int:
         try:
             action()
-        except (UserError, RegionError) as error:
-            print(error, file=sys.stderr)
-            return 2
+        except RegionError as error:
+            raise UserError(str(error)) from None
         return 0
 
-    return call
+    return main
 
 
 # ----------------------------------------------------------------- strict readers, for comparison

@@ -11,7 +11,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from mmdet.registry import DATASETS
 from mmdet.structures.mask import PolygonMasks
@@ -22,6 +21,7 @@ from tqdm import tqdm
 from nucseg_mmdet.datasets import statistics, statistics_report
 from nucseg_mmdet.engine import config_edits
 from nucseg_mmdet.imaging.draw import draw_outlines
+from nucseg_mmdet.imaging.image_files import PictureNames, write_png
 from nucseg_mmdet.structures.polygons import mask_to_outlines
 from nucseg_mmdet.utils.errors import UserError, exit_code
 from nucseg_mmdet.utils.files import make_folder
@@ -61,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         statistics_report.plot(stats, args.out / 'stats.png')
         print(statistics_report.format_stats(stats))
         return 0
+    names = PictureNames(dataset.data_prefix.get('img', ''))
     indices = range(min(args.number or len(dataset), len(dataset)))
     for index in tqdm(indices, 'images', disable=None):
         packed = dataset[index]
@@ -70,9 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             nuclei = masks.masks
         else:
             nuclei = [mask_to_outlines(mask) for mask in masks.masks.astype(bool)]
-        name = Path(packed['data_samples'].img_path).stem
         picture = draw_outlines(np.ascontiguousarray(image), nuclei)
-        cv2.imwrite(str(args.out / f'{name}.png'), picture)
+        write_png(args.out / names.name(packed['data_samples'].img_path), picture)
     print(f'{args.out}: {len(indices)} images')
     return 0
 

@@ -9,8 +9,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
+from nucseg_mmdet.engine.checkpoint import save
 from nucseg_mmdet.engine.detectron2 import (
     Architecture,
     convert,
@@ -18,7 +17,7 @@ from nucseg_mmdet.engine.detectron2 import (
     without_class_layers,
 )
 from nucseg_mmdet.utils.errors import UserError, exit_code
-from nucseg_mmdet.utils.files import make_folder, new_file
+from nucseg_mmdet.utils.files import make_folder
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -65,8 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.drop_class_layers:
         state_dict = without_class_layers(state_dict)
     make_folder(args.out.parent)
-    with new_file(args.out) as file:
-        torch.save(dict(state_dict=state_dict, meta={}), file)
+    save(dict(state_dict=state_dict, meta={}), args.out)
     print('\n'.join([*describe(found, args.drop_class_layers), f'wrote {args.out}']))
     return 0
 

@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 from pycocotools import mask as coco_mask
 
 from nucseg_mmdet.imaging.draw import draw_outlines
+from nucseg_mmdet.imaging.image_files import PictureNames, write_png
 from nucseg_mmdet.structures.polygons import mask_to_outlines
 
 
@@ -27,6 +28,7 @@ class OutlineHook(Hook):
     def __init__(self, out_dir: str, score_thr: float = 0.5) -> None:
         self.out_dir = Path(out_dir)
         self.score_thr = score_thr
+        self._names: PictureNames | None = None
 
     def after_test_iter(
         self,
@@ -35,7 +37,8 @@ class OutlineHook(Hook):
         data_batch: dict | None = None,
         outputs: Sequence | None = None,
     ) -> None:
-        self.out_dir.mkdir(parents=True, exist_ok=True)
+        if self._names is None:
+            self._names = PictureNames(runner.test_dataloader.dataset.data_prefix['img'])
         for sample in outputs:
             pred = sample.pred_instances
             masks = pred.masks
@@ -52,4 +55,4 @@ class OutlineHook(Hook):
                 for mask in drawn
             ]
             picture = draw_outlines(cv2.imread(sample.img_path), nuclei)
-            cv2.imwrite(str(self.out_dir / f'{Path(sample.img_path).stem}.png'), picture)
+            write_png(self.out_dir / self._names.name(sample.img_path), picture)

@@ -1,8 +1,8 @@
 """What ran, how far, and its scores, as a file in the work folder."""
 
-import json
 import platform
 import resource
+import secrets
 import time
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from nucseg_mmdet.engine.config_edits import score_threshold
+from nucseg_mmdet.engine.work_dir import CARD, read_card
 from nucseg_mmdet.utils.files import write_json
 
 
@@ -31,14 +32,26 @@ class RunCardHook(Hook):
 
     priority = 'LOWEST'  # after every hook that may still change the scores
 
+    def __init__(self) -> None:
+        self.run: str | None = None  # which run this is, for its checkpoints to say
+
     def before_train(self, runner: Runner) -> None:
         self.started = time.monotonic()
         self.seconds_before = 0.0
         if runner.iter:
-            self.seconds_before = self._read(runner).get('train_seconds', 0.0)
-        else:  # a new run, to which an earlier one's scores do not belong
-            self._remove(runner)
+            before = read_card(runner.work_dir).get('train_seconds')
+            self.seconds_before = before if isinstance(before, int | float) else 0.0
+        else:  # a new run, to which an earlier one's scores and checkpoints do not belong
+            self.run = secrets.token_hex(8)
+            self._remove_earlier(runner)
         self._write(runner, self._training_facts(runner))
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        checkpoint['meta']['run'] = self.run
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if runner._resume:
+            self.run = checkpoint['meta'].get('run')
 
     def after_train_iter(
         self,
@@ -78,6 +91,7 @@ class RunCardHook(Hook):
     def _training_facts(self, runner: Runner) -> dict:
         cfg = runner.cfg
         return dict(
+            run=self.run,
             config=Path(cfg.filename).stem,
             started=time.strftime('%Y-%m-%d %H:%M'),
             annotations=self._name(runner.train_dataloader),
@@ -107,17 +121,18 @@ class RunCardHook(Hook):
         return dict(iteration=iteration, train_seconds=round(seconds, 3), **peak)
 
     @staticmethod
-    def _read(runner: Runner) -> dict:
-        path = Path(runner.work_dir, 'run_card.json')
-        return json.loads(path.read_text()) if path.is_file() else {}
-
     @master_only
-    def _remove(self, runner: Runner) -> None:
-        Path(runner.work_dir, 'run_card.json').unlink(missing_ok=True)
+    def _remove_earlier(runner: Runner) -> None:
+        for name in (CARD, 'last_checkpoint'):
+            Path(runner.work_dir, name).unlink(missing_ok=True)
 
     @master_only
     def _write(self, runner: Runner, facts: dict) -> None:
-        card = self._read(runner)
-        facts['scores'] = {**card.get('scores', {}), **facts.get('scores', {})}
+        card = read_card(runner.work_dir)
+        before = card.get('scores')
+        facts['scores'] = {
+            **(before if isinstance(before, dict) else {}),
+            **facts.get('scores', {}),
+        }
         card.update(facts)
-        write_json(Path(runner.work_dir, 'run_card.json'), card)
+        write_json(Path(runner.work_dir, CARD), card)

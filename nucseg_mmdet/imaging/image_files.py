@@ -1,0 +1,265 @@
+"""Image files, decoded whole or refused: PNG, JPEG, TIFF, BMP; and PNG written.
+
+Decoders fill in what is damaged, and allocate what a header says. Here a file is refused if it
+is larger than a field of a slide, or if its checksums, its number of tiles, or the decoder's
+own complaints tell that something is missing.
+"""
+
+import contextlib
+import io
+import os
+import struct
+import sys
+import tempfile
+import threading
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import tifffile
+from PIL import Image
+
+from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.files import make_folder, write_bytes
+from nucseg_mmdet.utils.reading import open_file, read_bytes
+
+MAX_PIXELS = 178_956_970  # of an image that is decoded as a whole; 0.5 GB in color
+ORIENTATION = 0x0112  # EXIF tag
+PNG, JPEG = b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff'
+TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # the latter two: BigTIFF
+# What libjpeg says of a file that it decodes nonetheless.
+COMPLAINTS = (b'Corrupt JPEG', b'Premature end', b'Invalid', b'Inconsistent', b'Unsupported marker')
+_stderr_lock = threading.Lock()
+
+
+def decode_image(path: Path) -> np.ndarray:
+    """Read an image file as it is stored.
+
+    Args:
+        path: of the file; its content tells of what kind it is.
+
+    Returns:
+        (H, W) or (H, W, C), BGR(A); uint8 or uint16, from TIFF any numbers.
+
+    Raises:
+        UserError: the file is missing, damaged, too large, or no image.
+    """
+    data = read_bytes(path)
+    try:
+        if data.startswith(PNG):
+            _check_png(data)
+            return _decode(data)
+        if data.startswith(JPEG):
+            return _decode_jpeg(data)
+        if data.startswith(TIFF):
+            return _decode_tiff(data)
+        with Image.open(io.BytesIO(data)) as header:
+            _check_size(*header.size)
+        return _decode(data)
+    except _Damaged as error:
+        raise UserError(f'{path}: {error}, expected a whole image') from None
+    except MemoryError:
+        raise UserError(f'{path}: needs more memory than there is') from None
+    except Exception as error:  # each decoder has its own
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f'{path}: not readable ({first:.200}), expected an image') from None
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """Read width and height from the header of an image, px.
+
+    Raises:
+        UserError: the file is missing, damaged in its header, or no image.
+    """
+    with open_file(path) as file:
+        try:
+            start = file.read(24)
+            if start.startswith(PNG):
+                return struct.unpack_from('>II', start, 16)
+            file.seek(0)
+            with Image.open(file) as header:
+                return header.size
+        except Exception as error:
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(f'{path}: not readable ({first:.200}), expected an image') from None
+
+
+class _Damaged(Exception):
+    """What is wrong with a file, without its name."""
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise _Damaged(f'{width:,} x {height:,} px, a field may have {MAX_PIXELS:,}')
+
+
+def _decode(data: bytes) -> np.ndarray:
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise _Damaged('not readable')
+    return image
+
+
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Go through the chunks of a PNG file, checked: their kinds and contents.
+
+    Raises:
+        ValueError: a chunk is cut off or its checksum is wrong.
+    """
+    place, kind = len(PNG), b''
+    while kind != b'IEND':
+        length, kind = (
+            struct.unpack_from('>I4s', data, place) if place + 8 < len(data) else (0, b'')
+        )
+        body = data[place + 8 : place + 8 + length]
+        end = data[place + 8 + length : place + 12 + length]
+        if len(end) < 4:
+            raise ValueError(f'PNG without its end ({len(data):,} bytes)')
+        if zlib.crc32(body, zlib.crc32(kind)) != int.from_bytes(end, 'big'):
+            raise ValueError(f'damaged PNG (checksum of {kind.decode("latin1")!r})')
+        yield kind, body
+        place += 12 + length
+
+
+def _check_png(data: bytes) -> None:
+    """Check size and checksums of a PNG, those of its pixels too, without keeping them."""
+    unpacker = zlib.decompressobj()
+    try:
+        for kind, body in png_chunks(data):
+            if kind == b'IHDR':
+                _check_size(*struct.unpack_from('>II', body))
+            if kind == b'IDAT':
+                _unpack(unpacker, body)
+    except (ValueError, struct.error, zlib.error) as error:
+        raise _Damaged(str(error)) from None
+    if not unpacker.eof:
+        raise _Damaged('damaged PNG (pixels are missing)')
+
+
+def _unpack(unpacker: 'zlib._Decompress', body: bytes) -> None:
+    """Unpack without keeping anything, so that what does not unpack is known."""
+    unpacked = 0
+    while body and not unpacker.eof:
+        unpacked += len(unpacker.decompress(body, 1 << 24))
+        body = unpacker.unconsumed_tail
+        if unpacked > 8 * MAX_PIXELS:
+            raise _Damaged('damaged PNG (more pixels than an image may have)')
+
+
+def _decode_jpeg(data: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(data)) as header:
+        _check_size(*header.size)
+    with _heard_on_stderr() as said:
+        image = _decode(data)
+    complaint = next((line for line in said if line.startswith(COMPLAINTS)), None)
+    if complaint:
+        raise _Damaged(f'damaged JPEG ({complaint.decode("latin1")})')
+    return image
+
+
+@contextlib.contextmanager
+def _heard_on_stderr() -> Iterator[list[bytes]]:
+    """Hear what a C library says: lines, there after the block; others are passed on."""
+    said: list[bytes] = []
+    with _stderr_lock, tempfile.TemporaryFile() as file:
+        sys.stderr.flush()
+        kept = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield said
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            said += file.read().splitlines()
+    for line in said:
+        if not line.startswith(COMPLAINTS):
+            os.write(2, line + b'\n')
+
+
+def _decode_tiff(data: bytes) -> np.ndarray:
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        if len(tiff.pages) != 1:
+            raise _Damaged(f'{len(tiff.pages)} pages, expected one image')
+        page = tiff.pages[0]
+        _check_size(page.imagewidth, page.imagelength)
+        _check_segments(page, len(data))
+        pixels = page.asarray()
+        plain = page.photometric in (1, 2) and page.planarconfig == 1 and page.bitspersample >= 8
+    if not plain:
+        return _decode(data)  # colors of another kind, which OpenCV converts
+    if pixels.ndim == 3 and pixels.shape[2] in (3, 4):
+        order = [2, 1, 0, 3][: pixels.shape[2]]
+        pixels = np.ascontiguousarray(pixels[..., order])
+    return pixels
+
+
+def _check_segments(page: tifffile.TiffPage, size: int) -> None:
+    """Refuse a TIFF whose tiles or strips are not all there."""
+    expected = int(np.prod(page.chunked))
+    spans = list(zip(page.dataoffsets, page.databytecounts, strict=True))
+    if len(spans) != expected:
+        raise _Damaged(f'damaged TIFF ({len(spans)} tiles or strips, expected {expected})')
+    if any(not length or start + length > size for start, length in spans):
+        raise _Damaged('damaged TIFF (a tile or strip is missing)')
+    _check_size(int(np.prod(page.chunks)), 1)
+    if page.compression == 1 and sum(length for _, length in spans) < page.nbytes:
+        raise _Damaged('damaged TIFF (pixels are missing)')
+
+
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    """Write an image, uint8 or uint16, (H, W) or (H, W, 3), BGR, whole or not at all.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    make_folder(path.parent)
+    write_bytes(path, cv2.imencode('.png', pixels)[1].tobytes())
+
+
+class PictureNames:
+    """Names of pictures that are made of images: as of the image, below its folder, all different.
+
+    Args:
+        folder: of the images.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self._folder = Path(folder)
+        self._taken: dict[str, Path] = {}
+
+    def name(self, image: str | Path) -> str:
+        """The name for an image: ``x/a.png`` for ``x/a.jpg``, ``x/a.jpg.png`` if that is taken."""
+        image = Path(image)
+        inside = image.is_relative_to(self._folder) and '..' not in image.parts
+        name = image.relative_to(self._folder) if inside else Path(image.name)
+        for candidate in (f'{name.with_suffix("")}.png', f'{name}.png'):
+            if self._taken.setdefault(candidate.casefold(), image) == image:
+                break
+        return candidate
+
+
+def pages_and_orientation(path: Path) -> tuple[int, int]:
+    """Say how many images a file has, and how EXIF wants them to be turned; 1 is upright.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    data = read_bytes(path)
+    try:
+        if not data.startswith(PNG):
+            with Image.open(io.BytesIO(data)) as header:
+                return getattr(header, 'n_frames', 1), header.getexif().get(ORIENTATION, 1)
+        # Not by Pillow, which refuses a PNG for much text in it.
+        pages, exif = 1, Image.Exif()
+        for kind, body in png_chunks(data):
+            if kind == b'acTL':
+                pages = int.from_bytes(body[:4], 'big')
+            if kind == b'eXIf':
+                exif.load(b'Exif\0\0' + body)
+        return pages, exif.get(ORIENTATION, 1)
+    except Exception as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f'{path}: not readable ({first:.200}), expected an image') from None
