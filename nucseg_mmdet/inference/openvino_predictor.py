@@ -23,7 +23,7 @@ from nucseg_mmdet.utils.errors import UserError
 
 PRECISIONS = dict(fp32='f32', bf16='bf16')
 NORMALIZATIONS = dict(
-    reinhard=(stain.measure_colours, stain.normalize_colours, stain.TARGET_COLOURS),
+    reinhard=(stain.measure_colors, stain.normalize_colors, stain.TARGET_COLORS),
     macenko=(stain.measure_stains, stain.normalize_stains, stain.TARGET_STAINS),
 )
 
