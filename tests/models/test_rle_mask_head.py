@@ -256,13 +256,13 @@ def test_doubles_by_hand():
         (0, 0, 10, 10),  # the first, of another class
     )
     labels = np.array([0, 0, 0, 0, 0, 0, 0, 1])
-    found = mask_nms.find_doubles(rles, labels, 0.48)
+    found = doubles.find_doubles(rles, labels, 0.48)
     assert found.tolist() == [False, True, False, True, False, False, False, False]
-    assert mask_nms.find_doubles(rles, labels, 0.39)[2]
-    assert not mask_nms.find_doubles(rles[:3], labels[:3], 1.0).any()
+    assert doubles.find_doubles(rles, labels, 0.39)[2]
+    assert not doubles.find_doubles(rles[:3], labels[:3], 1.0).any()
     # 3 of 5 px, which is no more than 0.6, though 3 / 8 * (8 / 5) is.
-    assert not mask_nms.find_doubles(squares((0, 0, 5, 1), (2, 0, 8, 1)), labels[:2], 0.6).any()
-    assert mask_nms.find_doubles([], labels[:0], 0.5).tolist() == []
+    assert not doubles.find_doubles(squares((0, 0, 5, 1), (2, 0, 8, 1)), labels[:2], 0.6).any()
+    assert doubles.find_doubles([], labels[:0], 0.5).tolist() == []
 
 
 def test_doubles_are_those_of_a_literal_search(monkeypatch):
@@ -279,9 +279,9 @@ def test_doubles_are_those_of_a_literal_search(monkeypatch):
         ]
         expected.append(bool(max(ioms, default=0) > 0.6))
     assert 10 < sum(expected) < 50
-    assert mask_nms.find_doubles(rles, labels, 0.6).tolist() == expected
-    monkeypatch.setattr(mask_nms, 'ROWS', 7)
-    assert mask_nms.find_doubles(rles, labels, 0.6).tolist() == expected
+    assert doubles.find_doubles(rles, labels, 0.6).tolist() == expected
+    monkeypatch.setattr(doubles, 'ROWS', 7)
+    assert doubles.find_doubles(rles, labels, 0.6).tolist() == expected
 
 
 def test_scores_of_doubles_are_lowered():
