@@ -15,6 +15,7 @@ from pycocotools import mask as coco
 
 from nucseg_mmdet.models import mask_nms, rle_mask_head
 from nucseg_mmdet.models.rle_mask_head import RLEMaskHead, paste_rle
+from nucseg_mmdet.structures import doubles
 
 HEIGHT, WIDTH = 45, 61
 EDGE_BOXES = {
