@@ -88,7 +88,8 @@ def group_requirements(text: str) -> tuple[str, list[str], list[str], str]:
     """Group the lines of requirements files by how they are installed.
 
     Returns:
-        torch, the libraries, those without their dependencies, mmcv; as ``name==version``.
+        torch, the libraries, those without their dependencies, mmcv; as ``name==version``, and
+        ``; python_version >= "3.11"`` behind one that older Pythons do without.
 
     Raises:
         SetupError: a line is not a plain ``name==version``.
@@ -96,7 +97,7 @@ def group_requirements(text: str) -> tuple[str, list[str], list[str], str]:
     pins = {}
     for line in text.splitlines():
         pin = line.split('#')[0].strip()
-        match = re.match(r'([\w.-]+)==[\w.+!]+$', pin)
+        match = re.match(r'([\w.-]+)==[\w.+!]+( ; python_version >= "3\.\d+")?$', pin)
         if pin and not match:
             raise SetupError(f'requirements: "{pin}" is not name==version')
         if match:

@@ -74,7 +74,7 @@ class OmeZarr(FolderWriter):
         axes = [dict(name=axis, type='space', unit='micrometer') for axis in 'yx']
         datasets = []
         for number in range(levels):
-            # A coordinate is that of a pixel's centre; every second of them stays where it is.
+            # A coordinate is that of a pixel's center; every second of them stays where it is.
             scale = dict(type='scale', scale=[mpp * 2**number] * 2)
             move = dict(type='translation', translation=corner)
             datasets.append(dict(path=str(number), coordinateTransformations=[scale, move]))

@@ -32,9 +32,9 @@ def ovals(num, height, width, seed=0, radii=(4, 14)):
     masks = []
     for _ in range(num):
         canvas = np.zeros((height, width), np.uint8)
-        centre = int(rng.integers(width)), int(rng.integers(height))
+        center = int(rng.integers(width)), int(rng.integers(height))
         axes = tuple(rng.integers(*radii, 2).tolist())
-        masks.append(cv2.ellipse(canvas, centre, axes, rng.uniform(0, 180), 0, 360, 1, -1) > 0)
+        masks.append(cv2.ellipse(canvas, center, axes, rng.uniform(0, 180), 0, 360, 1, -1) > 0)
     return masks
 
 

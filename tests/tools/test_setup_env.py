@@ -36,13 +36,18 @@ onedl-mmdetection==2
 onedl-mmcv==2.3.6
 imaug==3
 pyyaml==6.0.3+local
+zarr==3.1.6 ; python_version >= "3.11"  # none for 3.10
 """
 
 
 def test_group_requirements():
     torch, libraries, bare, mmcv = setup_env.group_requirements(PINS)
     assert torch == 'torch==2.13.0'
-    assert libraries == ['numpy==2.2.6', 'pyyaml==6.0.3+local']
+    assert libraries == [
+        'numpy==2.2.6',
+        'pyyaml==6.0.3+local',
+        'zarr==3.1.6 ; python_version >= "3.11"',
+    ]
     assert bare == ['onedl-mmengine==1', 'onedl-mmdetection==2', 'imaug==3']
     assert mmcv == 'onedl-mmcv==2.3.6'
 
