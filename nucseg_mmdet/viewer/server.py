@@ -311,9 +311,7 @@ async def nucleus(site: Site, request: Request) -> Response:
     if found is None:
         return JSONResponse(None)
     row = await run_in_threadpool(index.row, found)
-    return JSONResponse(
-        dict(row=row, rings=index.outline(found), centroid=index.centroid(found))
-    )
+    return JSONResponse(dict(row=row, rings=index.outline(found), centroid=index.centroid(found)))
 
 
 def _number(request: Request, key: str) -> float:
