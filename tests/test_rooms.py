@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / 'nucseg_mmdet'
-ROOMS = ['utils', 'structures', 'imaging', 'slides', 'export']
+ROOMS = ['utils', 'structures', 'imaging', 'slides', 'export', 'viewer']
 HEAVY = ('torch', 'mmcv', 'mmengine', 'mmdet')
 
 

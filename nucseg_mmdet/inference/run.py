@@ -293,6 +293,7 @@ def finish(plan: Plan, settings: Settings, facts: dict) -> dict:
         tiles=int(plan.wanted.sum()),
         tiles_skipped_as_glass=int((~plan.wanted).sum()),
         broken_tiles=broken,
+        tile_grid=_describe_grid(rectangles, plan.wanted),
         **facts,
         files=[path.name for path in writers.paths],
         notes=[*plan.notes, *writers.notes],
@@ -305,6 +306,18 @@ def finish(plan: Plan, settings: Settings, facts: dict) -> dict:
         raise UserError(f'{summary_path(plan, settings)}: not written, {error.strerror}') from None
     shutil.rmtree(plan.folder, ignore_errors=True)
     return summary
+
+
+def _describe_grid(rectangles: np.ndarray, wanted: np.ndarray) -> dict:
+    """Which tiles were looked at, for the viewer: sides in full-resolution px, a text a row."""
+    x, y, widths, heights = np.round(rectangles).astype(int).transpose(2, 0, 1)
+    return dict(
+        lefts=x[0].tolist(),
+        widths=widths[0].tolist(),
+        tops=y[:, 0].tolist(),
+        heights=heights[:, 0].tolist(),
+        looked_at=[''.join('01'[tile] for tile in row) for row in wanted.astype(int)],
+    )
 
 
 def describe(summary: dict) -> str:

@@ -27,6 +27,7 @@ import numpy as np
 
 from nucseg_mmdet.utils import ragged
 from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.files import new_file
 from nucseg_mmdet.viewer.container import ContainerWriter
 from nucseg_mmdet.viewer.results import Result
 from nucseg_mmdet.viewer.sources import SCORE, Outlines, Table, read_outlines, read_table
@@ -44,8 +45,16 @@ def digest(result: Result) -> str:
     """What an index depends on: the sizes and times of its sources, and its own format.
 
     Not their bytes: a large slide's outlines are gigabytes, and a run replaces its files whole.
+
+    Raises:
+        UserError: one is gone.
     """
-    stats = [path.stat() for path in (result.csv, result.geojson)]
+    stats = []
+    for path in (result.csv, result.geojson):
+        try:
+            stats.append(path.stat())
+        except OSError as error:
+            raise UserError(f'{path}: {error.strerror}, expected a file of the run') from None
     known = [FORMAT, *((stat.st_size, stat.st_mtime_ns) for stat in stats)]
     return hashlib.sha256(repr(known).encode()).hexdigest()
 
@@ -59,8 +68,8 @@ def build(result: Result, path: Path, progress: Callable[[int, int], None] | Non
         progress: called with the nuclei done and their number.
 
     Raises:
-        UserError: the files are not as expected, or do not belong together.
-        OSError: the index cannot be written.
+        UserError: the files are not as expected or do not belong together, or the index cannot
+            be written.
     """
     source = digest(result)  # before the reading: files that change meanwhile make it stale
     table = read_table(result.csv)
@@ -69,7 +78,8 @@ def build(result: Result, path: Path, progress: Callable[[int, int], None] | Non
     kinds, classes = np.zeros(num, np.uint8), {}
     ring_sizes, done, reach = [np.zeros(0, np.int32)], 0, 0.0
     origins = np.round(table.centroids).astype(np.int32)
-    with ContainerWriter(path) as writer:
+    with new_file(path) as file:
+        writer = ContainerWriter(file)
         writer.append('points', np.zeros((0, 2), np.int16))
         for part in read_outlines(result.geojson):
             stop = done + len(part.rings)

@@ -2,7 +2,8 @@
 
 ::
 
-    with ContainerWriter(path) as writer:       # in place after the block, or nothing is left
+    with new_file(path) as file:
+        writer = ContainerWriter(file)
         writer.append('points', part)           # over and over: the parts of one array
         writer.append('points', part)
         writer.finish(dict(kind='nuclei'))
@@ -11,7 +12,6 @@
 """
 
 import json
-import os
 import struct
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,19 +23,16 @@ ALIGN = 8  # bytes
 
 
 class ContainerWriter:
-    """A container under construction; arrays come one after the other, each in parts.
+    """Writes arrays to a file one after the other, each in parts.
 
-    Raises:
-        OSError: the file cannot be written.
+    Args:
+        file: empty, open for binary writing.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
-        self._file: BinaryIO = self._partial.open('wb')
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
         self._file.write(MAGIC)
         self._table: dict[str, dict[str, Any]] = {}
-        self._done = False
 
     def append(self, name: str, part: np.ndarray) -> None:
         """Add to an array: the one that was added to last, or a new one."""
@@ -54,18 +51,6 @@ class ContainerWriter:
         """Complete the file with what is to be known of the arrays, as JSON."""
         footer = json.dumps(dict(info=info, arrays=self._table)).encode()
         self._file.write(footer + struct.pack('<Q', len(footer)) + MAGIC)
-        self._done = True
-
-    def __enter__(self) -> 'ContainerWriter':
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        try:
-            self._file.close()
-            if self._done:
-                os.replace(self._partial, self._path)
-        finally:
-            self._partial.unlink(missing_ok=True)
 
 
 def read_container(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -51,7 +51,9 @@ def open_image(result: Result) -> Slide:
         UserError: it is not there, cannot be read, or has another size than the results say.
     """
     if result.slide is None:
-        raise UserError(f'{result.summary["path"]}: no such file, expected the slide; name its folder')
+        raise UserError(
+            f'{result.summary["path"]}: no such file, expected the slide; name its folder'
+        )
     slide = open_shared(result.slide, result.mpp)
     if (slide.width, slide.height) != (result.width, result.height):
         raise UserError(

@@ -7,7 +7,7 @@ Morton order, so that those of any tile of any level lie together.
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,9 +54,7 @@ class NucleiIndex:
         UserError: the index has to be made, and the files are not as expected.
     """
 
-    def __init__(
-        self, result: Result, progress: Callable[[int, int], None] | None = None
-    ) -> None:
+    def __init__(self, result: Result, progress: Callable[[int, int], None] | None = None) -> None:
         self._result = result
         self.info, self._arrays = open_index(result, progress)
         self._header = read_header(result.csv)
@@ -172,9 +170,7 @@ class NucleiIndex:
         bins, _ = np.histogram(np.clip(values, low, high), BINS, (low, high))
         middle = float(np.median(values)) if len(values) else None
         mean = float(values.mean(dtype=float)) if len(values) else None
-        return dict(
-            count=len(at), low=low, high=high, bins=bins.tolist(), median=middle, mean=mean
-        )
+        return dict(count=len(at), low=low, high=high, bins=bins.tolist(), median=middle, mean=mean)
 
     def nucleus_at(self, x: float, y: float, radius: float, wanted: Filter) -> int | None:
         """Find the nucleus around a point, else the nearest one.
@@ -267,22 +263,21 @@ def open_index(
     Raises:
         UserError: the files that it is made of are not as expected.
     """
+    source = digest(result)
     path = result.csv.with_name(f'{result.name}{SUFFIX}')
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         info, arrays = read_container(path)
-        if info['source'] == digest(result):
+        if info['source'] == source:
             return info, arrays
     try:
         build(result, path, progress)
         return read_container(path)
-    except OSError:
+    except UserError:
+        # The folder may be read-only. Where the files are at fault the error comes again.
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, 'index')
-            try:
-                build(result, path, progress)
-                return read_container(path)  # stays mapped when the file is gone
-            except OSError as error:
-                raise UserError(f'{path}: no index can be written ({error.strerror})') from None
+            build(result, path, progress)
+            return read_container(path)  # stays mapped when the file is gone
 
 
 def _gather(codes: np.ndarray) -> np.ndarray:
@@ -296,5 +291,3 @@ def _gather(codes: np.ndarray) -> np.ndarray:
 def parse_hidden(text: str) -> frozenset[int]:
     """Classes from '1,4'; none from ''."""
     return frozenset(int(part) for part in text.split(',') if part)
-
-

@@ -100,7 +100,9 @@ def _find_file(summary: Path, files: Sequence[str], kind: str) -> Path:
         if not path.is_file():
             raise UserError(f'{path}: no such file, though {summary.name} names it')
         return path
-    raise UserError(f'{summary}: names no {kind} file, expected nucseg segment --format geojson csv')
+    raise UserError(
+        f'{summary}: names no {kind} file, expected nucseg segment --format geojson csv'
+    )
 
 
 def _find_slide(noted: Path, folder: Path, slides: Sequence[Path]) -> Path | None:

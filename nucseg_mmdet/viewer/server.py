@@ -31,6 +31,18 @@ from nucseg_mmdet.viewer.index import Filter, NucleiIndex, parse_hidden
 from nucseg_mmdet.viewer.results import Result
 
 HTML, CSS, SCRIPT = 'text/html', 'text/css', 'text/javascript'
+PARTS = [
+    'main',
+    'api',
+    'nuclei',
+    'painter',
+    'painting',
+    'tiles',
+    'colors',
+    'panel',
+    'image',
+    'rulers',
+]
 # The page's files by their names in addresses: package, place in it, type.
 PAGE = {
     '': ('nucseg_mmdet.viewer', 'static/index.html', HTML),
@@ -42,16 +54,14 @@ PAGE = {
     ),
     'look.css': ('nucseg_mmdet.imaging', 'page/look.css', CSS),
     'draw.js': ('nucseg_mmdet.imaging', 'page/draw.js', SCRIPT),
-    **{
-        f'{name}.js': ('nucseg_mmdet.viewer', f'static/{name}.js', SCRIPT)
-        for name in ('main', 'api', 'nuclei', 'tiles', 'colors', 'panel', 'image', 'rulers')
-    },
+    **{f'{name}.js': ('nucseg_mmdet.viewer', f'static/{name}.js', SCRIPT) for name in PARTS},
 }
 NO_STYLE = "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"  # index.html has an empty one
 HEADERS = {
     'Content-Security-Policy': (
         f"default-src 'none'; script-src 'self'; style-src 'self' {NO_STYLE}; connect-src 'self'; "
-        "img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "worker-src 'self'; img-src 'self' blob: data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     'Cross-Origin-Opener-Policy': 'same-origin',
     'Cross-Origin-Resource-Policy': 'same-origin',
@@ -311,9 +321,7 @@ async def nucleus(site: Site, request: Request) -> Response:
     if found is None:
         return JSONResponse(None)
     row = await run_in_threadpool(index.row, found)
-    return JSONResponse(
-        dict(row=row, rings=index.outline(found), centroid=index.centroid(found))
-    )
+    return JSONResponse(dict(row=row, rings=index.outline(found), centroid=index.centroid(found)))
 
 
 def _number(request: Request, key: str) -> float:

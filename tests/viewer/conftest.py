@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -38,8 +39,8 @@ def make_nuclei() -> Nuclei:
     )
 
 
-def write_results(folder: Path, name: str = NAME, compress: bool = False) -> None:
-    """Write a slide, its results and their summary, as a run does."""
+def write_results(folder: Path, name: str = NAME, compress: bool = False, **more: Any) -> None:
+    """Write a slide, its results and their summary, with more entries, as a run does."""
     nuclei = make_nuclei()
     image = np.full((HEIGHT, WIDTH, 3), (200, 170, 210), np.uint8)
     for x, y in nuclei.centroids.astype(int):
@@ -51,7 +52,7 @@ def write_results(folder: Path, name: str = NAME, compress: bool = False) -> Non
         writers.write(nuclei)
     summary = dict(name=name, path=str(slide), width=WIDTH, height=HEIGHT, microns_per_pixel=MPP)
     summary |= dict(nuclei=len(nuclei), tissue_mm2=0.29, broken_tiles=[], notes=[])
-    summary |= dict(files=[path.name for path in writers.paths])
+    summary |= dict(files=[path.name for path in writers.paths], **more)
     (folder / f'{name}.summary.json').write_text(json.dumps(summary))
 
 

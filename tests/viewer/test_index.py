@@ -10,7 +10,6 @@ from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.viewer import build
 from nucseg_mmdet.viewer.index import Filter, NucleiIndex
 from nucseg_mmdet.viewer.results import find_results
-
 from tests.viewer.conftest import HEIGHT, MPP, NAME, PITCH, WIDTH
 
 

@@ -7,7 +7,6 @@ import pytest
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.viewer.images import open_image
 from nucseg_mmdet.viewer.results import find_results
-
 from tests.viewer.conftest import HEIGHT, MPP, NAME, WIDTH, write_results
 
 

@@ -27,6 +27,13 @@ def serve(folder):
     return TestClient(app, base_url=f'http://{HOST}/{TOKEN}', raise_server_exceptions=True)
 
 
+def describe(client, number=0):
+    """What is told of a slide, once its index is made."""
+    while (answer := client.get(f'/slides/{number}/info')).status_code == 202:
+        assert answer.json().keys() == {'done', 'total'}
+    return answer
+
+
 def get(client, path, **kwargs):
     """A request that is sent as it stands: the client would tidy dots away."""
     return client.get(f'http://{HOST}{path}', **kwargs)
@@ -62,13 +69,14 @@ class TestPage:
     def test_slides_are_listed(self, client):
         listed = client.get('/slides.json').json()
         assert [slide['name'] for slide in listed['slides']] == [NAME, 'second']
-        assert listed['slides'][0] | dict(width=WIDTH, height=HEIGHT, nuclei=468) == (
-            listed['slides'][0]
+        assert (
+            listed['slides'][0] | dict(width=WIDTH, height=HEIGHT, nuclei=468)
+            == (listed['slides'][0])
         )
         assert listed['problems'] == []
 
     def test_info(self, client):
-        info = client.get('/slides/0/info').json()
+        info = describe(client).json()
         assert info['num'] == 468
         assert info['counts'][0][0] == 468
         assert info['picture'] == dict(tile=512, levels=13, problem=None)
@@ -202,16 +210,16 @@ class TestOddResults:
         path = folder / f'{NAME}.csv'
         path.write_text('\n'.join(path.read_text().splitlines()[:-1]) + '\n')
         with serve(folder) as client:
-            answer = client.get('/slides/0/info')
+            answer = describe(client)
             assert answer.status_code == 422
             assert 'more outlines, expected 467' in answer.json()['error']
             write_results(folder)  # mended: the same server shows it
-            assert client.get('/slides/0/info').status_code == 200
+            assert describe(client).status_code == 200
 
     def test_slide_that_is_gone(self, folder):
         (folder / f'{NAME}.png').unlink()
         with serve(folder) as client:
-            info = client.get('/slides/0/info').json()
+            info = describe(client).json()
             assert 'no such file, expected the slide' in info['picture']['problem']
             assert client.get('/slides/0/image/12/0_0.jpg').status_code == 422
             assert client.get('/slides/0/tiles/0/0_0').status_code == 200
@@ -220,4 +228,4 @@ class TestOddResults:
         path = folder / f'{NAME}.png'
         path.write_bytes(path.read_bytes()[:5000])
         with serve(folder) as client:
-            assert 'damaged PNG' in client.get('/slides/0/info').json()['picture']['problem']
+            assert 'damaged PNG' in describe(client).json()['picture']['problem']

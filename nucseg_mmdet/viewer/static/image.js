@@ -102,6 +102,8 @@ export class Overlays {
 
   draw() {
     const { viewer, slide, canvas } = this, ratio = window.devicePixelRatio || 1;
+    canvas.hidden = !this.shown.tissue && !this.shown.skipped;
+    if (canvas.hidden) return;
     const { x: width, y: height } = viewer.viewport.getContainerSize();
     const bounds = viewer.viewport.getBounds(true);
     Object.assign(canvas, { width: Math.round(width * ratio), height: Math.round(height * ratio) });

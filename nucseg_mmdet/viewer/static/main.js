@@ -265,7 +265,7 @@ export function composePicture() {
   context.fillStyle = '#ffffff';
   context.fillRect(0, 0, width, height);
   for (const canvas of [viewer.drawer.canvas, overlays.canvas, layer.canvas]) {
-    context.drawImage(canvas, 0, 0, width, height);
+    if (!canvas.hidden) context.drawImage(canvas, 0, 0, width, height);
   }
   const ratio = window.devicePixelRatio || 1;
   const bar = scaleBar(layer.place().scale, slide.mpp);

@@ -1,27 +1,48 @@
 /* Nuclei over the slide: a heat map of their density from afar, dots, then outlines near.
 
-   Dots and outlines are painted tile by tile on canvases of their own and laid down from there,
-   so that moving costs a picture a tile, however many nuclei it shows; near, where a tile's
-   picture would be large and its nuclei are few, they are painted straight away. Each frame
-   paints new pictures for BUDGET ms at most and lays older ones meanwhile. */
+   Dots and outlines are painted by workers, square by square, on pictures that the page only lays
+   down. So moving costs a few pictures a frame, however many nuclei they show. While pictures of a
+   new zoom or threshold are on their way, those from before stand in for them. */
 
 import { fetchDensity } from './api.js';
-import { heat, makeColoring, ramp } from './colors.js';
-import { DARK, lineWidth, PALE, strokeOutlines } from './draw.js';
-import { LEAF, TileStore, traceRings } from './tiles.js';
+import { heat, ramp } from './colors.js';
+import { DARK, strokeOutlines } from './draw.js';
+import { LEAF, TileStore } from './tiles.js';
 
 const OUTLINES_FROM = 1.1; // screen px a micron: nuclei of 8 microns are 9 px wide
 const DOTS_FROM = 0.25;
 const DOT_LEVEL = 2; // of the tiles for dots
-const DOT_UM = 2.4; // microns, radius of a dot
-const DIRECT_FROM = 0.9; // device px an image px from which on outlines are painted straight
-const BUDGET = 9; // ms a frame
-const PICTURES = 220; // kept, a third of a megapixel each
+const WORKERS = Math.max(1, Math.min(3, (navigator.hardwareConcurrency ?? 2) - 1));
+const PICTURE = 640; // device px, largest side of a picture without its margin
+const PICTURES = 160; // kept
 const REACH = 96; // px beyond its tile that a nucleus is painted at most
-const HEAVIER = 1.3; // lines than in the report, whose images are small
-const ALPHA = 0.35; // of filled nuclei
 const SETTLE = 90; // ms between the last change and a new heat map
 const FULL_HEAT = 0.995; // quantile of the density that is painted opaque
+
+/* Workers that paint; a job is answered by its own promise. */
+class Painters {
+  constructor() {
+    this.idle = Array.from({ length: WORKERS }, () => {
+      const worker = new Worker('painter.js', { type: 'module' });
+      worker.onmessage = ({ data }) => {
+        this.idle.push(worker);
+        this.answer.get(data.id)(data);
+        this.answer.delete(data.id);
+      };
+      return worker;
+    });
+    this.answer = new Map();
+    this.count = 0;
+  }
+
+  paint(job) {
+    const id = ++this.count;
+    this.idle.pop().postMessage({ ...job, id });
+    return new Promise((resolve) => this.answer.set(id, resolve));
+  }
+}
+
+const painters = new Painters();
 
 export class NucleiLayer {
   /* state: { score, hidden (a Set), color, nuclei, fill }, read at each frame. */
@@ -32,8 +53,9 @@ export class NucleiLayer {
     this.canvas.className = 'nuclei';
     viewer.canvas.append(this.canvas);
     this.store = new TileStore(number, () => this.redraw());
-    this.pictures = new Map(); // by tile
-    this.paths = new WeakMap(); // by tile's content
+    this.pictures = new Map(); // by square, all of one look
+    this.before = []; // those of the look before, while some of this one are missing
+    this.painting = new Set(); // squares
     this.selected = null;
     this.redraw = () => viewer.forceRedraw();
     this.draw = this.draw.bind(this);
@@ -45,6 +67,7 @@ export class NucleiLayer {
     this.store.close();
     this.heatRequest?.abort();
     clearTimeout(this.heatTimer);
+    this.lookText = null; // pictures on their way are not wanted
     this.canvas.remove();
   }
 
@@ -74,7 +97,7 @@ export class NucleiLayer {
     this.canvas.dataset.mode = this.state.nuclei ? mode : '';
     this.moving = place.scale !== this.lastScale;
     this.lastScale = place.scale;
-    this.behind = false; // whether a picture is still to be painted
+    this.behind = false; // whether pictures are still to come
     this.drawn = 0; // nuclei, for tests
     if (this.state.nuclei) {
       if (mode === 'density') this.drawDensity(context, place, ratio);
@@ -85,7 +108,7 @@ export class NucleiLayer {
     this.drawSelected(context, place, ratio);
     this.canvas.dataset.drawn = this.drawn;
     this.canvas.dataset.behind = this.behind ? 1 : '';
-    if (this.behind || this.moving) requestAnimationFrame(this.redraw);
+    if (this.moving) requestAnimationFrame(this.redraw);
   }
 
   // ---- tiles of dots and outlines ----------------------------------------------------------
@@ -112,155 +135,145 @@ export class NucleiLayer {
     return requests.sort((one, other) => distance(one) - distance(other));
   }
 
+  // All that pictures depend on besides the nuclei.
+  look(mode, scale, ratio) {
+    const { score, hidden, color, fill } = this.state;
+    return { mode, score, hidden: [...hidden].sort(), color, fill, scale, ratio, micron: this.micron };
+  }
+
   drawTiles(context, place, ratio, mode) {
+    const scale = place.scale * ratio;
     const requests = this.requests(place, mode);
     this.store.want(requests);
-    const scale = place.scale * ratio, started = performance.now();
-    const style = this.style(scale, mode);
-    for (const request of requests) {
-      const tile = this.store.get(request);
-      if (tile && !tile.num) continue;
-      const left = (request.x * request.side - place.x) * scale;
-      const top = (request.y * request.side - place.y) * scale;
-      if (tile && mode === 'outlines' && scale >= DIRECT_FROM) {
-        context.setTransform(scale, 0, 0, scale, left, top);
-        this.drawn += this.paint(context, tile, scale, mode, style);
-        continue;
+    // A zoom under way has a new scale each frame: nothing is painted before it rests.
+    if (!this.moving) this.changeLook(this.look(mode, scale, ratio));
+    const squares = requests.flatMap((request) => this.squares(request, place, scale));
+    const missing = [];
+    for (const square of squares) {
+      const picture = this.moving ? null : this.pictures.get(square.key);
+      if (picture) {
+        this.pictures.delete(square.key); // to the end: used last
+        this.pictures.set(square.key, picture);
+        square.picture = picture;
+      } else {
+        missing.push(square);
       }
-      const key = TileStore.key({ ...request, column: '' });
-      let picture = this.pictures.get(key);
-      const fresh = picture?.style === style && (picture.scale === scale || this.moving);
-      if (tile && !fresh) {
-        if (performance.now() - started < BUDGET) picture = this.picture(key, tile, request.side, scale, mode, style);
-        else this.behind = true;
-      }
-      if (!picture) continue;
-      this.pictures.delete(key); // to the end: used last
-      this.pictures.set(key, picture);
-      const zoom = scale / picture.scale, margin = picture.margin * zoom;
-      context.setTransform(1, 0, 0, 1, 0, 0);
-      context.imageSmoothingEnabled = zoom !== 1;
-      const x = left - margin, y = top - margin; // whole px keep it sharp
-      context.drawImage(picture.canvas, zoom === 1 ? Math.round(x) : x, zoom === 1 ? Math.round(y) : y,
-        picture.canvas.width * zoom, picture.canvas.height * zoom);
-      this.drawn += picture.num;
     }
-    for (const key of this.pictures.keys()) {
-      if (this.pictures.size <= PICTURES) break;
+    if (missing.length) this.drawBefore(context, place, scale, missing);
+    for (const { picture } of squares) if (picture) this.lay(context, picture, place, scale);
+    if (this.moving) return;
+    if (!missing.length) this.before = [];
+    this.behind = missing.length > 0;
+    this.paintSome(missing);
+    for (const [key, { bitmap }] of this.pictures) {
+      if (this.pictures.size <= PICTURES + squares.length) break;
+      bitmap?.close();
       this.pictures.delete(key);
     }
   }
 
-  // All that a picture depends on besides its tile and scale.
-  style(scale, mode) {
-    const { score, hidden, color, fill } = this.state;
-    return [score, [...hidden].sort(), color, fill, mode].join('|');
+  changeLook(look) {
+    const text = JSON.stringify(look);
+    if (text === this.lookText) return;
+    Object.assign(this, { lookText: text, currentLook: look });
+    const shown = [...this.pictures.values()].filter(({ bitmap }) => bitmap);
+    if (shown.length) {
+      for (const { bitmap } of this.before) bitmap.close();
+      this.before = shown;
+    }
+    this.pictures = new Map();
+    this.painting.clear();
   }
 
-  picture(key, tile, side, scale, mode, style) {
-    const margin = Math.ceil(Math.min(this.slide.reach, REACH) * scale) + 4; // device px
-    const size = Math.ceil(side * scale) + 2 * margin;
-    const canvas = this.pictures.get(key)?.canvas ?? document.createElement('canvas');
-    canvas.width = canvas.height = size; // also clears it
-    const context = canvas.getContext('2d');
-    context.setTransform(scale, 0, 0, scale, margin, margin);
-    const num = this.paint(context, tile, scale, mode, style);
-    const picture = { canvas, margin, scale, style, num };
-    this.pictures.set(key, picture);
-    return picture;
-  }
-
-  // Paint a tile in its own px; returns how many nuclei are seen.
-  paint(context, tile, scale, mode, style) {
-    const { outlines, num } = this.trace(tile, scale, mode, style);
-    if (mode === 'dots') {
-      for (const { path, color } of outlines) {
-        context.fillStyle = color;
-        context.fill(path);
+  // The squares of a tile in sight that get pictures of their own, px of the slide.
+  squares(request, { x, y, width, height, scale: zoom }, scale) {
+    const parts = 2 ** Math.max(0, Math.ceil(Math.log2(request.side * scale / PICTURE)));
+    const side = request.side / parts, reach = Math.min(this.slide.reach, REACH);
+    const squares = [];
+    for (let row = 0; row < parts; row++) {
+      for (let column = 0; column < parts; column++) {
+        const left = request.x * request.side + column * side, top = request.y * request.side + row * side;
+        if (left + side + reach < x || left - reach > x + width / zoom
+          || top + side + reach < y || top - reach > y + height / zoom) continue;
+        squares.push({ key: `${left}_${top}`, left, top, side, request });
       }
-      return num;
     }
-    if (this.state.fill) {
-      context.globalAlpha = ALPHA;
-      for (const { path, color } of outlines) {
-        context.fillStyle = color;
-        context.fill(path, 'evenodd');
-      }
-      context.globalAlpha = 1;
-    }
-    const ratio = window.devicePixelRatio || 1;
-    const line = HEAVIER * lineWidth(scale / ratio) * ratio / scale;
-    strokeOutlines(context, outlines, line, scale >= 0.6 ? PALE : null);
-    return num;
+    return squares;
   }
 
-  // Paths of a tile's nuclei, one a color, kept until something they depend on changes.
-  trace(tile, scale, mode, style) {
-    const coarse = mode === 'outlines' && scale < 0.8 ? 2 ** Math.round(Math.log2(1 / scale)) : 0;
-    const size = mode === 'dots' ? Math.round(4 * Math.log2(scale)) : coarse;
-    const known = this.paths.get(tile);
-    if (known?.style === style && known.size === size) return known;
-    const groups = this.group(tile);
-    const outlines = [];
-    let num = 0;
-    groups.forEach(({ color, nuclei }) => {
-      num += nuclei.length;
-      const path = new Path2D();
-      if (mode === 'dots') traceDots(path, tile, nuclei, Math.max(DOT_UM * this.micron, 1 / scale), scale);
-      else traceRings(path, tile, this.rings(tile, nuclei), tile.ringStarts, coarse);
-      outlines.push({ path, color });
-    });
-    const traced = { style, size, outlines, num };
-    this.paths.set(tile, traced);
-    return traced;
+  // Have missing pictures painted as far as there are idle workers.
+  paintSome(missing) {
+    for (const square of missing) {
+      if (!painters.idle.length) return;
+      const tile = this.store.get(square.request);
+      if (!tile || this.painting.has(square.key)) continue;
+      if (tile.num) this.paint(square, tile);
+      else this.pictures.set(square.key, { num: 0 });
+      if (!tile.num) this.redraw();
+    }
   }
 
-  // The tile's nuclei that are wanted, by color.
-  group(tile) {
-    const { colors, of } = makeColoring(this.slide, this.state.color);
-    const { hidden } = this.state;
-    const least = Math.fround(this.state.score); // the scores are float32, too
-    const groups = colors.map((color) => ({ color, nuclei: [] }));
-    for (let i = 0; i < tile.num; i++) {
-      if (tile.scores[i] >= least && !hidden.has(tile.classes[i])) groups[of(tile, i)]?.nuclei.push(i);
+  async paint({ key, left, top, side, request }, tile) {
+    const { currentLook: look, lookText: text } = this;
+    const margin = Math.ceil(Math.min(this.slide.reach, REACH) * look.scale) + 4; // device px
+    this.painting.add(key);
+    const { columns, classes } = this.slide;
+    const square = [left - request.x * request.side, top - request.y * request.side, side];
+    const { picture: bitmap, num } = await painters.paint(
+      { buffer: tile.buffer, square, margin, look, slide: { columns, classes } });
+    if (this.lookText === text) {
+      this.painting.delete(key);
+      this.pictures.set(key, { bitmap, num, left, top, margin, scale: look.scale });
+    } else {
+      bitmap.close();
     }
-    return groups.filter(({ nuclei }) => nuclei.length);
+    this.redraw();
   }
 
-  // The rings of some nuclei of a tile.
-  rings(tile, nuclei) {
-    if (!tile.ringStarts) {
-      tile.ringStarts = new Uint32Array(tile.ringSizes.length);
-      tile.ringsOf = new Map();
-      let start = 0;
-      tile.ringSizes.forEach((size, ring) => {
-        tile.ringStarts[ring] = start;
-        start += size;
-        const owner = tile.owners[ring];
-        if (tile.ringsOf.has(owner)) tile.ringsOf.get(owner).push(ring);
-        else tile.ringsOf.set(owner, [ring]);
-      });
+  lay(context, { bitmap, num, left, top, margin, scale: painted }, place, scale) {
+    this.drawn += num;
+    if (!bitmap) return;
+    const zoom = scale / painted;
+    let x = (left - place.x) * scale - margin * zoom, y = (top - place.y) * scale - margin * zoom;
+    if (zoom === 1) [x, y] = [Math.round(x), Math.round(y)]; // whole px keep it sharp
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.imageSmoothingEnabled = zoom !== 1;
+    context.drawImage(bitmap, x, y, bitmap.width * zoom, bitmap.height * zoom);
+  }
+
+  // Where pictures are missing, those from before are seen.
+  drawBefore(context, place, scale, missing) {
+    context.save();
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.beginPath();
+    for (const { left, top, side } of missing) {
+      context.rect((left - place.x) * scale, (top - place.y) * scale, side * scale, side * scale);
     }
-    return nuclei.flatMap((nucleus) => tile.ringsOf.get(nucleus) ?? []);
+    context.clip();
+    const shown = this.moving ? [...this.pictures.values()].filter(({ bitmap }) => bitmap) : [];
+    for (const picture of shown.length ? shown : this.before) this.lay(context, picture, place, scale);
+    this.drawn = 0;
+    context.restore();
   }
 
   // ---- density -----------------------------------------------------------------------------
 
   drawDensity(context, place, ratio) {
     this.store.want([]);
-    const style = this.style(0, 'density');
+    const style = JSON.stringify(this.look('density', 0, 0));
     if (style !== this.heatStyle) this.askForHeat(style);
     if (!this.heat) return;
     const scale = place.scale * ratio;
     context.setTransform(scale, 0, 0, scale, -place.x * scale, -place.y * scale);
     context.imageSmoothingEnabled = true;
-    context.imageSmoothingQuality = 'high';
-    const { canvas, cell } = this.heat;
+    // The grid halved until a cell has a px: less to lay down, and nothing flickers.
+    const { levels, cell } = this.heat;
+    const level = Math.min(levels.length - 1, Math.max(0, Math.floor(-Math.log2(cell * scale))));
+    context.save();
     context.beginPath();
     context.rect(0, 0, this.slide.width, this.slide.height);
-    context.save();
     context.clip();
-    context.drawImage(canvas, 0, 0, canvas.width * cell, canvas.height * cell);
+    context.drawImage(levels[level], 0, 0, levels[0].width * cell, levels[0].height * cell);
     context.restore();
     this.drawn = this.heat.num;
   }
@@ -303,7 +316,7 @@ export class NucleiLayer {
     });
     context.putImageData(image, 0, 0);
     const area = (cell / this.micron / 1000) ** 2; // mm2
-    return { canvas, cell, num: Math.round(num * area), full: this.full };
+    return { levels: halve(canvas), cell, num: Math.round(num * area), full: this.full };
   }
 
   // ---- the chosen nucleus --------------------------------------------------------------------
@@ -327,17 +340,17 @@ export class NucleiLayer {
   }
 }
 
-// Dots of a radius in px; too small to be seen as round they are squares, which are quicker.
-function traceDots(path, tile, nuclei, radius, scale) {
-  for (const nucleus of nuclei) {
-    const x = tile.centers[2 * nucleus], y = tile.centers[2 * nucleus + 1];
-    if (radius * scale < 1.6) {
-      path.rect(x - radius, y - radius, 2 * radius, 2 * radius);
-    } else {
-      path.moveTo(x + radius, y);
-      path.arc(x, y, radius, 0, 2 * Math.PI);
-    }
+// A picture, its half, quarter, ...
+function halve(canvas) {
+  const levels = [canvas];
+  while (Math.min(canvas.width, canvas.height) > 64) {
+    const half = document.createElement('canvas');
+    Object.assign(half, { width: Math.ceil(canvas.width / 2), height: Math.ceil(canvas.height / 2) });
+    half.getContext('2d').drawImage(canvas, 0, 0, canvas.width / 2, canvas.height / 2);
+    levels.push(half);
+    canvas = half;
   }
+  return levels;
 }
 
 function quantile(values, share) {

@@ -17,7 +17,7 @@ export function parseTile(buffer) {
     at += part.byteLength;
     return part;
   };
-  return { num, centers: take(Float32Array, 2 * num), scores: take(Float32Array, num),
+  return { buffer, num, centers: take(Float32Array, 2 * num), scores: take(Float32Array, num),
     values: take(Float32Array, num), ringSizes: take(Uint32Array, numRings),
     owners: take(Uint32Array, numRings), points: take(Int16Array, 2 * numPoints),
     classes: take(Uint8Array, num) };
