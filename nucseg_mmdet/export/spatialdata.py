@@ -45,7 +45,7 @@ class SpatialData(FolderWriter):
 
     def _start(self) -> None:
         zarr = import_zarr('spatialdata')
-        self._root = zarr.create_group(self._partial, zarr_format=3)
+        self._root = zarr.create_group(self._folder, zarr_format=3)
         self._root.attrs['spatialdata_attrs'] = {
             'version': '0.2',
             'spatialdata_software_version': '0.7.3',  # by whose reader it was tested
@@ -56,7 +56,7 @@ class SpatialData(FolderWriter):
         """Lay out shapes and table, which spatialdata does not take empty."""
         shapes = self._root.create_group('shapes').create_group(SHAPES)
         shapes.attrs.update(_shape_attributes(self.target.slide_mpp))
-        path = Path(self._partial, 'shapes', SHAPES, 'shapes.parquet')
+        path = Path(self._folder, 'shapes', SHAPES, 'shapes.parquet')
         file = self._held.enter_context(path.open('wb'))
         columns = GeoParquet(file, dict(instance_id='int64'), index='instance_id')
         self._shapes = self._held.enter_context(columns)
@@ -88,7 +88,7 @@ class SpatialData(FolderWriter):
     def _finish(self) -> None:
         if self._waiting:
             self._write_waiting()
-        import_zarr('spatialdata').consolidate_metadata(self._partial)
+        import_zarr('spatialdata').consolidate_metadata(self._folder)
 
 
 def import_zarr(form: str):
