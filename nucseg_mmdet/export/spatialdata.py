@@ -1,6 +1,7 @@
 """Nuclei as SpatialData, the scverse's format."""
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import numpy as np
 from nucseg_mmdet.export.geoparquet import ROW_GROUP, GeoParquet
 from nucseg_mmdet.export.outlines import polygons
 from nucseg_mmdet.export.writer import FolderWriter
-from nucseg_mmdet.structures.nuclei import MEASUREMENTS, Nuclei
+from nucseg_mmdet.structures.nuclei import Nuclei
 from nucseg_mmdet.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class SpatialData(FolderWriter):
         file = self._held.enter_context(path.open('wb'))
         columns = GeoParquet(file, dict(instance_id='int64'), index='instance_id')
         self._shapes = self._held.enter_context(columns)
-        self._rows = _start_table(self._root.create_group('tables').create_group(TABLE))
+        self._rows = _start_table(self._root.create_group('tables').create_group(TABLE), self.names)
 
     def _write(self, nuclei: Nuclei, ids: np.ndarray) -> None:
         if ids[0] == 1:
@@ -127,7 +128,7 @@ def _shape_attributes(mpp: float) -> dict:
     }
 
 
-def _start_table(table: 'zarr.Group') -> dict[str, 'zarr.Array']:
+def _start_table(table: 'zarr.Group', measurements: Sequence[str]) -> dict[str, 'zarr.Array']:
     """Lay out an AnnData table; returns the arrays that grow with the nuclei, by path."""
     keys = dict(region=SHAPES, region_key='region', instance_key='instance_id')
     table.attrs.update(
@@ -149,14 +150,14 @@ def _start_table(table: 'zarr.Group') -> dict[str, 'zarr.Array']:
     table.create_group('obs').attrs.update({**FRAME, 'column-order': columns})
     table.create_group('var').attrs.update({**FRAME, 'column-order': []})
     table.create_group('obs/region').attrs.update(CATEGORICAL)
-    for name, texts in (('var/_index', MEASUREMENTS), ('obs/region/categories', [SHAPES])):
+    for name, texts in (('var/_index', measurements), ('obs/region/categories', [SHAPES])):
         array = table.create_array(name, shape=(len(texts),), dtype=str)
         array[:] = np.array(texts, object)
         array.attrs.update(STRINGS)
 
     rows = {}
     for name, width, kind in (
-        ('X', (len(MEASUREMENTS),), np.float32),
+        ('X', (len(measurements),), np.float32),
         ('obs/_index', (), str),
         ('obs/instance_id', (), np.int64),
         ('obs/region/codes', (), np.int8),

@@ -7,7 +7,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from nucseg_mmdet.structures.nuclei import Nuclei
+from nucseg_mmdet.structures.nuclei import MEASUREMENTS, Nuclei
 from nucseg_mmdet.utils import files
 from nucseg_mmdet.utils.errors import UserError
 
@@ -73,12 +73,15 @@ class Options(NamedTuple):
             full-resolution px. 0 keeps every pixel edge.
         image: reads the region for the overlay, uint8, (height, width, 3), RGB.
         source: a file of the slide, for what formats take over from it.
+        features: names of the measurements that the nuclei have beside ``MEASUREMENTS``, in the
+            columns after these.
     """
 
     compress: bool = False
     simplify: float = 0.0
     image: Callable[[], np.ndarray] | None = None
     source: Path | None = None
+    features: tuple[str, ...] = ()
 
 
 class Writer:
@@ -86,6 +89,7 @@ class Writer:
 
     Attributes:
         path: the file that ``finish`` and ``publish`` leave.
+        names: of the measurements.
     """
 
     suffix: str
@@ -93,6 +97,7 @@ class Writer:
     def __init__(self, out_dir: Path, target: Target, options: Options) -> None:
         self.target, self.options = target, options
         self.path = Path(out_dir, self.file_name(target, options))
+        self.names = (*MEASUREMENTS, *options.features)
         self._count = 0
         self._held = contextlib.ExitStack()  # what has to be closed beside the file
         files.make_folder(self.path.parent)
