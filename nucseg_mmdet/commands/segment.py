@@ -42,6 +42,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         default=['geojson', 'csv'],
         help='of the results, default: geojson csv',
     )
+    parser.add_argument(
+        '--features',
+        action='store_true',
+        help='also measure the surroundings and the texture of nuclei, see docs/formats.md',
+    )
     parser.add_argument('--gzip', action='store_true', help='write .geojson.gz')
     parser.add_argument(
         '--simplify',
@@ -144,6 +149,7 @@ def make_settings(args: argparse.Namespace) -> planning.Settings:
         skip_glass=not args.no_tissue_mask,
         simplify=args.simplify,
         compress=args.gzip,
+        features=args.features,
         overwrite=args.overwrite,
     )
 

@@ -139,10 +139,10 @@ def _fields(
     """Cut the regions of a slide into fields, each with its nuclei."""
     objects, problems = read_objects(path)
     notes = [f'{image}: {note}' for note in slide.notes]
-    if slide.mpp is None:
-        notes.append(f'{image}: {slide.mpp_source}, {MPP} microns per pixel assumed, see --mpp')
+    if slide.pixel_size.assumed:
+        notes.append(f'{image}: {slide.pixel_size.source} microns per pixel, see --mpp')
     areas, nuclei = _sort(objects, regions, notes, path)
-    scale = MPP / (slide.mpp or MPP)
+    scale = MPP / slide.mpp
     whole = shapely.box(0, 0, slide.width, slide.height)
     area = whole if regions == 'all' else whole.intersection(_union(areas))
     parts = [part for part in shapely.get_parts(area) if part.area > 0]

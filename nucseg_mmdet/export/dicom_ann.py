@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from nucseg_mmdet.export.writer import Writer
-from nucseg_mmdet.structures.nuclei import MEASUREMENTS, Nuclei
+from nucseg_mmdet.structures.nuclei import Nuclei
 from nucseg_mmdet.utils import ragged
 from nucseg_mmdet.utils.errors import UserError
 
@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
 WHOLE_SLIDE = '1.2.840.10008.5.1.4.1.1.77.1.6'  # SOP class of a slide's image
 MAX_BYTES = (1 << 32) - 2  # of an element's value
-UNITS = {'_um2': ('um2', 'square micrometer'), '_um': ('um', 'micrometer'), '': ('1', 'no units')}
+# By the end of a measurement's name.
+UNITS = {
+    '_um2': ('um2', 'square micrometer'),
+    '_per_mm2': ('/mm2', 'per square millimeter'),
+    '_um': ('um', 'micrometer'),
+    '': ('1', 'no units'),
+}
 SCHEME = '99NUCSEG'  # of the measurements' codes, which no public scheme has all of
 
 
@@ -95,7 +101,7 @@ class DicomAnn(Writer):
         )
         measurements = [
             _measurement(name, column)
-            for name, column in zip((*MEASUREMENTS, 'score'), values.T, strict=True)
+            for name, column in zip((*self.names, 'score'), values.T, strict=True)
             if not np.isnan(column).all()  # without a value it can't be read
         ]
         group = hd.ann.AnnotationGroup(

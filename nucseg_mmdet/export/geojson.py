@@ -10,15 +10,13 @@ import shapely
 
 from nucseg_mmdet.export.outlines import closed_rings, touching, valid_polygons
 from nucseg_mmdet.export.writer import Options, Target, Writer
-from nucseg_mmdet.structures.nuclei import MEASUREMENTS, Nuclei
+from nucseg_mmdet.structures.nuclei import Nuclei
 
 GZIP_LEVEL = 5  # 6 takes twice and 9 five times as long, for files as large
 FEATURE = (
     '{"type":"Feature","id":"%s","geometry":{"type":"Polygon","coordinates":[%s]},'
     '"properties":{"objectType":"detection",'
-    '"classification":{"name":"Nucleus","color":[220,20,60]},"measurements":{'
-    + ','.join(f'"{name}":%.6g' for name in (*MEASUREMENTS, 'score'))
-    + '}}}'
+    '"classification":{"name":"Nucleus","color":[220,20,60]},"measurements":{NUMBERS}}}'
 )
 UNDEFINED = re.compile(r'"\w+":nan,')  # JSON has no NaN; the score comes last and has a value
 
@@ -50,6 +48,8 @@ class GeoJson(Writer):
         if self.options.compress:  # no name, no time: the same nuclei make the same bytes
             packed = gzip.GzipFile('', 'wb', GZIP_LEVEL, self._file, mtime=0)
             self._text = self._held.enter_context(packed)
+        numbers = ','.join(f'"{name}":%.6g' for name in (*self.names, 'score'))
+        self._feature = FEATURE.replace('NUMBERS', numbers)
         self._text.write(b'{"type":"FeatureCollection","features":[')
 
     def _write(self, nuclei: Nuclei, ids: np.ndarray) -> None:
@@ -59,7 +59,7 @@ class GeoJson(Writer):
         uuids = [str(uuid.uuid5(uuid.NAMESPACE_URL, f'{name}{i}')) for i in ids.tolist()]
         values = np.column_stack([nuclei.measurements, nuclei.scores])
         rows = zip(uuids, self._polygons(nuclei), *values.T.tolist(), strict=True)
-        features = [FEATURE % row for row in rows]
+        features = [self._feature % row for row in rows]
         for index in np.flatnonzero(np.isnan(values).any(1)):
             features[index] = UNDEFINED.sub('', features[index])
         if ids[0] > 1:

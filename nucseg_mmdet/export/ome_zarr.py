@@ -33,7 +33,7 @@ class OmeZarr(FolderWriter):
 
     def _start(self) -> None:
         zarr = import_zarr('ome-zarr')
-        root = zarr.create_group(self._partial, zarr_format=3)
+        root = zarr.create_group(self._folder, zarr_format=3)
         root.attrs['ome'] = dict(version=VERSION)
         labels = root.create_group('labels')
         labels.attrs['ome'] = dict(version=VERSION, labels=[NAME])

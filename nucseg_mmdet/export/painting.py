@@ -75,11 +75,11 @@ class LabelStrips:
                 sizes = known['size'][painted].astype(np.int64)
                 points = rings[ragged.spans(first[painted], sizes)].astype(np.int64)
                 points[:, 1] = np.clip(points[:, 1] - top, 0, rows)
-                _paint(strip, points, sizes, painted + 1)
+                paint(strip, points, sizes, painted + 1)
             yield strip
 
 
-def _paint(canvas: np.ndarray, points: np.ndarray, sizes: np.ndarray, labels: np.ndarray) -> None:
+def paint(canvas: np.ndarray, points: np.ndarray, sizes: np.ndarray, labels: np.ndarray) -> None:
     """Fill rings in their order, in place."""
     owner, y, start, end = ring_runs(points, sizes, axis=0)
     first, length = y * canvas.shape[1] + start, end - start

@@ -1,6 +1,7 @@
 """Nuclei as SpatialData, the scverse's format."""
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import numpy as np
 from nucseg_mmdet.export.geoparquet import ROW_GROUP, GeoParquet
 from nucseg_mmdet.export.outlines import polygons
 from nucseg_mmdet.export.writer import FolderWriter
-from nucseg_mmdet.structures.nuclei import MEASUREMENTS, Nuclei
+from nucseg_mmdet.structures.nuclei import Nuclei
 from nucseg_mmdet.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class SpatialData(FolderWriter):
 
     def _start(self) -> None:
         zarr = import_zarr('spatialdata')
-        self._root = zarr.create_group(self._partial, zarr_format=3)
+        self._root = zarr.create_group(self._folder, zarr_format=3)
         self._root.attrs['spatialdata_attrs'] = {
             'version': '0.2',
             'spatialdata_software_version': '0.7.3',  # by whose reader it was tested
@@ -56,11 +57,11 @@ class SpatialData(FolderWriter):
         """Lay out shapes and table, which spatialdata does not take empty."""
         shapes = self._root.create_group('shapes').create_group(SHAPES)
         shapes.attrs.update(_shape_attributes(self.target.slide_mpp))
-        path = Path(self._partial, 'shapes', SHAPES, 'shapes.parquet')
+        path = Path(self._folder, 'shapes', SHAPES, 'shapes.parquet')
         file = self._held.enter_context(path.open('wb'))
         columns = GeoParquet(file, dict(instance_id='int64'), index='instance_id')
         self._shapes = self._held.enter_context(columns)
-        self._rows = _start_table(self._root.create_group('tables').create_group(TABLE))
+        self._rows = _start_table(self._root.create_group('tables').create_group(TABLE), self.names)
 
     def _write(self, nuclei: Nuclei, ids: np.ndarray) -> None:
         if ids[0] == 1:
@@ -88,7 +89,7 @@ class SpatialData(FolderWriter):
     def _finish(self) -> None:
         if self._waiting:
             self._write_waiting()
-        import_zarr('spatialdata').consolidate_metadata(self._partial)
+        import_zarr('spatialdata').consolidate_metadata(self._folder)
 
 
 def import_zarr(form: str):
@@ -127,7 +128,7 @@ def _shape_attributes(mpp: float) -> dict:
     }
 
 
-def _start_table(table: 'zarr.Group') -> dict[str, 'zarr.Array']:
+def _start_table(table: 'zarr.Group', measurements: Sequence[str]) -> dict[str, 'zarr.Array']:
     """Lay out an AnnData table; returns the arrays that grow with the nuclei, by path."""
     keys = dict(region=SHAPES, region_key='region', instance_key='instance_id')
     table.attrs.update(
@@ -149,14 +150,14 @@ def _start_table(table: 'zarr.Group') -> dict[str, 'zarr.Array']:
     table.create_group('obs').attrs.update({**FRAME, 'column-order': columns})
     table.create_group('var').attrs.update({**FRAME, 'column-order': []})
     table.create_group('obs/region').attrs.update(CATEGORICAL)
-    for name, texts in (('var/_index', MEASUREMENTS), ('obs/region/categories', [SHAPES])):
+    for name, texts in (('var/_index', measurements), ('obs/region/categories', [SHAPES])):
         array = table.create_array(name, shape=(len(texts),), dtype=str)
         array[:] = np.array(texts, object)
         array.attrs.update(STRINGS)
 
     rows = {}
     for name, width, kind in (
-        ('X', (len(MEASUREMENTS),), np.float32),
+        ('X', (len(measurements),), np.float32),
         ('obs/_index', (), str),
         ('obs/instance_id', (), np.int64),
         ('obs/region/codes', (), np.int8),

@@ -1,23 +1,32 @@
 """Tables with a row for each nucleus."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from nucseg_mmdet.export.geoparquet import GeoParquet
 from nucseg_mmdet.export.outlines import polygons
 from nucseg_mmdet.export.writer import Target, Writer
-from nucseg_mmdet.structures.nuclei import MEASUREMENTS, Nuclei
+from nucseg_mmdet.structures.nuclei import Nuclei
 
 CENTROIDS = ('centroid_x_px', 'centroid_y_px', 'centroid_x_um', 'centroid_y_um')
-COLUMNS = ('id', *CENTROIDS, *MEASUREMENTS, 'score')
-ROW = ','.join(['%d', '%.2f', '%.2f', '%.3f', '%.3f', *['%.6g'] * (len(MEASUREMENTS) + 1)]) + '\n'
 
 
-def columns(nuclei: Nuclei, ids: np.ndarray, target: Target) -> dict[str, np.ndarray]:
-    """The table's columns: centroids from the slide's corner, in full-resolution px and microns."""
+def columns(
+    nuclei: Nuclei, ids: np.ndarray, target: Target, names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """The table's columns: centroids from the slide's corner, in full-resolution px and microns.
+
+    Args:
+        nuclei: of the rows.
+        ids: their numbers.
+        target: what they belong to.
+        names: of their measurements.
+    """
     centroids = target.to_slide(nuclei.centroids)
     centroids = np.hstack([centroids, centroids * target.slide_mpp])
     values = [ids, *centroids.T, *nuclei.measurements.T, nuclei.scores]
-    return dict(zip(COLUMNS, values, strict=True))
+    return dict(zip(('id', *CENTROIDS, *names, 'score'), values, strict=True))
 
 
 class Csv(Writer):
@@ -26,12 +35,14 @@ class Csv(Writer):
     suffix = '.csv'
 
     def _start(self) -> None:
-        self._file.write((','.join(COLUMNS) + '\n').encode())
+        self._file.write((','.join(['id', *CENTROIDS, *self.names, 'score']) + '\n').encode())
+        numbers = ['%d', '%.2f', '%.2f', '%.3f', '%.3f', *['%.6g'] * (len(self.names) + 1)]
+        self._row = ','.join(numbers) + '\n'
 
     def _write(self, nuclei: Nuclei, ids: np.ndarray) -> None:
-        table = columns(nuclei, ids, self.target)
+        table = columns(nuclei, ids, self.target, self.names)
         rows = zip(*[column.tolist() for column in table.values()], strict=True)
-        text = ''.join([ROW % row for row in rows])
+        text = ''.join([self._row % row for row in rows])
         self._file.write(text.replace(',nan', ',').encode())
 
 
@@ -41,9 +52,10 @@ class Parquet(Writer):
     suffix = '.parquet'
 
     def _start(self) -> None:
-        kinds = ['int64', *['float64'] * len(CENTROIDS), *['float32'] * (len(MEASUREMENTS) + 1)]
-        kinds = dict(zip(COLUMNS, kinds, strict=True))
+        kinds = {'id': 'int64', **dict.fromkeys(CENTROIDS, 'float64')}
+        kinds |= dict.fromkeys([*self.names, 'score'], 'float32')
         self._rows = self._held.enter_context(GeoParquet(self._file, kinds))
 
     def _write(self, nuclei: Nuclei, ids: np.ndarray) -> None:
-        self._rows.write(columns(nuclei, ids, self.target), polygons(nuclei, self.target))
+        table = columns(nuclei, ids, self.target, self.names)
+        self._rows.write(table, polygons(nuclei, self.target))

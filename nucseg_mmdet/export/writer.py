@@ -1,15 +1,14 @@
 """What all writers share: the frame of the slide, and files written beside and renamed."""
 
 import contextlib
-import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from nucseg_mmdet.structures.nuclei import Nuclei
+from nucseg_mmdet.structures.nuclei import MEASUREMENTS, Nuclei
+from nucseg_mmdet.utils import files
 from nucseg_mmdet.utils.errors import UserError
 
 CHUNK = 20_000  # nuclei written together; bounds the memory for their text
@@ -74,12 +73,15 @@ class Options(NamedTuple):
             full-resolution px. 0 keeps every pixel edge.
         image: reads the region for the overlay, uint8, (height, width, 3), RGB.
         source: a file of the slide, for what formats take over from it.
+        features: names of the measurements that the nuclei have beside ``MEASUREMENTS``, in the
+            columns after these.
     """
 
     compress: bool = False
     simplify: float = 0.0
     image: Callable[[], np.ndarray] | None = None
     source: Path | None = None
+    features: tuple[str, ...] = ()
 
 
 class Writer:
@@ -87,6 +89,7 @@ class Writer:
 
     Attributes:
         path: the file that ``finish`` and ``publish`` leave.
+        names: of the measurements.
     """
 
     suffix: str
@@ -94,14 +97,13 @@ class Writer:
     def __init__(self, out_dir: Path, target: Target, options: Options) -> None:
         self.target, self.options = target, options
         self.path = Path(out_dir, self.file_name(target, options))
-        self._partial = self.path.with_name(f'.{self.path.name}.partial')
+        self.names = (*MEASUREMENTS, *options.features)
         self._count = 0
-        self._held = contextlib.ExitStack()  # what has to be closed
-        with self._told():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._open()
+        self._held = contextlib.ExitStack()  # what has to be closed beside the file
+        files.make_folder(self.path.parent)
+        self._part = self._open()
         try:
-            with self._told():
+            with files.cannot_be_written(self.path):
                 self._start()
         except BaseException:
             self.abort()
@@ -118,7 +120,7 @@ class Writer:
 
     def write(self, nuclei: Nuclei) -> None:
         """Add nuclei; they are numbered from 1 in the order of all calls."""
-        with self._told():
+        with files.cannot_be_written(self.path):
             for start in range(0, len(nuclei), CHUNK):
                 part = nuclei.take(np.arange(start, min(start + CHUNK, len(nuclei))))
                 self._write(part, np.arange(len(part)) + self._count + 1)
@@ -126,31 +128,32 @@ class Writer:
 
     def finish(self) -> None:
         """Complete the file, still beside its place."""
-        with self._told():
+        with files.cannot_be_written(self.path):
             self._finish()
             self._held.close()
+        self._part.finish()
 
     def publish(self) -> None:
         """Move the finished file into place."""
-        with self._told():
-            os.replace(self._partial, self.path)
+        self._part.publish()
 
     def abort(self) -> None:
         """Leave nothing, unless the file is in place already."""
         # What is still in the buffers may find no space.
         with contextlib.suppress(OSError, ValueError):
             self._held.close()
-        self._partial.unlink(missing_ok=True)
+        self._part.abort()
 
-    def _open(self) -> None:
-        self._file = self._held.enter_context(self._partial.open('wb'))
+    def _open(self) -> files.PartialFile:
+        part = files.PartialFile(self.path)
+        self._file = part.file
+        return part
 
     def _open_scratch(self) -> BinaryIO:
-        """A file beside, for what has to wait; it has no name and is gone with the writer."""
-        path = self._partial.with_name(f'{self._partial.name}.scratch')
-        file = self._held.enter_context(path.open('w+b'))
-        path.unlink()
-        return file
+        """A file beside, for what has to wait; it is gone with the writer."""
+        scratch = files.PartialFile(self.path.with_name(f'{self.path.name}.scratch'))
+        self._held.callback(scratch.abort)
+        return scratch.file
 
     def _start(self) -> None:
         """Write what comes before the first nucleus."""
@@ -162,13 +165,6 @@ class Writer:
     def _finish(self) -> None:
         """Write what comes after the last nucleus."""
 
-    @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise UserError(f'{self.path}: not written, {error.strerror or error}') from None
-
 
 class FolderWriter(Writer):
     """A folder, such as a Zarr group, made beside and renamed like a file.
@@ -179,19 +175,9 @@ class FolderWriter(Writer):
 
     marker = 'zarr.json'
 
-    def _open(self) -> None:
+    def _open(self) -> files.PartialFolder:
         if self.path.exists() and not (self.path / self.marker).is_file():
             raise UserError(f'{self.path}: is there, but no {self.suffix} of an earlier run')
-        shutil.rmtree(self._partial, ignore_errors=True)
-        self._partial.mkdir()
-
-    def publish(self) -> None:
-        with self._told():
-            if self.path.exists():
-                shutil.rmtree(self.path)
-            os.replace(self._partial, self.path)
-
-    def abort(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            self._held.close()
-        shutil.rmtree(self._partial, ignore_errors=True)
+        part = files.PartialFolder(self.path)
+        self._folder = part.partial
+        return part

@@ -110,7 +110,10 @@ def picture_path(plan: Plan, settings: Settings) -> Path:
 def output_settings(settings: Settings) -> dict:
     """What the files depend on besides the nuclei."""
     return dict(
-        formats=list(settings.formats), simplify=settings.simplify, compress=settings.compress
+        formats=list(settings.formats),
+        simplify=settings.simplify,
+        compress=settings.compress,
+        features=settings.features,
     )
 
 

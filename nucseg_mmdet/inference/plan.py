@@ -48,6 +48,7 @@ class Settings(NamedTuple):
         skip_glass: segment only where there is tissue.
         simplify: of GeoJSON outlines, level-0 px.
         compress: write GeoJSON with gzip.
+        features: also measure the surroundings and the texture of nuclei.
         overwrite: start anew where there are results, or rows, of other settings, or files
             that no run has made.
     """
@@ -59,6 +60,7 @@ class Settings(NamedTuple):
     skip_glass: bool = True
     simplify: float = 0.0
     compress: bool = False
+    features: bool = False
     overwrite: bool = False
 
 

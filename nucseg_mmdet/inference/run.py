@@ -23,6 +23,7 @@ import numpy as np
 from nucseg_mmdet.export.formats import open_writers
 from nucseg_mmdet.export.writer import Options
 from nucseg_mmdet.inference import shards, tiling
+from nucseg_mmdet.inference.features import FEATURES, with_features
 from nucseg_mmdet.inference.output_folder import (
     PATIENCE,
     POLL,
@@ -266,13 +267,17 @@ def finish(plan: Plan, settings: Settings, facts: dict) -> dict:
         UserError: a file cannot be written, or a shard not read.
     """
     image = partial(_read_image, plan, settings)
-    options = Options(settings.compress, settings.simplify, image, source=plan.path)
-    num = num_cut = 0
+    names = FEATURES if settings.features else ()
+    options = Options(settings.compress, settings.simplify, image, plan.path, names)
+    counts: dict[str, int] = {}
+    batches = _join(plan, counts)
+    if settings.features:
+        slide = open_shared(plan.path, settings.mpp)
+        batches = with_features(partial(_join, plan, counts), slide, plan.frame)
     with open_writers(settings.formats, settings.out, plan.target, options) as writers:
-        rows = (shards.read_row(path) for path in plan.shards())
-        for part in tiling.join_rows(rows, plan.grid):
-            writers.write(part.nuclei)
-            num, num_cut = num + len(part.nuclei), num_cut + int(part.cut.sum())
+        for nuclei in batches:
+            writers.write(nuclei)
+    num = counts['nuclei']
     rectangles = tile_rectangles(plan.frame, plan.grid).reshape(*plan.wanted.shape, 4)
     broken = [
         f'tile at {rectangles[row, column, 0]:.0f},{rectangles[row, column, 1]:.0f}: {reason}'
@@ -289,7 +294,7 @@ def finish(plan: Plan, settings: Settings, facts: dict) -> dict:
         nuclei=num,
         tissue_mm2=round(plan.tissue_mm2, 6),
         nuclei_per_mm2=round(num / plan.tissue_mm2, 1) if plan.tissue_mm2 else None,
-        nuclei_cut_by_tiles=num_cut,
+        nuclei_cut_by_tiles=counts['cut'],
         tiles=int(plan.wanted.sum()),
         tiles_skipped_as_glass=int((~plan.wanted).sum()),
         broken_tiles=broken,
@@ -318,6 +323,16 @@ def _describe_grid(rectangles: np.ndarray, wanted: np.ndarray) -> dict:
         heights=heights[:, 0].tolist(),
         looked_at=[''.join('01'[tile] for tile in row) for row in wanted.astype(int)],
     )
+
+
+def _join(plan: Plan, counts: dict[str, int]) -> Iterator[Nuclei]:
+    """Join all rows; counts the nuclei, and those that tiles cut."""
+    counts.update(nuclei=0, cut=0)
+    rows = (shards.read_row(path) for path in plan.shards())
+    for part in tiling.join_rows(rows, plan.grid):
+        counts['nuclei'] += len(part.nuclei)
+        counts['cut'] += int(part.cut.sum())
+        yield part.nuclei
 
 
 def describe(summary: dict) -> str:

@@ -62,7 +62,8 @@ class PartialFile:
         self.partial = _hidden(path)
         with cannot_be_written(path):
             _remove_abandoned(path)
-            self.file: BinaryIO = os.fdopen(os.open(self.partial, FLAGS, 0o666), 'w+b')
+            # Not os.fdopen: libraries want to know the name of what they write to.
+            self.file: BinaryIO = open(self.partial, 'w+b', opener=_exclusively)  # noqa: SIM115
             _lock(self.file.fileno())
 
     def __enter__(self) -> 'PartialFile':
@@ -173,6 +174,54 @@ def check_folder_is_writable(path: Path) -> None:
         part.abort()
 
 
+class PartialFolder:
+    """A folder under construction, as ``PartialFile``.
+
+    Attributes:
+        path: where ``publish`` puts the folder.
+        partial: where it is until then.
+
+    Raises:
+        UserError: the folder cannot be made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.partial = _hidden(path)
+        self._stack = contextlib.ExitStack()
+        with cannot_be_written(path):
+            _remove_abandoned(path)
+            self.partial.mkdir()
+            self._stack.callback(shutil.rmtree, self.partial, ignore_errors=True)
+            number = os.open(self.partial, os.O_RDONLY)
+            self._stack.callback(os.close, number)
+            _lock(number)
+
+    def finish(self) -> None:
+        """Do nothing: who writes the files of the folder closes them."""
+
+    def publish(self, replace: bool = True) -> None:
+        """Put the folder in place.
+
+        Args:
+            replace: also a folder that has something in it.
+
+        Raises:
+            UserError: its place is taken.
+        """
+        earlier = _hidden(self.path)
+        with cannot_be_written(self.path):
+            if replace and self.path.exists():
+                os.replace(self.path, earlier)  # at once, so that no half of it stands there
+                self._stack.callback(shutil.rmtree, earlier, ignore_errors=True)
+            os.replace(self.partial, self.path)  # also takes the place of an empty folder
+        self.abort()
+
+    def abort(self) -> None:
+        """Leave nothing, unless the folder is in place already; may be called at any time."""
+        self._stack.close()
+
+
 @contextlib.contextmanager
 def new_folder(path: Path, replace: bool = False) -> Iterator[Path]:
     """Give a hidden folder that is in place once the block ends, and gone if the block raises.
@@ -186,21 +235,12 @@ def new_folder(path: Path, replace: bool = False) -> Iterator[Path]:
     """
     path = path.resolve()  # '.' has no name of its own
     make_folder(path.parent)
-    partial, earlier = _hidden(path), _hidden(path)
-    with contextlib.ExitStack() as stack:
-        with cannot_be_written(path):
-            _remove_abandoned(path)
-            partial.mkdir()
-            stack.callback(shutil.rmtree, partial, ignore_errors=True)
-            number = os.open(partial, os.O_RDONLY)
-            stack.callback(os.close, number)
-            _lock(number)
-        yield partial
-        with cannot_be_written(path):
-            if replace and path.exists():
-                os.replace(path, earlier)  # at once, so that no half of it stands there
-                stack.callback(shutil.rmtree, earlier, ignore_errors=True)
-            os.replace(partial, path)  # also takes the place of an empty folder
+    part = PartialFolder(path)
+    try:
+        yield part.partial
+        part.publish(replace)
+    finally:
+        part.abort()
 
 
 @contextlib.contextmanager
@@ -210,6 +250,10 @@ def cannot_be_written(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f'{path}: cannot be written ({error.strerror or error})') from None
+
+
+def _exclusively(path: str, _: int) -> int:
+    return os.open(path, FLAGS, 0o666)
 
 
 def _hidden(path: Path) -> Path:
