@@ -18,4 +18,5 @@ import nucseg_mmdet.evaluation.metrics
 import nucseg_mmdet.models.mask_tta
 import nucseg_mmdet.models.rle_mask_head
 import nucseg_mmdet.models.roi_extractor
+import nucseg_mmdet.models.rpn_head
 import nucseg_mmdet.models.sparse_assigner  # noqa: F401

@@ -79,7 +79,7 @@ def random_model(tmp_path_factory):
     config, checkpoint = folder / 'random_nuclei.py', folder / 'random.pth'
     config.write_text(
         f'_base_ = {str(DEMO_CONFIG)!r}\n'
-        'model = dict(test_cfg=dict(rpn=dict(nms_pre=60, max_per_img=40),'
+        'model = dict(test_cfg=dict(rpn=dict(nms_pre=60, max_per_img=40, min_score=0.0),'
         ' rcnn=dict(max_per_img=20)))\n'
     )
     init_default_scope('mmdet')

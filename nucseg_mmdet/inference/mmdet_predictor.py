@@ -18,7 +18,14 @@ from pycocotools import mask as coco_mask
 from nucseg_mmdet.engine import config_edits
 from nucseg_mmdet.engine.checkpoint import load_weights_only, refuse_unfit
 from nucseg_mmdet.engine.model_zoo import model_files
-from nucseg_mmdet.inference.predictor import TILE, ModelOptions, Prediction, tile_step
+from nucseg_mmdet.inference.predictor import (
+    MIN_OBJECTNESS,
+    TILE,
+    ModelOptions,
+    Prediction,
+    tile_step,
+)
+from nucseg_mmdet.models import rpn_head  # noqa: F401, registers
 from nucseg_mmdet.models.half_precision import prepare_for_inference
 from nucseg_mmdet.structures.rle_masks import RLEMasks
 from nucseg_mmdet.utils.errors import UserError
@@ -116,6 +123,9 @@ def prepare_config(cfg: Config, score_thr: float | None, tile: int) -> list[dict
     cfg.model.test_cfg.rcnn.score_thr = (
         config_edits.score_threshold(cfg) if score_thr is None else score_thr
     )
+    if cfg.model.rpn_head.type == 'RPNHead':
+        cfg.model.rpn_head.type = 'ObjectnessRPNHead'
+    cfg.model.test_cfg.rpn.setdefault('min_score', MIN_OBJECTNESS)
     raise_limits(cfg, tile)
     return tile_pipeline(cfg)
 

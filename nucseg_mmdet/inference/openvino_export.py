@@ -149,11 +149,16 @@ def describe(model: MaskRCNN, cfg: Config, pipeline: list[dict], weights: Path) 
             nms_pre=model.test_cfg.rpn.nms_pre,
             max_per_img=model.test_cfg.rpn.max_per_img,
             iou_threshold=model.test_cfg.rpn.nms.iou_threshold,
+            min_score=model.test_cfg.rpn.min_score,
             stds=list(rpn.bbox_coder.stds),
         ),
         roi=dict(
             strides=list(roi_head.bbox_roi_extractor.featmap_strides),
             finest_scale=roi_head.bbox_roi_extractor.finest_scale,
+            sizes=dict(
+                boxes=roi_head.bbox_roi_extractor.roi_layers[0].output_size[0],
+                masks=roi_head.mask_roi_extractor.roi_layers[0].output_size[0],
+            ),
         ),
         rcnn=dict(
             num_classes=roi_head.bbox_head.num_classes,
@@ -293,7 +298,7 @@ def _features(model: MaskRCNN) -> openvino.Model:
     levels = _neck(_backbone(x, model.backbone), model.neck)
     outputs = {}
     for index in range(len(model.roi_head.bbox_roi_extractor.featmap_strides)):
-        outputs[f'map{index}'] = levels[index]
+        outputs[f'map{index}'] = opset15.transpose(levels[index], np.array([0, 2, 3, 1]))
     rpn = model.rpn_head
     for index, level in enumerate(levels):
         x = opset15.relu(_conv(level, rpn.rpn_conv))
@@ -302,35 +307,14 @@ def _features(model: MaskRCNN) -> openvino.Model:
     return _model([image], outputs, 'features')
 
 
-def _roi_features(extractor: nn.Module) -> tuple[list[Node], Node]:
-    """Maps and boxes of each level -> what lies in the boxes, one level after the other."""
-    inputs, found = [], []
-    channels = extractor.out_channels
-    for index, (layer, stride) in enumerate(
-        zip(extractor.roi_layers, extractor.featmap_strides, strict=True)
-    ):
-        if layer.pool_mode != 'avg' or not layer.aligned:
-            raise UserError(f'roi_layer is {layer}, expected an aligned average')
-        level = _input(f'map{index}', [1, channels, -1, -1])
-        boxes = _input(f'boxes{index}', [-1, 4])
-        inputs += [level, boxes]
-        count = opset15.gather(opset15.shape_of(boxes, 'i32'), np.array([0]), np.array(0))
-        image = opset15.broadcast(np.array(0, np.int32), count)
-        height, width = layer.output_size
-        found.append(
-            opset15.roi_align(
-                level,
-                boxes,
-                image,
-                height,
-                width,
-                max(layer.sampling_ratio, 0),
-                1 / stride,
-                'avg',
-                'half_pixel_for_nn',  # as ``aligned``: x * scale - 0.5
-            )
-        )
-    return inputs, opset15.concat(found, 0)
+def _roi_input(extractor: nn.Module) -> tuple[Node, Node]:
+    """What lies in boxes, float32, (R, P, P, C), as it is put in and channels first."""
+    for layer in extractor.roi_layers:
+        if layer.pool_mode != 'avg' or not layer.aligned or layer.sampling_ratio > 0:
+            raise UserError(f'roi_layer is {layer}, expected an aligned average of all pixels')
+    height, width = extractor.roi_layers[0].output_size
+    looks = _input('features', [-1, height, width, extractor.out_channels])
+    return looks, opset15.transpose(looks, np.array([0, 3, 1, 2]))
 
 
 def _linear(x: Node, layer: nn.Linear) -> Node:
@@ -339,21 +323,20 @@ def _linear(x: Node, layer: nn.Linear) -> Node:
 
 
 def _boxes(model: MaskRCNN) -> openvino.Model:
-    """Maps and boxes -> class probabilities, the last of none, and deltas for each class."""
+    """What lies in boxes -> class probabilities, the last of none, and deltas for each class."""
     head = model.roi_head.bbox_head
-    inputs, x = _roi_features(model.roi_head.bbox_roi_extractor)
-    size = head.shared_fcs[0].in_features
-    x = opset15.reshape(x, np.array([-1, size]), False)
+    features, x = _roi_input(model.roi_head.bbox_roi_extractor)
+    x = opset15.reshape(x, np.array([-1, head.shared_fcs[0].in_features]), False)
     for layer in head.shared_fcs:
         x = opset15.relu(_linear(x, layer))
     scores = opset15.softmax(_linear(x, head.fc_cls), 1)
-    return _model(inputs, dict(scores=scores, deltas=_linear(x, head.fc_reg)), 'boxes')
+    return _model([features], dict(scores=scores, deltas=_linear(x, head.fc_reg)), 'boxes')
 
 
 def _masks(model: MaskRCNN) -> openvino.Model:
-    """Maps and boxes -> probabilities, (R, classes, 28, 28)."""
+    """What lies in boxes -> probabilities, (R, classes, 2 P, 2 P)."""
     head = model.roi_head.mask_head
-    inputs, x = _roi_features(model.roi_head.mask_roi_extractor)
+    features, x = _roi_input(model.roi_head.mask_roi_extractor)
     for module in head.convs:
         x = opset15.relu(_conv(x, module.conv))
     up = head.upsample
@@ -362,4 +345,4 @@ def _masks(model: MaskRCNN) -> openvino.Model:
     x = opset15.convolution_backprop_data(x, _constant(up.weight), list(up.stride))
     x = opset15.relu(opset15.add(x, _per_channel(up.bias)))
     x = opset15.sigmoid(_conv(x, head.conv_logits))
-    return _model(inputs, dict(probabilities=x), 'masks')
+    return _model([features], dict(probabilities=x), 'masks')

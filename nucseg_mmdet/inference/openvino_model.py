@@ -3,10 +3,10 @@
 The file is a ZIP with three networks in OpenVINO's format and ``meta.json``:
 
 - features: image -> maps of the neck; objectness and deltas of the anchors;
-- boxes: maps and boxes to look at -> classes and deltas;
-- masks: maps and boxes -> probabilities.
+- boxes: what lies in boxes -> classes and deltas;
+- masks: what lies in boxes -> probabilities.
 
-What lies between them (anchors, NMS, pasting) is NumPy, in ``openvino_predictor``.
+What lies between them (anchors, NMS, RoIAlign, pasting) is NumPy, in ``openvino_predictor``.
 """
 
 import json

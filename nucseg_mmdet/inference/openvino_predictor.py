@@ -16,11 +16,13 @@ import openvino
 from nucseg_mmdet.imaging import stain
 from nucseg_mmdet.inference import openvino_model
 from nucseg_mmdet.inference.predictor import ModelOptions, Prediction, runtime_file, tile_step
+from nucseg_mmdet.inference.roi_align import roi_features
 from nucseg_mmdet.structures import boxes as box_math
 from nucseg_mmdet.structures.doubles import find_doubles
 from nucseg_mmdet.structures.paste import paste
 from nucseg_mmdet.utils.errors import UserError
 
+TOGETHER = 1024  # boxes that a head looks at together; bounds the memory
 PRECISIONS = dict(fp32='f32', bf16='bf16')
 NORMALIZATIONS = dict(
     reinhard=(stain.measure_colors, stain.normalize_colors, stain.TARGET_COLORS),
@@ -81,6 +83,9 @@ class OpenVinoPredictor:
             normalize, (None, None, None)
         )
         self.step = tile_step(self._meta['resize'])
+        with np.errstate(divide='ignore'):
+            least = np.float64(self._meta['rpn']['min_score'])
+            self._min_logit = np.log(least / (1 - least))
         self._limit = max(1.0, (options.tile / self._meta['field']) ** 2)
         self._requests = {
             name: core.compile_model(network, 'CPU', self._runtime(name)).create_infer_request()
@@ -135,7 +140,9 @@ class OpenVinoPredictor:
         for index, anchors in enumerate(self._meta['anchors']):
             logits = features.get_tensor(f'objectness{index}').data[0]
             deltas = features.get_tensor(f'deltas{index}').data
-            chosen = _largest(logits.ravel(), round(rpn['nms_pre'] * self._limit))
+            chosen = np.flatnonzero(logits > self._min_logit)
+            if len(chosen) > (limit := round(rpn['nms_pre'] * self._limit)):
+                chosen = chosen[np.argpartition(-logits.ravel()[chosen], limit)[:limit]]
             kind, y, x = np.unravel_index(chosen, logits.shape)
             deltas = deltas.reshape(len(logits), 4, *logits.shape[1:])[kind, :, y, x]
             base = np.array(anchors['base'], np.float32)[kind]
@@ -174,22 +181,18 @@ class OpenVinoPredictor:
         return Detections(boxes[kept], scores[kept], label[kept])
 
     def _look(self, head: str, boxes: np.ndarray) -> dict[str, np.ndarray]:
-        """Run a head on what lies in boxes: its answers, in the order of the boxes."""
-        request, roi = self._requests[head], self._meta['roi']
-        scale = np.sqrt(box_math.areas(boxes)) / np.float32(roi['finest_scale'])
-        level = np.floor(np.log2(scale + np.float32(1e-6))).astype(np.int64)
-        level = np.clip(level, 0, len(roi['strides']) - 1)
-        order = np.argsort(level, kind='stable')
-        for index in range(len(roi['strides'])):
-            request.set_tensor(f'map{index}', self._requests['features'].get_tensor(f'map{index}'))
-            chosen = np.ascontiguousarray(boxes[order[level[order] == index]])
-            request.set_tensor(f'boxes{index}', openvino.Tensor(chosen))
-        request.infer()
-        back = np.argsort(order)
-        return {
-            name: request.get_tensor(name).data[back]
-            for name in dict(boxes=('scores', 'deltas'), masks=('probabilities',))[head]
-        }
+        """Run a head on what lies in boxes."""
+        request, roi, answers = self._requests[head], self._meta['roi'], []
+        maps = [
+            self._requests['features'].get_tensor(f'map{index}').data[0]
+            for index in range(len(roi['strides']))
+        ]
+        size = roi['sizes'][head]
+        for some in np.split(boxes, range(TOGETHER, len(boxes), TOGETHER)):
+            features = roi_features(maps, roi['strides'], roi['finest_scale'], some, size)
+            found = request.infer({'features': features}, share_inputs=True)
+            answers.append({name.any_name: values for name, values in found.items()})
+        return {name: np.concatenate([one[name] for one in answers]) for name in answers[0]}
 
     def _lower_doubles(self, boxes: np.ndarray, masks: list[dict], found: Detections) -> Prediction:
         """Leave out nuclei that lie on others and, with a lowered score, are not certain enough."""
@@ -200,10 +203,3 @@ class OpenVinoPredictor:
         order = np.argsort(-scores, kind='stable')
         order = order[scores[order] >= self._score_thr]
         return Prediction(boxes[order], scores[order], [masks[index] for index in order])
-
-
-def _largest(values: np.ndarray, count: int) -> np.ndarray:
-    """Indices of the largest values, in their order: int64, (at most count,)."""
-    if len(values) <= count:
-        return np.arange(len(values))
-    return np.sort(np.argpartition(-values, count - 1)[:count])

@@ -66,32 +66,30 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, iou_thr: float) -> np.ndarra
 def _overlaps(boxes: np.ndarray, iou_thr: float) -> tuple[np.ndarray, np.ndarray]:
     """All pairs with a higher IoU: two int64, (P,), indices of which the first is the smaller.
 
-    Two intervals of lengths a and b share (a + b) / 2 - d at most, if d is between their centers,
-    and with an IoU above t more than (a + b) t / (1 + t). So d is below a (1 - t) / (2 t), as b
-    is at most a / t.
+    Widths of such boxes differ by less than the factor t = ``iou_thr``, so that boxes are compared
+    with those of their own octave of width and of a few above it. Two intervals of lengths a and b
+    share (a + b) / 2 - d at most, if d is between their centers, and more than (a + b) t / (1 + t)
+    with an IoU above t. So d is below (1 - t) / (1 + t) of the longer one.
     """
-    if not len(boxes):
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
     center = (boxes[:, :2] + boxes[:, 2:]) / 2
-    reach = (boxes[:, 2:] - boxes[:, :2]).max() * (1 - iou_thr) / (2 * iou_thr) * 1.001
-    # Centers are sorted by the cells of a grid; near ones are in the same cell or beside it.
-    cell = np.floor((center - center.min(0)) / max(reach, 1e-3)).astype(np.int64) + 1
-    line = cell[:, 0].max() + 2
-    key = cell[:, 1] * line + cell[:, 0]
-    order = np.argsort(key, kind='stable')
-    key = key[order]
-    firsts, seconds = [], []
-    for below in (0, line):
-        start = np.searchsorted(key, key + below - 1)
-        count = np.searchsorted(key, key + below + 1, 'right') - start
-        firsts.append(np.repeat(order, count))
-        seconds.append(order[ragged.spans(start, count)])
+    sides = np.maximum(boxes[:, 2:] - boxes[:, :2], np.float32(1e-3))
+    octave = np.floor(np.log2(sides[:, 0])).astype(np.int64)
+    members = {value: np.flatnonzero(octave == value) for value in np.unique(octave).tolist()}
+    firsts, seconds = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for value, narrow in members.items():
+        for step in range(1 + int(np.ceil(np.log2(1 / iou_thr)))):
+            wide = members.get(value + step)
+            if wide is None:
+                continue
+            reach = np.maximum(sides[narrow].max(0), sides[wide].max(0))
+            reach *= 1.001 * (1 - iou_thr) / (1 + iou_thr)
+            one, other = _near(center[narrow], center[wide], reach)
+            one, other = narrow[one], wide[other]
+            if step == 0:  # each pair has come twice, and each box with itself
+                one, other = one[one < other], other[one < other]
+            firsts.append(np.minimum(one, other))
+            seconds.append(np.maximum(one, other))
     first, second = np.concatenate(firsts), np.concatenate(seconds)
-    # Pairs of one line of cells were found from both sides.
-    first, second = np.minimum(first, second), np.maximum(first, second)
-    near = (first < second) & (np.abs(center[first] - center[second]) < reach).all(1)
-    pairs = np.unique(first[near] * len(boxes) + second[near])
-    first, second = np.divmod(pairs, len(boxes))
 
     low = np.maximum(boxes[first, :2], boxes[second, :2])
     high = np.minimum(boxes[first, 2:], boxes[second, 2:])
@@ -99,3 +97,23 @@ def _overlaps(boxes: np.ndarray, iou_thr: float) -> tuple[np.ndarray, np.ndarray
     area = areas(boxes)
     overlap = shared > np.float32(iou_thr) * (area[first] + area[second] - shared)
     return first[overlap], second[overlap]
+
+
+def _near(
+    points: np.ndarray, others: np.ndarray, reach: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of points within ``reach`` along each axis: indices of points and others, (P,)."""
+    origin = np.minimum(points.min(0), others.min(0))
+    cell, other_cell = (np.int64((some - origin) / reach) + 1 for some in (points, others))
+    line = max(cell[:, 0].max(), other_cell[:, 0].max()) + 2
+    key, other_key = (some[:, 1] * line + some[:, 0] for some in (cell, other_cell))
+    order = np.argsort(other_key, kind='stable')
+    other_key = other_key[order]
+    found = []
+    for row in (-line, 0, line):  # of cells: a point's own, and those beside it
+        start = np.searchsorted(other_key, key + row - 1)
+        count = np.searchsorted(other_key, key + row + 1, 'right') - start
+        found.append((ragged.owners(count), order[ragged.spans(start, count)]))
+    one, other = (np.concatenate(part) for part in zip(*found, strict=True))
+    near = (np.abs(points[one] - others[other]) <= reach).all(1)
+    return one[near], other[near]
