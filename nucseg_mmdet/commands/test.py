@@ -11,7 +11,7 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
-from nucseg_mmdet.engine import config_edits
+from nucseg_mmdet.engine import config_edits, fold_colors
 from nucseg_mmdet.engine.model_zoo import find_config, model_files
 from nucseg_mmdet.structures.coco import load_shared_json
 from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code
@@ -113,6 +113,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.fold is not None:
         config_edits.hold_out_fold(cfg, args.fold)
     config_edits.check_files(cfg, 'test_dataloader')
+    if args.fold is not None and cfg.get('fold_colors'):
+        fold_colors.use_training_colors(cfg)
     _, checkpoint = model_files(config, args.checkpoint)
     ann_file = Path(cfg.test_dataloader.dataset.data_root, cfg.test_dataloader.dataset.ann_file)
     show_from = args.show_score_thr
