@@ -72,7 +72,7 @@ def test_one_image_is_not_enough_and_a_missing_one_is_named(cfg):
     path = f'{dataset.data_root}/fold.json'
     with open(path, 'w') as file:
         json.dump(dict(images=[dict(file_name='0.png'), dict(file_name='gone.png')]), file)
-    with pytest.raises(UserError, match='gone.png'):
+    with pytest.raises(UserError, match=r'gone\.png'):
         use_training_colors(cfg)
     with open(path, 'w') as file:
         json.dump(dict(images=[dict(file_name='0.png')]), file)
