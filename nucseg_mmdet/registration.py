@@ -8,6 +8,7 @@ import nucseg_mmdet.datasets.transforms.stain
 import nucseg_mmdet.datasets.transforms.truth_offset
 import nucseg_mmdet.engine.checkpoint
 import nucseg_mmdet.engine.hooks.channels_last
+import nucseg_mmdet.engine.hooks.ensemble
 import nucseg_mmdet.engine.hooks.inference_precision
 import nucseg_mmdet.engine.hooks.non_finite_loss
 import nucseg_mmdet.engine.hooks.outlines
@@ -18,6 +19,7 @@ import nucseg_mmdet.engine.optim_wrapper
 import nucseg_mmdet.engine.work_dir
 import nucseg_mmdet.evaluation.metrics
 import nucseg_mmdet.models.efficientnet_lite
+import nucseg_mmdet.models.mask_ensemble
 import nucseg_mmdet.models.mask_tta
 import nucseg_mmdet.models.rle_mask_head
 import nucseg_mmdet.models.roi_extractor
