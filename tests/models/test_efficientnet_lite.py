@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from mmcv.cnn.utils import fuse_conv_bn
 
 from nucseg_mmdet.models.efficientnet_lite import EfficientNetLite, SameConv2d
 
@@ -81,3 +82,18 @@ def test_statistics_stay_with_norm_eval():
     model = EfficientNetLite(norm_eval=True).train()
     model(torch.randn(2, 3, 32, 32))
     assert not model.last[1].running_mean.any()
+
+
+def test_norms_can_be_folded_into_convolutions():
+    torch.manual_seed(0)
+    model = EfficientNetLite().eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_var, 0.5, 2)
+            torch.nn.init.normal_(module.running_mean, std=0.1)
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = model(images)
+        found = fuse_conv_bn(model)(images)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
