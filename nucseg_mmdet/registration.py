@@ -5,7 +5,10 @@ import nucseg_mmdet.datasets.transforms.copy_paste
 import nucseg_mmdet.datasets.transforms.geometric
 import nucseg_mmdet.datasets.transforms.loading
 import nucseg_mmdet.datasets.transforms.stain
+import nucseg_mmdet.datasets.transforms.truth_offset
 import nucseg_mmdet.engine.checkpoint
+import nucseg_mmdet.engine.hooks.channels_last
+import nucseg_mmdet.engine.hooks.ensemble
 import nucseg_mmdet.engine.hooks.inference_precision
 import nucseg_mmdet.engine.hooks.non_finite_loss
 import nucseg_mmdet.engine.hooks.outlines
@@ -15,6 +18,8 @@ import nucseg_mmdet.engine.hooks.unfit_checkpoint
 import nucseg_mmdet.engine.optim_wrapper
 import nucseg_mmdet.engine.work_dir
 import nucseg_mmdet.evaluation.metrics
+import nucseg_mmdet.models.efficientnet_lite
+import nucseg_mmdet.models.mask_ensemble
 import nucseg_mmdet.models.mask_tta
 import nucseg_mmdet.models.rle_mask_head
 import nucseg_mmdet.models.roi_extractor

@@ -1,4 +1,4 @@
-"""Test a model: nucseg test CONFIG [CHECKPOINT] [--format-only] [--fold N].
+"""Test a model: nucseg test CONFIG [CHECKPOINT ...] [--format-only] [--fold N].
 
 Scores the images of the config's test set, or of a fold of the training images. With
 --format-only nothing is scored and answer.json and answer.zip are written instead.
@@ -11,7 +11,7 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
-from nucseg_mmdet.engine import config_edits
+from nucseg_mmdet.engine import config_edits, fold_colors
 from nucseg_mmdet.engine.model_zoo import find_config, model_files
 from nucseg_mmdet.structures.coco import load_shared_json
 from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code
@@ -24,7 +24,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument('config', type=Path, help='or the name of a model, such as dense-r18')
     parser.add_argument(
-        'checkpoint', type=Path, nargs='?', help='may be left out for a model of the project'
+        'checkpoints',
+        type=Path,
+        nargs='*',
+        metavar='CHECKPOINT',
+        help='may be left out for a model of the project; of several the predictions are averaged',
     )
     parser.add_argument(
         '--work-dir', type=Path, help='default: work_dirs/<name of the config>[_fold<N>]'
@@ -101,6 +105,31 @@ def show_in_window(cfg: Config, score_thr: float, wait_time: float) -> None:
     cfg.visualizer = dict(type='DetLocalVisualizer', name='visualizer')
 
 
+def use_views(cfg: Config, path: Path, every: bool, others: list[Path]) -> None:
+    """Let a test average over views and models, in place.
+
+    Args:
+        cfg: with ``tta_model`` and ``tta_pipeline``, whose first view is the plain one.
+        path: of the config, for the message.
+        every: whether all views are looked at, or the first alone.
+        others: checkpoints of models beside the first.
+
+    Raises:
+        UserError: the config has no views.
+    """
+    if 'tta_model' not in cfg:
+        raise UserError(f'{path}: has no tta_model, expected one and a tta_pipeline')
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    pipeline = cfg.tta_pipeline
+    if not every:
+        views = pipeline[-1].transforms
+        pipeline = [*pipeline[:-1], dict(pipeline[-1], transforms=[steps[:1] for steps in views])]
+    cfg.test_dataloader.dataset.pipeline = pipeline
+    if others:
+        cfg.model.update(type='MaskEnsembleModel', others=len(others))
+        cfg.custom_hooks.append(dict(type='EnsembleHook', checkpoints=[str(one) for one in others]))
+
+
 @exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
@@ -113,7 +142,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.fold is not None:
         config_edits.hold_out_fold(cfg, args.fold)
     config_edits.check_files(cfg, 'test_dataloader')
-    _, checkpoint = model_files(config, args.checkpoint)
+    if args.fold is not None and cfg.get('fold_colors'):
+        fold_colors.use_training_colors(cfg)
+    checkpoint, *others = (model_files(config, path)[1] for path in args.checkpoints or [None])
     ann_file = Path(cfg.test_dataloader.dataset.data_root, cfg.test_dataloader.dataset.ann_file)
     show_from = args.show_score_thr
     if show_from is None:
@@ -138,11 +169,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         show_in_window(cfg, show_from, args.wait_time)
     if args.out:
         keep_predictions(cfg, args.out)
-    if args.tta:
-        if 'tta_model' not in cfg:
-            raise UserError(f'{args.config}: has no tta_model, expected one and a tta_pipeline')
-        cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    if args.tta or others:
+        use_views(cfg, args.config, args.tta, others)
     if args.precision:
         cfg.custom_hooks.append(dict(type='InferencePrecisionHook', precision=args.precision))
     # A checkpoint holds the averaged weights, and the hook would swap those of changed layers.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mmengine.runner import Runner
 
-from nucseg_mmdet.engine import config_edits, finetune
+from nucseg_mmdet.engine import config_edits, finetune, fold_colors
 from nucseg_mmdet.engine.work_dir import find_last_checkpoint
 from nucseg_mmdet.utils.errors import UserError, exit_code
 from nucseg_mmdet.utils.files import make_folder
@@ -57,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if 'finetune' in cfg:
         print(finetune.describe(finetune.fit_to_data(cfg, args.fold)))
     config_edits.check_files(cfg, 'train_dataloader', 'val_dataloader')
+    if args.fold is not None and cfg.get('fold_colors'):
+        fold_colors.use_training_colors(cfg)
     make_folder(Path(cfg.work_dir))
     if args.amp:
         config_edits.set_mixed_precision(cfg)

@@ -19,6 +19,7 @@ from nucseg_mmdet.utils.reading import check_file
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 MOST_CONFIG = 1 << 24  # bytes
 EVALUATORS = ('val_evaluator', 'test_evaluator')
+FIRST_WEIGHT = {'ResNet': 'conv1.weight', 'EfficientNetLite': '_conv_stem.weight'}
 
 
 def load_config(
@@ -207,9 +208,11 @@ def set_initial_weights(cfg: Config, choice: str | None, complete: bool = False)
         checkpoint = CheckpointLoader.load_checkpoint(choice, 'cpu')
         names = checkpoint.get('state_dict', checkpoint).keys()
         # A whole detector's file serves too: its backbone is taken.
-        prefix = 'backbone.' if 'backbone.conv1.weight' in names else ''
-        if f'{prefix}conv1.weight' not in names:
-            raise UserError(f'{choice}: no weights of a ResNet, expected conv1.weight and others')
+        kind = 'EfficientNetLite' if backbone.get('type') == 'EfficientNetLite' else 'ResNet'
+        first = FIRST_WEIGHT[kind]
+        prefix = 'backbone.' if f'backbone.{first}' in names else ''
+        if f'{prefix}{first}' not in names:
+            raise UserError(f'{choice}: no weights of a {kind}, expected {first} and others')
         backbone.init_cfg = dict(type='Pretrained', checkpoint=choice, prefix=prefix or None)
     elif wanted and choice is None and not _is_local(wanted):
         raise UserError(

@@ -5,6 +5,8 @@ views are fused, each fused box is given to the mask head in every view, and the
 turned back, are averaged.
 """
 
+import itertools
+
 import torch
 from mmcv.ops import nms
 from mmdet.registry import MODELS
@@ -12,7 +14,7 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox2roi
 from mmengine.model import BaseTTAModel
 from mmengine.structures import InstanceData
-from torch import Tensor
+from torch import Tensor, nn
 
 from nucseg_mmdet.models.sparse_assigner import SparseMaxIoUAssigner
 
@@ -33,6 +35,11 @@ class MaskTTAModel(BaseTTAModel):
         super().__init__(**kwargs)
         self.iou_thr = iou_thr
 
+    @property
+    def models(self) -> list[nn.Module]:
+        """All that look at each view."""
+        return [self.module]
+
     def test_step(self, data: dict) -> list[DetDataSample]:
         """Predict a batch.
 
@@ -45,21 +52,23 @@ class MaskTTAModel(BaseTTAModel):
             and the ``masks`` that the mask head makes.
         """
         head = self.module.roi_head
-        levels, samples, found = [], [], []
-        for inputs, of_view in zip(data['inputs'], data['data_samples'], strict=True):
-            view = self.module.data_preprocessor(dict(inputs=inputs, data_samples=of_view))
-            levels.append(self.module.extract_feat(view['inputs']))
-            samples.append(view['data_samples'])
+        looks, samples, found = [], [], []
+        views = zip(data['inputs'], data['data_samples'], strict=True)
+        for (inputs, of_view), model in itertools.product(views, self.models):
+            view = model.data_preprocessor(dict(inputs=inputs, data_samples=of_view))
+            levels = model.extract_feat(view['inputs'])
             metas = [sample.metainfo for sample in view['data_samples']]
-            proposals = self.module.rpn_head.predict(levels[-1], samples[-1], rescale=False)
-            found.append(head.predict_bbox(levels[-1], metas, proposals, head.test_cfg))
+            proposals = model.rpn_head.predict(levels, view['data_samples'], rescale=False)
+            looks.append((model, levels))
+            samples.append(view['data_samples'])
+            found.append(model.roi_head.predict_bbox(levels, metas, proposals, head.test_cfg))
         fused = [
             self._fuse(of_image, of_image_samples)
             for of_image, of_image_samples in zip(
                 zip(*found, strict=True), zip(*samples, strict=True), strict=True
             )
         ]
-        probs = self._mask_probs(levels, samples, fused)
+        probs = self._mask_probs(looks, samples, fused)
         metas = [dict(sample.metainfo, scale_factor=(1.0, 1.0)) for sample in samples[0]]
         counts = [len(nuclei) for nuclei in fused]
         fused = head.mask_head.predict_by_feat(
@@ -88,20 +97,20 @@ class MaskTTAModel(BaseTTAModel):
         return InstanceData(bboxes=boxes[keep], scores=scores[keep], labels=labels[keep])
 
     def _mask_probs(
-        self, levels: list, samples: list[list[DetDataSample]], fused: list[InstanceData]
+        self, looks: list, samples: list[list[DetDataSample]], fused: list[InstanceData]
     ) -> Tensor:
-        """Average the mask head's probabilities over the views: float, (N, classes, h, w)."""
+        """Average the mask heads' probabilities over all looks: float, (N, classes, h, w)."""
         total = 0
-        for features, of_view in zip(levels, samples, strict=True):
+        for (model, features), of_view in zip(looks, samples, strict=True):
             rois = bbox2roi(
                 [
                     to_view(nuclei.bboxes, sample)
                     for nuclei, sample in zip(fused, of_view, strict=True)
                 ]
             )
-            probs = self.module.roi_head._mask_forward(features, rois)['mask_preds'].sigmoid()
+            probs = model.roi_head._mask_forward(features, rois)['mask_preds'].sigmoid()
             total = total + turn_back(probs, of_view[0].orientation)
-        return total / len(levels)
+        return total / len(looks)
 
 
 def to_image(boxes: Tensor, sample: DetDataSample) -> Tensor:

@@ -101,26 +101,31 @@ class MoveTruth(BaseTransform):
 
     Required key:
         img_shape: height and width, px; what is moved beyond the border is cut off.
+        truth_offset: x, y, px, of this image (``MeasureTruthOffset``), unless ``offset`` is given.
 
     Args:
-        offset: x, y, px, the same for all images.
+        offset: x, y, px, the same for all images; by default each image has its own. Images must
+            not have been turned, flipped or enlarged since it was measured.
 
     Raises:
-        UserError: ``offset`` is not a pair.
+        UserError: ``offset`` is not a pair, or an image has none and none is given.
     """
 
-    def __init__(self, offset: Sequence[float]) -> None:
-        if len(offset) != 2:
+    def __init__(self, offset: Sequence[float] | None = None) -> None:
+        if offset is not None and len(offset) != 2:
             raise UserError(f'offset is {offset}, expected x and y')
-        self.offset = tuple(offset)
+        self.offset = None if offset is None else tuple(offset)
 
     def transform(self, results: dict) -> dict:
+        offset = self.offset or results.get('truth_offset')
+        if offset is None:
+            raise UserError('MoveTruth has no offset: give it one, or MeasureTruthOffset before it')
         shape = results['img_shape']
         boxes = results['gt_bboxes'].clone()
-        boxes.translate_(self.offset)
+        boxes.translate_(offset)
         boxes.clip_(shape)
         results['gt_bboxes'] = boxes
-        results['gt_masks'] = results['gt_masks'].translate(shape, self.offset, 'diagonal')
+        results['gt_masks'] = results['gt_masks'].translate(shape, offset, 'diagonal')
         return results
 
     def __repr__(self) -> str:

@@ -82,15 +82,24 @@ class StainNormalize(BaseTransform):
     # Give it to an image, RGB, which is measured if the last argument is None.
     normalize: ClassVar[Callable[[np.ndarray, tuple, tuple | None], np.ndarray]]
 
-    def __init__(self, target: str | Sequence[str] | None = None) -> None:
+    def __init__(self, target: str | Sequence[str] | dict | None = None) -> None:
         self.target = target
         if target is None:
             self.targets = [self.default]
+        elif isinstance(target, dict):
+            self.targets = [self._fill(target)]
         else:
             paths = [target] if isinstance(target, str) else target
             self.targets = [self._read(path) for path in paths]
         if not self.targets:
             raise UserError('target is an empty list, expected paths of images')
+
+    def _fill(self, target: dict) -> tuple:
+        fields = {key: np.asarray(value, dtype=float) for key, value in target.items()}
+        shapes = {key: value.shape for key, value in self.default._asdict().items()}
+        if {key: value.shape for key, value in fields.items()} != shapes:
+            raise UserError(f'target is {target}, expected numbers of the shapes {shapes}')
+        return type(self.default)(**fields)
 
     def _read(self, path: str) -> tuple:
         img = cv2.imread(path, cv2.IMREAD_COLOR)
@@ -155,11 +164,12 @@ class ReinhardNormalize(StainNormalize):
         img: uint8, (H, W, 3), BGR.
 
     Args:
-        target: an image file, or several, of which each image gets one at random. None takes
-            the medians of the class training images.
+        target: an image file, or several, of which each image gets one at random, or numbers,
+            ``dict(mean=..., std=...)`` of l, alpha, beta. None takes the medians of the class
+            training images.
 
     Raises:
-        UserError: a target cannot be read or is gray, or the list is empty.
+        UserError: a target cannot be read or is gray, the list is empty, or a number is missing.
     """
 
     default = stain.TARGET_COLORS
@@ -180,28 +190,40 @@ class ReinhardJitter(ReinhardNormalize):
         img: uint8, (H, W, 3), BGR; a crop is measured on its own.
 
     Args:
-        strength: of the variation, as a multiple of that between the class images, 0 or more.
+        strength: of the variation, as a multiple of that between the images, 0 or more.
+        slides: what made-up slides vary about and how: ``mean`` and ``std``, 3 numbers each,
+            ``covariance_of_mean`` and ``covariance_of_log_std``, 3 x 3. None takes those of the
+            class training images.
 
     Raises:
-        UserError: ``strength`` is negative.
+        UserError: ``strength`` is negative, or a number is missing.
 
     Source:
         Shen et al., RandStainNA, MICCAI 2022. There the six values are drawn one by one; here
         the three means are drawn together, as are the three spreads.
     """
 
-    def __init__(self, strength: float = 1.0) -> None:
+    def __init__(self, strength: float = 1.0, slides: dict | None = None) -> None:
         if not strength >= 0:  # nor nan
             raise UserError(f'strength is {strength}, expected 0 or more')
-        super().__init__()
+        middle = slides and {key: slides.get(key) for key in ('mean', 'std')}
+        super().__init__(middle)
         self.strength = strength
+        self.slides = slides
+        self.covariances = stain.COVARIANCE_OF_MEAN, stain.COVARIANCE_OF_LOG_STD
+        if slides is not None:
+            keys = ('covariance_of_mean', 'covariance_of_log_std')
+            self.covariances = tuple(np.asarray(slides.get(key), dtype=float) for key in keys)
+            if any(each.shape != (3, 3) for each in self.covariances):
+                raise UserError(f'slides is {slides}, expected {" and ".join(keys)} of 3 x 3')
 
     def draw_target(self) -> stain.Colors:
         mean, log_ratio = (
             self.strength * np.random.multivariate_normal(np.zeros(3), covariance)
-            for covariance in (stain.COVARIANCE_OF_MEAN, stain.COVARIANCE_OF_LOG_STD)
+            for covariance in self.covariances
         )
-        return stain.Colors(self.default.mean + mean, self.default.std * np.exp(log_ratio))
+        middle = self.targets[0]
+        return stain.Colors(middle.mean + mean, middle.std * np.exp(log_ratio))
 
     def __repr__(self) -> str:
-        return f'{type(self).__name__}(strength={self.strength})'
+        return f'{type(self).__name__}(strength={self.strength}, slides={self.slides})'

