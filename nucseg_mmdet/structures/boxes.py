@@ -75,7 +75,8 @@ def _overlaps(boxes: np.ndarray, iou_thr: float) -> tuple[np.ndarray, np.ndarray
     sides = np.maximum(boxes[:, 2:] - boxes[:, :2], np.float32(1e-3))
     octave = np.floor(np.log2(sides[:, 0])).astype(np.int64)
     members = {value: np.flatnonzero(octave == value) for value in np.unique(octave).tolist()}
-    firsts, seconds = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    firsts: list[np.ndarray] = [np.zeros(0, np.int64)]
+    seconds: list[np.ndarray] = [np.zeros(0, np.int64)]
     for value, narrow in members.items():
         for step in range(1 + int(np.ceil(np.log2(1 / iou_thr)))):
             wide = members.get(value + step)
@@ -104,7 +105,7 @@ def _near(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of points within ``reach`` along each axis: indices of points and others, (P,)."""
     origin = np.minimum(points.min(0), others.min(0))
-    cell, other_cell = (np.int64((some - origin) / reach) + 1 for some in (points, others))
+    cell, other_cell = (((some - origin) / reach).astype(np.int64) + 1 for some in (points, others))
     line = max(cell[:, 0].max(), other_cell[:, 0].max()) + 2
     key, other_key = (some[:, 1] * line + some[:, 0] for some in (cell, other_cell))
     order = np.argsort(other_key, kind='stable')

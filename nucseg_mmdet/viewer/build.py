@@ -175,7 +175,7 @@ def _describe(table: Table, kinds: np.ndarray, classes: list) -> dict[str, Any]:
 def morton(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Interleave the bits of tile coordinates below 2^24: int64.
 
-    The tiles in a tile four, sixteen, ... times as large have neighbouring codes.
+    The tiles in a tile four, sixteen, ... times as large have neighboring codes.
     """
     return _spread(x) | (_spread(y) << 1)
 

@@ -14,7 +14,7 @@ from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.viewer.results import Result
 
 TILE = 512  # px, side of an image tile
-QUALITY = 88  # of JPEG: no artefact to be seen at one screen px for one image px
+QUALITY = 88  # of JPEG: no artifact to be seen at one screen px for one image px
 CACHE_BYTES = 256 << 20
 GLASS_SHADE = (70, 70, 78, 110)  # RGBA over what was left out
 EDGE = 2  # px of the mask, width of the line around tissue
@@ -97,7 +97,7 @@ def image_tile(slide: Slide, level: int, x: int, y: int) -> bytes:
 
 
 def tissue_layer(slide: Slide) -> bytes:
-    """Draw what counts as glass in grey, and a green line around the tissue: PNG.
+    """Draw what counts as glass in gray, and a green line around the tissue: PNG.
 
     Raises:
         RegionError: the slide is damaged.

@@ -27,9 +27,9 @@ def test_as_scikit_image_has_it():
         )
         # The background is a level of its own, whose pairs are left out.
         y0, x0, y1, x1 = region.bbox
-        grey = np.where(region.image, levels[y0:y1, x0:x1] + 1, 0).astype(np.uint8)
+        gray = np.where(region.image, levels[y0:y1, x0:x1] + 1, 0).astype(np.uint8)
         angles = [0, np.pi / 4, np.pi / 2, 3 * np.pi / 4]
-        matrix = graycomatrix(grey, [1], angles, LEVELS + 1, symmetric=True)[1:, 1:]
+        matrix = graycomatrix(gray, [1], angles, LEVELS + 1, symmetric=True)[1:, 1:]
         expected = graycoprops(matrix, 'contrast').mean()
         np.testing.assert_allclose(got['hematoxylin_contrast'], expected, rtol=1e-5)
 

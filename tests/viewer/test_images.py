@@ -10,7 +10,7 @@ from nucseg_mmdet.viewer.images import TILE, ByteCache, image_tile, num_levels, 
 
 
 def smooth(height, width):
-    """A slide without edges, so that JPEG is exact to a few grey levels."""
+    """A slide without edges, so that JPEG is exact to a few gray levels."""
     y, x = np.mgrid[:height, :width]
     channels = [x * 255 / width, y * 255 / height, np.full_like(x, 90)]
     return ArraySlide(np.stack(channels, 2).astype(np.uint8), 0.25)
