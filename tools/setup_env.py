@@ -38,7 +38,13 @@ REQUIREMENTS = (ROOT / 'requirements.txt', ROOT / 'requirements-test.txt')
 SUPPORTED = ((3, 10), (3, 11), (3, 12))
 # What building mmcv needs beside torch, numpy and packaging, and hatchling for the project itself.
 # Later releases of setuptools have no pkg_resources; ninja lets an interrupted build go on.
-BUILD_TOOLS = ['setuptools==80.9.0', 'wheel==0.48.0', 'ninja==1.13.2', 'hatchling==1.33.0']
+BUILD_TOOLS = [
+    'setuptools==80.9.0',
+    'wheel==0.48.0',
+    'ninja==1.13.2',
+    'hatchling==1.33.0',
+    'editables==0.5',
+]
 # Installed without their dependencies, which would bring three builds of OpenCV.
 BARE = ('onedl-mmengine', 'onedl-mmdetection', 'imaug')
 
