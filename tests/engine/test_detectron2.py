@@ -19,10 +19,10 @@ from PIL import Image
 from nucseg_mmdet.engine.detectron2 import (
     Architecture,
     convert,
-    inspect,
     is_detectron2,
     parameter_shapes,
     read,
+    without_class_layers,
 )
 from nucseg_mmdet.utils.errors import UserError
 from tools.model_converters import detectron2_to_mmdet
@@ -36,6 +36,14 @@ def detector(depth=101, groups=1, base_width=64, classes=1):
     """Zeros of a single number's storage, so that a model of 250 MB takes none."""
     shapes = parameter_shapes(depth, groups, base_width, classes)
     return {name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}
+
+
+def stored(weights):
+    """The same with a storage of its own for each weight, as a file has them; half of 250 MB."""
+    return {
+        name: value if value.is_contiguous() else value.half().contiguous()
+        for name, value in weights.items()
+    }
 
 
 def caffe2(norm=('gamma', 'beta', 'running_mean', 'running_var'), groups=1, base_width=64):
@@ -85,12 +93,12 @@ def test_result_has_every_key_and_shape_of_the_config(name, groups, base_width):
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
     weights = detector(groups=groups, base_width=base_width)
-    converted = convert(weights)
+    converted = convert(weights)[1]
     assert {key: value.shape for key, value in converted.items()} == {
         key: value.shape for key, value in model.state_dict().items()
     }
-    assert inspect(weights) == Architecture(101, groups, base_width, 1, None)
-    assert inspect(weights).config == f'configs/_base_/models/{name}.py'
+    assert convert(weights)[0] == Architecture(101, groups, base_width, 1, None)
+    assert convert(weights)[0].config == f'configs/_base_/models/{name}.py'
 
 
 def test_names_worked_by_hand():
@@ -117,7 +125,7 @@ def test_names_worked_by_hand():
     }
     for number, name in enumerate(pairs, 1):
         weights[name] = torch.full_like(weights[name], number, dtype=torch.float16)
-    converted = convert(weights)
+    converted = convert(weights)[1]
     for number, name in enumerate(pairs.values(), 1):
         assert converted[name].dtype == torch.float32
         assert (converted[name] == number).all()
@@ -127,8 +135,9 @@ def test_names_worked_by_hand():
 
 def test_class_layers_kept_or_dropped():
     weights = detector(classes=80)
-    kept, dropped = convert(weights), convert(weights, drop_class_layers=True)
-    assert inspect(weights).classes == 80
+    kept = convert(weights)[1]
+    dropped = without_class_layers(kept)
+    assert convert(weights)[0].classes == 80
     assert kept['roi_head.bbox_head.fc_cls.weight'].shape == (81, 1024)
     assert {key for key in kept if key not in dropped} == {
         f'roi_head.{layer}.{part}'
@@ -143,8 +152,8 @@ def test_settings_in_old_files_are_read_and_left_out():
     weights['pixel_std'] = torch.ones(3, 1, 1)
     for level in range(5):
         weights[f'{ANCHORS}{level}'] = anchors_of(8 << level)
-    assert inspect(weights).anchors == (8, 128)
-    assert convert(weights).keys() == convert(detector()).keys()
+    assert convert(weights)[0].anchors == (8, 128)
+    assert convert(weights)[1].keys() == convert(detector())[1].keys()
 
 
 # --- what is refused ---
@@ -219,8 +228,8 @@ def test_caffe2_pickle_of_protocol(tmp_path, protocol):
     blobs['res5_2_branch2c_w'] = np.asfortranarray(blobs['res5_2_branch2c_w'])
     blobs['res_conv1_bn_beta'] = blobs['res_conv1_bn_beta'].astype('>f4')
     weights = read(dump({'blobs': blobs, 'cfg': 'text'}, tmp_path / 'R-50.pkl', protocol))
-    converted = convert(weights)
-    assert inspect(weights) == Architecture(50, 1, 64, None, None)
+    converted = convert(weights)[1]
+    assert convert(weights)[0] == Architecture(50, 1, 64, None, None)
     for key, name in {
         'conv1_w': 'conv1.weight',
         'res_conv1_bn_gamma': 'bn1.weight',
@@ -235,7 +244,7 @@ def test_caffe2_pickle_of_protocol(tmp_path, protocol):
 def test_caffe2_fused_norms_and_momentum(tmp_path):
     blobs = caffe2(norm=('s', 'b'))
     blobs['conv1_w_momentum'] = np.zeros(1)
-    converted = convert(read(dump(blobs, tmp_path / 'R-50.pkl')))
+    converted = convert(read(dump(blobs, tmp_path / 'R-50.pkl')))[1]
     assert np.array_equal(converted['bn1.weight'].numpy(), blobs['res_conv1_bn_s'].astype('f4'))
     assert (converted['bn1.running_mean'] == 0).all()
     assert (converted['bn1.running_var'] == 1).all()
@@ -244,9 +253,9 @@ def test_caffe2_fused_norms_and_momentum(tmp_path):
 def test_caffe2_grouped_convolutions():
     blobs = caffe2(norm=('s', 'b', 'rm', 'riv'), groups=32, base_width=8)
     weights = {name: torch.from_numpy(value) for name, value in blobs.items()}
-    assert inspect(weights) == Architecture(50, 32, 8, None, None)
+    assert convert(weights)[0] == Architecture(50, 32, 8, None, None)
     variance = blobs['res2_1_branch2b_bn_riv'].astype('f4')
-    assert np.array_equal(convert(weights)['layer1.1.bn2.running_var'].numpy(), variance)
+    assert np.array_equal(convert(weights)[1]['layer1.1.bn2.running_var'].numpy(), variance)
 
 
 def test_model_zoo_pickle(tmp_path):
@@ -276,7 +285,7 @@ def test_pickle_of_python_2(tmp_path):
 def test_trainer_checkpoint(tmp_path, legacy):
     path = tmp_path / 'model_final.pth'
     content = {
-        'model': OrderedDict(detector()),
+        'model': OrderedDict(stored(detector())),
         'optimizer': {'state': {0: {'momentum_buffer': torch.zeros(2)}}, 'param_groups': []},
         'scheduler': {'last_epoch': 4999, 'best': np.float64(0.5), 'lrs': np.array([0.1])},
         'iteration': 4999,
@@ -286,17 +295,17 @@ def test_trainer_checkpoint(tmp_path, legacy):
         data = path.read_bytes()
         assert b'numpy._core.multiarray\n' in data
         path.write_bytes(data.replace(b'numpy._core.multiarray\n', b'numpy.core.multiarray\n'))
-    assert inspect(read(path)).classes == 1
+    assert convert(read(path))[0].classes == 1
     assert is_detectron2(content)
 
 
 def test_bare_checkpoint(tmp_path):
-    torch.save(detector(), tmp_path / 'model.pth')
-    assert inspect(read(tmp_path / 'model.pth')).depth == 101
+    torch.save(stored(detector()), tmp_path / 'model.pth')
+    assert convert(read(tmp_path / 'model.pth'))[0].depth == 101
 
 
 def test_own_checkpoint_is_not_detectron2():
-    assert not is_detectron2({'state_dict': convert(detector()), 'meta': {}})
+    assert not is_detectron2({'state_dict': convert(detector())[1], 'meta': {}})
     assert is_detectron2({'blobs': caffe2()})
 
 
@@ -397,7 +406,7 @@ def test_init_cfg_takes_a_caffe2_pickle(tmp_path):
         )
         model.init_weights()
         state = model.state_dict()
-        expected = convert(read(path))
+        expected = convert(read(path))[1]
         assert state.keys() == expected.keys()
         assert all(torch.equal(state[key], value) for key, value in expected.items())
 
@@ -418,16 +427,16 @@ def test_resize_as_detectron2_does(side):
 
 def test_loader_drops_the_layers_of_other_classes(tmp_path):
     path = tmp_path / 'coco.pth'
-    torch.save({'model': detector(classes=80)}, path)
+    torch.save({'model': stored(detector(classes=80))}, path)
     checkpoint = CheckpointLoader.load_checkpoint(f'detectron2://{path}')
     dropped = checkpoint['meta']['dropped']
     assert 'roi_head.mask_head.conv_logits.bias' in dropped
     assert len(dropped) == 6
     assert not set(dropped) & set(checkpoint['state_dict'])
-    torch.save({'model': detector()}, path)
+    torch.save({'model': stored(detector())}, path)
     checkpoint = CheckpointLoader.load_checkpoint(f'detectron2://{path}')
     assert checkpoint['meta']['dropped'] == []
-    assert checkpoint['state_dict'].keys() == convert(detector()).keys()
+    assert checkpoint['state_dict'].keys() == convert(detector())[1].keys()
 
 
 def test_loader_names_the_file(tmp_path):
@@ -443,7 +452,7 @@ def test_tool_converts_and_reports(tmp_path, capsys):
     weights = detector(groups=32, base_width=8, classes=80)
     for level in range(5):
         weights[f'{ANCHORS}{level}'] = anchors_of(32 << level)
-    torch.save({'model': weights}, source)
+    torch.save({'model': stored(weights)}, source)
     assert detectron2_to_mmdet.main([str(source), str(out), '--drop-class-layers']) == 0
     report = capsys.readouterr().out
     assert 'ResNeXt, depth 101, 32 groups of 8 channels' in report
@@ -451,12 +460,12 @@ def test_tool_converts_and_reports(tmp_path, capsys):
     assert 'anchors: 32 to 512 px, anchor_generator.scales=[8]' in report
     assert 'fits: configs/_base_/models/mask-rcnn_x101-32x8d_fpn.py' in report
     written = torch.load(out, weights_only=True)['state_dict']
-    assert written.keys() == convert(weights, drop_class_layers=True).keys()
+    assert written.keys() == without_class_layers(convert(weights)[1]).keys()
 
 
 def test_tool_refuses_in_one_line(tmp_path, capsys):
     source, out = tmp_path / 'other.pth', tmp_path / 'out.pth'
-    torch.save({'model': without('backbone.fpn_output3.bias')}, source)
+    torch.save({'model': stored(without('backbone.fpn_output3.bias'))}, source)
     assert detectron2_to_mmdet.main([str(source), str(out)]) == 2
     error = capsys.readouterr().err
     assert error == f'detectron2_to_mmdet: {source}: missing key backbone.fpn_output3.bias\n'
