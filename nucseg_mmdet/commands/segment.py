@@ -1,15 +1,17 @@
 """Segment images and slides of any size: nucseg segment INPUT... --out DIR.
 
 INPUT is an image (PNG, JPEG, TIFF, OME-TIFF), a slide (svs, ndpi, mrxs, scn, DICOM, ...) or a
-folder of them. Stopped in between, the same command goes on. Several GPUs or machines:
-torchrun --nproc-per-node N tools/segment.py ..., or srun with one task a GPU.
+folder of them. Stopped in between, the same command goes on. Several GPUs or machines: --workers,
+--slurm or --scheduler.
 """
 
 import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -18,7 +20,9 @@ from nucseg_mmdet.export.formats import FORMATS
 from nucseg_mmdet.inference import inputs, segmenter
 from nucseg_mmdet.inference import plan as planning
 from nucseg_mmdet.inference import run as running
+from nucseg_mmdet.inference.output_folder import only_run
 from nucseg_mmdet.inference.predictor import BACKENDS
+from nucseg_mmdet.inference.rows import Engine, InProcess
 from nucseg_mmdet.slides import pixel_size
 from nucseg_mmdet.utils.errors import UserError, exit_code
 
@@ -90,6 +94,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help='default: bf16 on a GPU, fp32 on a CPU',
     )
     parser.add_argument(
+        '--workers', type=int, metavar='N', help='processes on this machine, or jobs with --slurm'
+    )
+    parser.add_argument(
+        '--slurm',
+        metavar='OPTIONS',
+        help='each worker is a job of sbatch with these, such as "--partition=gpu --gres=gpu:1"',
+    )
+    parser.add_argument('--scheduler', metavar='ADDRESS', help='of Dask, with workers of its own')
+    parser.add_argument(
         '--overwrite',
         action='store_true',
         help='start anew where settings have changed, and replace files of others',
@@ -107,20 +120,18 @@ def parse_region(text: str) -> tuple[int, int, int, int]:
     return x, y, width, height
 
 
-def find_share() -> tuple[running.Share, int]:
-    """Which process this is, for torchrun or Slurm, and its number on this machine.
+def refuse_launchers() -> None:
+    """Tell those who start several processes how it is done now.
 
     A batch script of Slurm has the number of the job's tasks, but runs once: only what srun
     starts is a step with a number of tasks of its own.
     """
-    for names in (
-        ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
-        ('SLURM_PROCID', 'SLURM_STEP_NUM_TASKS', 'SLURM_LOCALID'),
-    ):
-        if all(name in os.environ for name in names):
-            rank, world, local = (int(os.environ[name]) for name in names)
-            return running.Share(rank, world), local
-    return running.Share(), 0
+    for launcher, name in (('torchrun', 'WORLD_SIZE'), ('srun', 'SLURM_STEP_NUM_TASKS')):
+        if int(os.environ.get(name, 1)) > 1:
+            raise UserError(
+                f'started {os.environ[name]} times by {launcher}, expected once, with --workers '
+                f'{os.environ[name]}' + (' --slurm OPTIONS' if launcher == 'srun' else '')
+            )
 
 
 def print_notes(plans: Sequence[planning.Plan]) -> None:
@@ -154,17 +165,12 @@ def make_settings(args: argparse.Namespace) -> planning.Settings:
     )
 
 
-def make_segmenter(args: argparse.Namespace, local: int) -> segmenter.Segmenter:
-    device = args.device
-    if device is None and local > 0:
-        import torch
-
-        count = torch.cuda.device_count()
-        device = f'cuda:{local % count}' if count else None
-    return segmenter.Segmenter(
-        args.model or args.config,
-        args.checkpoint,
-        device=device,
+def model_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Keywords of ``Segmenter``; files by their whole path, for workers that start elsewhere."""
+    options = dict(
+        config=args.model or args.config,
+        checkpoint=args.checkpoint,
+        device=args.device,
         precision=args.precision,
         score_thr=args.score_thr,
         batch=args.batch,
@@ -172,39 +178,61 @@ def make_segmenter(args: argparse.Namespace, local: int) -> segmenter.Segmenter:
         overlap=args.overlap,
         backend=args.backend,
     )
+    for name in ('config', 'checkpoint'):
+        if options[name] is not None and Path(options[name]).exists():
+            options[name] = Path(options[name]).resolve()
+    return options
+
+
+@contextmanager
+def open_engine(args: argparse.Namespace) -> Iterator[Engine]:
+    """This process, or workers."""
+    if args.workers is not None and args.workers < 1:
+        raise UserError(f'--workers {args.workers}: expected at least 1')
+    if args.scheduler and (args.workers or args.slurm is not None):
+        raise UserError('--scheduler has workers of its own, expected no --workers or --slurm')
+    if not (args.workers or args.scheduler or args.slurm is not None):
+        yield InProcess(segmenter.Segmenter(**model_options(args)))
+        return
+    from nucseg_mmdet.inference import cluster
+
+    options = model_options(args)
+    with cluster.connect(options, args.workers, args.slurm, args.scheduler) as engine:
+        print(f'{engine.workers} workers, dashboard: {engine.dashboard}', file=sys.stderr)
+        yield engine
 
 
 @exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    share, local = find_share()
+    refuse_launchers()
     settings = make_settings(args)
     paths = inputs.find_inputs(args.inputs)
-    model = make_segmenter(args, local)
-    planning.check_out(args.out)
+    with open_engine(args) as engine:
+        planning.check_out(args.out)
+        with only_run(args.out):
+            return segment(engine, paths, settings)
 
+
+def segment(engine: Engine, paths: Sequence[Path], settings: planning.Settings) -> int:
+    """Do all slides; returns the exit code."""
     problems = []
 
     def plans() -> Iterator[planning.Plan]:
-        for path, name in zip(paths, inputs.name_outputs(paths), strict=True):
-            try:
-                plan = planning.plan_slide(path, name, settings, model, share.rank == 0)
-            except UserError as error:
-                problems.append(str(error))
+        for plan in engine.plan(paths, inputs.name_outputs(paths), settings):
+            if isinstance(plan, UserError):
+                problems.append(str(plan))
             else:
                 yield plan
 
-    run = running.SlideRun(plans(), settings, model, share)
-    if share.rank == 0:
-        planning.check_space(run.left, settings)
-        print_notes(run.left)
-        if run.summaries:
-            print(f'{len(run.summaries)} of {len(paths)} finished before')
+    run = running.SlideRun(plans(), settings, engine)
+    planning.check_space(run.left, settings)
+    print_notes(run.left)
+    if run.summaries:
+        print(f'{len(run.summaries)} of {len(paths)} finished before')
 
     found = 0
-    with tqdm(
-        total=run.num_tiles, unit='tile', smoothing=0.05, disable=share.rank > 0, dynamic_ncols=True
-    ) as bar:
+    with tqdm(total=run.num_tiles, unit='tile', smoothing=0.05, dynamic_ncols=True) as bar:
 
         def progress(num_tiles: int, num_nuclei: int) -> None:
             nonlocal found
@@ -217,8 +245,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             print('segment: stopped; the same command goes on', file=sys.stderr)
             return 130
-    if share.rank > 0:
-        return 0  # process 0 reports; a launcher would end it if this one failed
     problems += run.problems
     if problems:
         print('Problems:', len(problems), file=sys.stderr)

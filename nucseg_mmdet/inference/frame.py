@@ -8,6 +8,7 @@ from nucseg_mmdet.slides.base import Slide
 from nucseg_mmdet.utils.errors import UserError
 
 MODEL_MPP = 0.25  # microns per pixel that the models are trained at
+MOST_ENLARGED = 4  # nuclei of coarser images are a few px wide, and nobody has tried
 
 Region = tuple[int, int, int, int]  # x, y, width, height, level-0 px
 
@@ -50,10 +51,16 @@ def make_frame(slide: Slide, region: Region | None = None) -> Frame:
         region: what lies beyond the slide is left out; by default the whole slide.
 
     Raises:
-        UserError: the region is not on the slide.
+        UserError: the region is not on the slide, or its pixels are too large.
     """
     x, y, width, height = region = _clip(region, slide)
     scale = MODEL_MPP / slide.mpp
+    if scale < 1 / MOST_ENLARGED:
+        raise UserError(
+            f'pixels of {slide.mpp:.4g} microns ({slide.pixel_size.source}) would be enlarged '
+            f'{1 / scale:.1f} times, expected at most {MOST_ENLARGED}; if the size is wrong, give '
+            'it (--mpp)'
+        )
     sides = (max(1, round(side / scale)) for side in (width, height))
     return Frame(region, scale, round(x / scale), round(y / scale), *sides)
 

@@ -43,6 +43,8 @@ class MMDetPredictor:
     def __init__(self, options: ModelOptions) -> None:
         config, checkpoint = model_files(options.config, options.checkpoint)
         self._device = find_device(options.device)
+        if options.threads:
+            torch.set_num_threads(options.threads)
         self.device = str(self._device)
         self.precision = options.precision or ('fp32' if self._device.type == 'cpu' else 'bf16')
         cfg = config_edits.load_config(config, {}, None)

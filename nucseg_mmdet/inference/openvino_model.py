@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import openvino
 
 from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.files import new_file
 
 FORMAT = 1  # raised when an older reader would misread a file
 NETWORKS = ('features', 'boxes', 'masks')
@@ -37,15 +38,17 @@ class RuntimeModel(NamedTuple):
 
 def write(path: Path, model: RuntimeModel) -> None:
     """Write a file, whole or not at all."""
-    partial = path.with_name(f'.{path.name}.partial')
-    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(partial, 'w') as archive:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        new_file(path) as file,
+        zipfile.ZipFile(file, 'w') as archive,
+    ):
         _add(archive, 'meta.json', json.dumps(model.meta, indent=1).encode())
         for name, network in model.networks.items():
             xml, weights = Path(folder, f'{name}.xml'), Path(folder, f'{name}.bin')
             openvino.serialize(network, str(xml), str(weights))
             _add(archive, xml.name, xml.read_bytes())
             _add(archive, weights.name, weights.read_bytes())
-    partial.replace(path)
 
 
 def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:

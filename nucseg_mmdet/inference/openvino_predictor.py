@@ -88,7 +88,9 @@ class OpenVinoPredictor:
             self._min_logit = np.log(least / (1 - least))
         self._limit = max(1.0, (options.tile / self._meta['field']) ** 2)
         self._requests = {
-            name: core.compile_model(network, 'CPU', self._runtime(name)).create_infer_request()
+            name: core.compile_model(
+                network, 'CPU', self._runtime(name, options.threads)
+            ).create_infer_request()
             for name, network in networks.items()
         }
         self.identity = dict(
@@ -97,10 +99,11 @@ class OpenVinoPredictor:
             precision=self.precision,
         )
 
-    def _runtime(self, network: str) -> dict[str, Any]:
+    def _runtime(self, network: str, threads: int | None) -> dict[str, Any]:
         # Scores of many nuclei would tie in 8 bits.
         precision = 'fp32' if network == 'boxes' else self.precision
-        return dict(INFERENCE_PRECISION_HINT=PRECISIONS[precision], PERFORMANCE_HINT='LATENCY')
+        options = dict(INFERENCE_PRECISION_HINT=PRECISIONS[precision], PERFORMANCE_HINT='LATENCY')
+        return options | (dict(INFERENCE_NUM_THREADS=threads) if threads else {})
 
     def prepare(self, tile: np.ndarray, colors: Any = None) -> Prepared:
         height, width = tile.shape[:2]

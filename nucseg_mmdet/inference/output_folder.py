@@ -1,9 +1,9 @@
 """What lies in the output folder already: results and rows of tiles to go on with, or to refuse."""
 
 import json
-import os
 import shutil
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from nucseg_mmdet.export.formats import FORMATS
@@ -11,19 +11,49 @@ from nucseg_mmdet.export.writer import Options
 from nucseg_mmdet.inference.inputs import TISSUE
 from nucseg_mmdet.inference.plan import Plan, Settings
 from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.files import new_folder, write_json
 
-PATIENCE = 300  # s without a sign of life after which another process counts as ended
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None
+
 NOTE = 'run.json'  # in the folder of a slide's rows: what they depend on
-POLL = 0.2  # s between looks at what the other processes have done
+LOCK = '.nucseg.lock'
 
 
-def start_or_resume(plan: Plan, settings: Settings, rank: int) -> dict | None:
+@contextmanager
+def only_run(out: Path) -> Iterator[None]:
+    """Hold the output folder: two runs would write over each other's files.
+
+    The lock is the operating system's, so that no run that was killed holds it.
+
+    Raises:
+        UserError: another run has it.
+    """
+    with (out / LOCK).open('a') as file:
+        if fcntl:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f'{out}: another run writes there, expected another --out, or --workers to '
+                    'share the work'
+                ) from None
+            except OSError:  # a file system without locks
+                pass
+        try:
+            yield
+        finally:
+            (out / LOCK).unlink(missing_ok=True)
+
+
+def start_or_resume(plan: Plan, settings: Settings) -> dict | None:
     """Make the folder of a slide's rows, or go on with it.
 
     Args:
         plan: of the slide.
         settings: for all slides.
-        rank: of this process; process 0 makes the folder, the others wait for it.
 
     Returns:
         The summary if the slide is finished already, else None.
@@ -32,32 +62,26 @@ def start_or_resume(plan: Plan, settings: Settings, rank: int) -> dict | None:
         UserError: there are results, or rows of tiles, of other settings, or files that no run
             has made.
     """
-    note, until = plan.folder / NOTE, time.monotonic() + PATIENCE
-    while True:
-        summary = _read_json(summary_path(plan, settings))
-        known = summary.get('identity')
-        if known == plan.identity:
-            if summary['output'] == output_settings(settings) and all(
-                (settings.out / name).exists() for name in summary['files']
-            ):
-                if rank == 0:
-                    shutil.rmtree(plan.folder, ignore_errors=True)
-                return summary
-        elif known and not settings.overwrite:
-            _refuse(plan, summary_path(plan, settings), known)
-        found = _read_json(note)
-        if found == plan.identity:
-            return None
-        if found and not settings.overwrite:
+    summary = _read_json(summary_path(plan, settings))
+    known = summary.get('identity')
+    if known == plan.identity:
+        if summary['output'] == output_settings(settings) and all(
+            (settings.out / name).exists() for name in summary['files']
+        ):
+            shutil.rmtree(plan.folder, ignore_errors=True)
+            return summary
+    elif known and not settings.overwrite:
+        _refuse(plan, summary_path(plan, settings), known)
+    found = _read_json(plan.folder / NOTE)
+    if found == plan.identity:
+        return None
+    if not settings.overwrite:
+        if found:
             _refuse(plan, plan.folder, found)
-        if rank == 0:
-            if not settings.overwrite:
-                _refuse_unknown_files(plan, settings, summary)
-            _make_folder(plan)
-            return None
-        if time.monotonic() > until:
-            raise UserError(f'{plan.folder}: process 0 has not made it')
-        time.sleep(POLL)
+        _refuse_unknown_files(plan, settings, summary)
+    with new_folder(plan.folder, replace=True) as folder:
+        write_json(folder / NOTE, plan.identity)
+    return None
 
 
 def _refuse(plan: Plan, path: Path, found: dict) -> None:
@@ -89,16 +113,6 @@ def _refuse_unknown_files(plan: Plan, settings: Settings, summary: dict) -> None
             )
 
 
-def _make_folder(plan: Plan) -> None:
-    """Make the folder of a slide's rows anew, with its note or not at all."""
-    beside = plan.folder.with_name(f'.{plan.folder.name}.new')
-    for folder in (beside, plan.folder):
-        shutil.rmtree(folder, ignore_errors=True)
-    beside.mkdir()
-    write_json(beside / NOTE, plan.identity)
-    os.replace(beside, plan.folder)
-
-
 def summary_path(plan: Plan, settings: Settings) -> Path:
     return settings.out / f'{plan.target.name}.summary.json'
 
@@ -124,9 +138,3 @@ def _read_json(path: Path) -> dict:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def write_json(path: Path, content: dict) -> None:
-    beside = path.with_name(f'.{path.name}.partial')
-    beside.write_text(json.dumps(content, indent=2) + '\n')
-    os.replace(beside, path)

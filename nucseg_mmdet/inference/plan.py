@@ -1,17 +1,17 @@
 """What there is to do for each slide: its tiles, its names, the space that it takes."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
+from nucseg_mmdet import __version__
 from nucseg_mmdet.export.writer import Target
 from nucseg_mmdet.inference.frame import MODEL_MPP, Frame, Region, make_frame
 from nucseg_mmdet.inference.segmenter import Segmenter
@@ -21,6 +21,7 @@ from nucseg_mmdet.slides.open import open_shared
 from nucseg_mmdet.slides.pixel_size import PixelSize
 from nucseg_mmdet.slides.tissue import TissueMask, draw_mask, tissue_mask
 from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.files import write_bytes
 
 DENSITY = 8_000  # nuclei per mm2 of tissue, as in the class images
 SHARD_BYTES = 600  # of a nucleus while its slide is not finished, and below of its results
@@ -79,6 +80,8 @@ class Plan:
         pixel_size: of the slide.
         notes: lines for the user.
         identity: what the rows of tiles depend on.
+        device: that the model runs on.
+        colors: of the slide, for the predictor.
         tissue_picture: uint8, (h, w, 3), RGB; what counts as tissue, if there is glass.
     """
 
@@ -92,6 +95,8 @@ class Plan:
     pixel_size: PixelSize
     notes: list[str]
     identity: dict
+    device: str
+    colors: Any = None
     tissue_picture: np.ndarray | None = None
 
     def shard(self, row: int) -> Path:
@@ -119,9 +124,7 @@ class Tissue:
     notes: list[str] = field(default_factory=list)
 
 
-def plan_slide(
-    path: Path, name: str, settings: Settings, segmenter: Segmenter, draw: bool = True
-) -> Plan:
+def plan_slide(path: Path, name: str, settings: Settings, segmenter: Segmenter) -> Plan:
     """Open a slide and settle where to look for nuclei.
 
     Args:
@@ -129,7 +132,6 @@ def plan_slide(
         name: of its results.
         settings: for all slides.
         segmenter: of its tiles.
-        draw: a picture of the tissue, if there is glass to leave out.
 
     Raises:
         UserError: it cannot be opened, or the region is not on it.
@@ -140,7 +142,7 @@ def plan_slide(
     except UserError as error:
         raise UserError(f'{path}: {error}') from None
     grid = segmenter.make_grid(frame)
-    tissue = find_tiles(slide, frame, grid, settings.skip_glass, draw)
+    tissue = find_tiles(slide, frame, grid, settings.skip_glass)
     return Plan(
         path=path,
         folder=settings.out / f'{name}.partial',
@@ -160,11 +162,13 @@ def plan_slide(
         pixel_size=slide.pixel_size,
         notes=[*(f'{path}: {note}' for note in slide.notes), *tissue.notes],
         identity=identify(path, slide, frame, settings, segmenter),
+        device=segmenter.predictor.device,
+        colors=segmenter.slide_colors(slide, frame, grid, tissue.wanted),
         tissue_picture=tissue.picture,
     )
 
 
-def find_tiles(slide: Slide, frame: Frame, grid: Grid, skip_glass: bool, draw: bool) -> Tissue:
+def find_tiles(slide: Slide, frame: Frame, grid: Grid, skip_glass: bool) -> Tissue:
     """Find the tiles with tissue; all, if it cannot be told from glass.
 
     Args:
@@ -172,7 +176,6 @@ def find_tiles(slide: Slide, frame: Frame, grid: Grid, skip_glass: bool, draw: b
         frame: of the working image.
         grid: its tiles.
         skip_glass: leave out tiles without tissue.
-        draw: a picture of the tissue, if tiles are left out.
     """
     shape = len(grid.tops), len(grid.lefts)
     everything = np.ones(shape, bool)
@@ -185,7 +188,7 @@ def find_tiles(slide: Slide, frame: Frame, grid: Grid, skip_glass: bool, draw: b
     rectangles = tile_rectangles(frame, grid)
     if skip_glass:
         tissue.wanted = mask.holds(rectangles).reshape(shape)
-    if draw and not tissue.wanted.all():
+    if not tissue.wanted.all():
         try:
             tissue.picture = draw_mask(slide, mask, rectangles)
         except RegionError as error:
@@ -200,6 +203,7 @@ def identify(
     stat = path.stat()
     file = dict(bytes=stat.st_size, changed=stat.st_mtime_ns)
     return dict(
+        version=__version__,
         slide=dict(file, width=slide.width, height=slide.height),
         microns_per_pixel=slide.mpp,
         region=list(frame.region),
@@ -226,9 +230,7 @@ def tile_rectangles(frame: Frame, grid: Grid) -> np.ndarray:
 
 def write_png(path: Path, image: np.ndarray) -> None:
     """Write an image, uint8, (H, W, 3), RGB, whole or not at all."""
-    partial = path.with_name(f'.{path.name}.partial')
-    partial.write_bytes(cv2.imencode('.png', image[..., ::-1])[1].tobytes())
-    os.replace(partial, path)
+    write_bytes(path, cv2.imencode('.png', image[..., ::-1])[1].tobytes())
 
 
 def check_out(out: Path) -> None:

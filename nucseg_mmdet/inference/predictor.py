@@ -78,6 +78,7 @@ class ModelOptions(NamedTuple):
         precision: 'fp32', 'bf16' or 'fp16'.
         score_thr: less certain nuclei are left out, 0 to 1.
         tile: largest side of a tile, px.
+        threads: of the network on a CPU.
     """
 
     config: str | Path | None = None
@@ -86,6 +87,7 @@ class ModelOptions(NamedTuple):
     precision: str | None = None
     score_thr: float | None = None
     tile: int = TILE
+    threads: int | None = None
 
 
 def load_predictor(options: ModelOptions, backend: str | None = None) -> Predictor:

@@ -1,6 +1,5 @@
 """Rows of tiles that wait on disk until their slide is finished."""
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from numpy.lib.npyio import NpzFile
 from nucseg_mmdet.inference.tiling import Part
 from nucseg_mmdet.structures.nuclei import COLUMNS, Nuclei
 from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.files import new_file
 
 
 def write_row(path: Path, row: Part, broken: Sequence[tuple[int, str]] = ()) -> None:
@@ -22,8 +22,7 @@ def write_row(path: Path, row: Part, broken: Sequence[tuple[int, str]] = ()) -> 
         row: its nuclei.
         broken: columns of tiles that could not be read, and why.
     """
-    partial = path.with_name(f'.{path.name}.partial')
-    with partial.open('wb') as file:
+    with new_file(path) as file:
         np.savez(
             file,
             **row.nuclei.columns(),
@@ -31,9 +30,6 @@ def write_row(path: Path, row: Part, broken: Sequence[tuple[int, str]] = ()) -> 
             broken=np.array([column for column, _ in broken], np.int32),
             reasons=np.array([reason for _, reason in broken], np.str_),
         )
-        file.flush()
-        os.fsync(file.fileno())  # else a power cut may leave the name without the content
-    os.replace(partial, path)
 
 
 def read_row(path: Path) -> Part:

@@ -78,11 +78,7 @@ class TestColorsOfASlide:
 
     def colors(self, finder, slide, tissue=None):
         frame = make_frame(slide)
-        grid = finder.make_grid(frame)
-        batches = finder.jobs(slide, frame, grid, [(1, 0), (1, 1)], tissue)
-        first, second = (job.colors for batch in batches for job in batch)
-        assert first is second
-        return first
+        return finder.slide_colors(slide, frame, finder.make_grid(frame), tissue)
 
     def assert_like(self, colors, image):
         expected = stain.measure_colors(image)
@@ -123,9 +119,7 @@ class TestColorsOfASlide:
         assert self.colors(finder, ArraySlide(tissue)) is None  # its config normalizes nothing
         assert self.colors(normalizing, ArraySlide(np.full_like(tissue, 255))) is None
         slide = ArraySlide(tissue[:100, :100])
-        frame = make_frame(slide)
-        (job,), *_ = normalizing.jobs(slide, frame, normalizing.make_grid(frame), [(0, 0)])
-        assert job.colors is None
+        assert self.colors(normalizing, slide) is None  # a single tile
 
 
 class TestSegment:

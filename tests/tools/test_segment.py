@@ -17,11 +17,14 @@ import pytest
 import tifffile
 import torch
 
+from nucseg_mmdet import __version__
 from nucseg_mmdet.commands import segment
 from nucseg_mmdet.export.formats import FORMATS as FORMATS_KNOWN
 from nucseg_mmdet.inference import inputs
 from nucseg_mmdet.inference import plan as planning
 from nucseg_mmdet.inference import run as running
+from nucseg_mmdet.inference.output_folder import only_run
+from nucseg_mmdet.inference.rows import InProcess
 from nucseg_mmdet.inference.segmenter import Segmenter
 from nucseg_mmdet.synthetic.fields import synthesize
 from nucseg_mmdet.utils.errors import UserError
@@ -305,16 +308,6 @@ class TestGoesOn:
         assert segment.main([*options, '--overlap', '20', '--overwrite']) == 0
         assert summary(tmp_path, 'tall')['identity']['overlap'] == 20
 
-    @pytest.mark.slow
-    def test_two_processes_give_the_same(self, finished, random_model, images, tmp_path):
-        command = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2']
-        command += ['--master-port', str(29600 + os.getpid() % 1000)]
-        command += [str(ROOT / 'tools/segment.py'), *arguments(random_model, tmp_path, images)]
-        done = subprocess.run(command, env=ENV, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        assert contents(tmp_path) == contents(finished)
-        assert summary(tmp_path, 'tall')['processes'] == 2
-
 
 class Stopped(Exception):
     """Ends a run from within, as its process might end."""
@@ -331,19 +324,6 @@ class Stopped(Exception):
         return progress
 
 
-def test_folders_are_made_one_by_one(random_model, images, tmp_path, monkeypatch):
-    # The other processes wait for them, and process 0 draws the tissue before each.
-    seen, plan_slide = [], planning.plan_slide
-
-    def look(*args):
-        seen.append(sorted(path.name for path in tmp_path.glob('*.partial')))
-        return plan_slide(*args)
-
-    monkeypatch.setattr(planning, 'plan_slide', look)
-    assert segment.main(arguments(random_model, tmp_path, images)) == 0
-    assert seen == [[], ['small.partial']]
-
-
 def start(model, path, out):
     """A run with the settings of ``arguments``, ready to go, and the number of rows to do."""
     finder = Segmenter(*model, device='cpu', score_thr=0.0, tile=80, overlap=30)
@@ -354,7 +334,7 @@ def start(model, path, out):
         planning.plan_slide(path, name, settings, finder)
         for path, name in zip(paths, inputs.name_outputs(paths), strict=True)
     ]
-    run = running.SlideRun(plans, settings, finder, running.Share())
+    run = running.SlideRun(plans, settings, InProcess(finder))
     return run, sum(int(plan.wanted.any(axis=1).sum()) for plan in plans)
 
 
@@ -458,32 +438,61 @@ class TestWrong:
         assert found['broken_tiles'] == []
 
 
-@pytest.mark.parametrize(
-    ('names', 'expected'),
-    [
-        ({}, (0, 1, 0)),
-        (dict(RANK='3', WORLD_SIZE='4', LOCAL_RANK='1'), (3, 4, 1)),
-        (
-            dict(SLURM_PROCID='5', SLURM_NTASKS='9', SLURM_STEP_NUM_TASKS='8', SLURM_LOCALID='2'),
-            (5, 8, 2),
-        ),
-        (dict(SLURM_NTASKS='8'), (0, 1, 0)),  # inside salloc, without srun
-        # Likewise in a script for sbatch.
-        (dict(SLURM_PROCID='0', SLURM_NTASKS='8', SLURM_LOCALID='0'), (0, 1, 0)),
-    ],
-)
-def test_which_process_this_is(monkeypatch, names, expected):
-    for name in (
-        'RANK',
-        'WORLD_SIZE',
-        'LOCAL_RANK',
-        'SLURM_PROCID',
-        'SLURM_NTASKS',
-        'SLURM_STEP_NUM_TASKS',
-        'SLURM_LOCALID',
-    ):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in names.items():
-        monkeypatch.setenv(name, value)
-    share, local = segment.find_share()
-    assert (*share, local) == expected
+class TestLaunchers:
+    @pytest.fixture(autouse=True)
+    def _alone(self, monkeypatch):
+        for name in ('WORLD_SIZE', 'SLURM_STEP_NUM_TASKS'):
+            monkeypatch.delenv(name, raising=False)
+
+    @pytest.mark.parametrize(
+        ('names', 'message'),
+        [
+            (
+                dict(RANK='3', WORLD_SIZE='4'),
+                '4 times by torchrun, expected once, with --workers 4',
+            ),
+            (dict(SLURM_STEP_NUM_TASKS='8'), 'by srun, expected once, with --workers 8 --slurm'),
+        ],
+    )
+    def test_several_processes_are_told_the_new_way(self, monkeypatch, names, message):
+        for name, value in names.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(UserError, match=message):
+            segment.refuse_launchers()
+
+    # Alone; inside salloc, without srun; in a script for sbatch.
+    @pytest.mark.parametrize(
+        'names', [{}, dict(SLURM_NTASKS='8'), dict(SLURM_PROCID='0', SLURM_NTASKS='8')]
+    )
+    def test_one_process_is_fine(self, monkeypatch, names):
+        for name, value in names.items():
+            monkeypatch.setenv(name, value)
+        segment.refuse_launchers()
+
+
+def test_two_runs_do_not_share_a_folder(random_model, images, tmp_path, capsys):
+    with only_run(tmp_path):
+        assert segment.main(arguments(random_model, tmp_path, images)) == 2
+    assert 'another run writes there' in capsys.readouterr().err
+    with only_run(tmp_path):  # free again
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_of_another_version_are_refused(random_model, images, tmp_path, capsys):
+    options = arguments(random_model, tmp_path, images / 'tall.png')
+    stopped_after(3, random_model, images / 'tall.png', tmp_path)
+    note = tmp_path / 'tall.partial/run.json'
+    content = json.loads(note.read_text())
+    assert content['version'] == __version__
+    assert len(content['checkpoint']) == 16
+    note.write_text(json.dumps(dict(content, version='0.0.1')))
+    assert segment.main(options) == 2
+    assert 'tall.partial: made with other settings (version)' in capsys.readouterr().err
+
+
+def test_pixels_that_are_too_large(random_model, images, tmp_path, capsys):
+    options = [*arguments(random_model, tmp_path, images / 'small.png'), '--mpp', '1.1']
+    assert segment.main(options) == 1
+    error = capsys.readouterr().err
+    assert 'small.png: pixels of 1.1 microns (as given) would be enlarged 4.4 times' in error

@@ -1,0 +1,184 @@
+"""Rows of tiles as tasks of Dask: several processes, GPUs or machines.
+
+Workers plan slides and segment rows; each loads the model once. This process gives out the work
+and writes the files. Dask does the tasks of a lost worker again; whatever ends, the shards that
+are there are what the same command goes on from. All need the same view of the files.
+"""
+
+import ctypes.util
+import importlib.util
+import os
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nucseg_mmdet.inference.plan import Plan, Settings, plan_slide
+from nucseg_mmdet.inference.rows import RowDone, RowsFailed, Work, segment_rows
+from nucseg_mmdet.inference.segmenter import Segmenter
+from nucseg_mmdet.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+TILES = 16  # of a task at least, if the slide has so many: a task is done again as a whole
+CONNECT, PATIENCE = 30, 600  # s for a scheduler to answer, and for the first worker to come
+
+Options = tuple[tuple[str, Any], ...]  # keywords of ``Segmenter``, hashable
+
+
+class Cluster:
+    """An ``Engine`` of Dask's workers; make it with ``connect``."""
+
+    def __init__(self, client: 'Client', workers: int, options: Options) -> None:
+        self.workers = workers
+        self.dashboard = client.dashboard_link
+        self._client, self._options = client, options
+
+    def plan(
+        self, paths: Sequence[Path], names: Sequence[str], settings: Settings
+    ) -> Iterator[Plan | UserError]:
+        futures = [
+            self._client.submit(_plan, self._options, path.resolve(), name, settings, pure=False)
+            for path, name in zip(paths, names, strict=True)
+        ]
+        for future, path in zip(futures, paths, strict=True):
+            try:
+                yield future.result()
+            except Exception as error:  # of Dask, such as a worker that died again and again
+                yield UserError(f'{path}: not planned ({error})')
+            future.release()
+
+    def segment(self, work: Work, settings: Settings) -> Iterator[RowDone | RowsFailed]:
+        from distributed import as_completed
+
+        futures = {
+            self._client.submit(
+                _segment, self._options, plan, rows, settings, pure=False, priority=-number
+            ): plan
+            for number, (plan, all_rows) in enumerate(work)
+            for rows in _tasks(plan, all_rows)
+        }
+        for future in as_completed(list(futures)):
+            plan = futures.pop(future)
+            try:
+                found = future.result()
+            except Exception as error:
+                yield RowsFailed(plan.folder, f'{plan.path}: {error}')
+            else:
+                yield from found
+            future.release()
+
+
+def _tasks(plan: Plan, rows: Sequence[int]) -> Iterator[list[int]]:
+    """Split rows into tasks."""
+    task, tiles = [], 0
+    for row in rows:
+        task.append(row)
+        tiles += int(plan.wanted[row].sum())
+        if tiles >= TILES:
+            yield task
+            task, tiles = [], 0
+    if task:
+        yield task
+
+
+def _plan(options: Options, path: Path, name: str, settings: Settings) -> Plan | UserError:
+    """What a worker does to plan a slide."""
+    try:
+        return plan_slide(path, name, settings, _load(options))
+    except UserError as error:
+        return error
+
+
+def _segment(
+    options: Options, plan: Plan, rows: list[int], settings: Settings
+) -> list[RowDone | RowsFailed]:
+    """What a worker does to segment rows; those that a lost worker has left are not done again."""
+    rows = [row for row in rows if not plan.shard(row).is_file()]
+    try:
+        return list(segment_rows(_load(options), [(plan, rows)], settings))
+    except UserError as error:
+        return [RowsFailed(plan.folder, str(error))]
+
+
+@lru_cache(maxsize=1)
+def _load(options: Options) -> Segmenter:
+    """The model of this worker, on a GPU of its own where there are several."""
+    keywords = dict(options)
+    if keywords.get('device') is None and ctypes.util.find_library('cuda'):
+        keywords['device'] = _own_gpu()
+    return Segmenter(**keywords)
+
+
+def _own_gpu() -> str | None:
+    if importlib.util.find_spec('torch') is None:
+        return None
+    import torch
+    from distributed import get_worker
+
+    count = torch.cuda.device_count()
+    name = str(get_worker().name).rpartition('-')[2]
+    return f'cuda:{int(name) % count if name.isdigit() else 0}' if count else None
+
+
+@contextmanager
+def connect(
+    options: dict[str, Any],
+    workers: int | None = None,
+    slurm: str | None = None,
+    scheduler: str | None = None,
+) -> Iterator[Cluster]:
+    """Start workers, or go to those of a scheduler, and end what was started.
+
+    Args:
+        options: keywords of ``Segmenter``.
+        workers: processes on this machine, or jobs of Slurm.
+        slurm: options of sbatch; each worker is a job.
+        scheduler: address of a scheduler that runs already, such as tcp://10.0.0.1:8786.
+
+    Raises:
+        UserError: Dask is not installed, a scheduler does not answer, or no worker comes.
+    """
+    if importlib.util.find_spec('distributed') is None:
+        raise UserError('several workers need Dask: pip install nucseg-mmdet[cluster]')
+    import distributed
+
+    with ExitStack() as stack:
+        try:
+            if scheduler:
+                client = stack.enter_context(distributed.Client(scheduler, timeout=CONNECT))
+            else:
+                make = _slurm_cluster if slurm is not None else _local_cluster
+                cluster = stack.enter_context(make(options, workers or 1, slurm or ''))
+                client = stack.enter_context(distributed.Client(cluster))
+            client.wait_for_workers(1 if scheduler or slurm is not None else workers, PATIENCE)
+        except (OSError, TimeoutError, ValueError, RuntimeError) as error:
+            raise UserError(f'no cluster: {error}') from None
+        count = workers or len(client.scheduler_info(n_workers=-1)['workers'])
+        yield Cluster(client, count, tuple(sorted(options.items())))
+
+
+def _local_cluster(options: dict[str, Any], workers: int, _: str) -> Any:
+    from distributed import LocalCluster
+
+    options['threads'] = max(1, (os.cpu_count() or 1) // workers)
+    return LocalCluster(workers, threads_per_worker=1, processes=True, memory_limit=None)
+
+
+def _slurm_cluster(options: dict[str, Any], workers: int, slurm: str) -> Any:
+    if importlib.util.find_spec('dask_jobqueue') is None:
+        raise UserError('--slurm needs dask-jobqueue: pip install nucseg-mmdet[cluster]')
+    from dask_jobqueue import SLURMCluster
+
+    cluster = SLURMCluster(
+        cores=1,
+        processes=1,
+        memory='16GB',
+        walltime='24:00:00',
+        job_extra_directives=shlex.split(slurm),
+    )
+    cluster.scale(jobs=workers)
+    return cluster

@@ -1,0 +1,140 @@
+"""Rows of tiles on Dask's workers: the same nuclei, whatever ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from nucseg_mmdet.commands import segment
+from nucseg_mmdet.inference import cluster
+from nucseg_mmdet.synthetic.fields import synthesize
+
+pytest.importorskip('distributed')
+
+ROOT = Path(__file__).parents[2]
+ENV = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """A tall image and two small ones."""
+    folder = tmp_path_factory.mktemp('images')
+    for number, height in enumerate((900, 80, 90)):
+        image = synthesize(number, height, 120, height // 6)[0]
+        cv2.imwrite(str(folder / f'{number}.png'), image[..., ::-1])
+    return folder
+
+
+def arguments(model, out, *inputs):
+    options = ['--config', model[0], '--checkpoint', model[1], '--score-thr', 0.0]
+    options += ['--tile', 80, '--overlap', 30, '--device', 'cpu', '--format', 'geojson', 'csv']
+    return [str(item) for item in [*inputs, '--out', out, *options]]
+
+
+def contents(out):
+    """The bytes of all result files."""
+    return {path.name: path.read_bytes() for path in out.glob('*.[gc]*') if path.is_file()}
+
+
+@pytest.fixture(scope='module')
+def finished(random_model, folder, tmp_path_factory):
+    """Results of one process."""
+    out = tmp_path_factory.mktemp('finished') / 'out'
+    command = [sys.executable, 'tools/segment.py', *arguments(random_model, out, folder)]
+    subprocess.run(command, env=ENV, cwd=ROOT, check=True, capture_output=True)
+    found = contents(out)
+    assert len(found) == 6
+    return found
+
+
+def start(random_model, folder, out, workers):
+    command = [sys.executable, 'tools/segment.py', *arguments(random_model, out, folder)]
+    return subprocess.Popen(
+        [*command, '--workers', str(workers)],
+        env=ENV,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def wait_for_rows(process, out, count):
+    until = time.monotonic() + 300
+    while len(list(out.glob('*.partial/row_*.npz'))) < count:
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_two_workers_give_the_same(finished, random_model, folder, tmp_path):
+    process = start(random_model, folder, tmp_path, 2)
+    _, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error
+    assert '2 workers, dashboard: http' in error
+    assert contents(tmp_path) == finished
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_replaced(finished, random_model, folder, tmp_path):
+    process = start(random_model, folder, tmp_path, 1)
+    wait_for_rows(process, tmp_path, 2)
+    children = Path(f'/proc/{process.pid}/task').glob('*/children')
+    children = ' '.join(path.read_text() for path in children).split()
+    workers = [
+        pid for pid in children if b'spawn_main' in Path(f'/proc/{pid}/cmdline').read_bytes()
+    ]
+    assert workers
+    for pid in workers:
+        os.kill(int(pid), signal.SIGKILL)
+    _, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error
+    assert contents(tmp_path) == finished
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on(finished, random_model, folder, tmp_path):
+    process = start(random_model, folder, tmp_path, 1)
+    wait_for_rows(process, tmp_path, 2)
+    process.kill()  # client and scheduler
+    process.wait()
+    kept = list(tmp_path.glob('*.partial/row_*.npz'))
+    assert len(kept) >= 2
+    assert segment.main(arguments(random_model, tmp_path, folder)) == 0
+    assert contents(tmp_path) == finished
+
+
+def test_tasks_hold_whole_rows_of_enough_tiles():
+    class Plan:
+        wanted = np.array([[1] * 9, [1] * 9, [0] * 9, [1] * 9], bool)
+
+    assert list(cluster._tasks(Plan, [0, 1, 2, 3])) == [[0, 1], [2, 3]]
+    assert list(cluster._tasks(Plan, [2])) == [[2]]
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ('options', 'message'),
+        [
+            (['--workers', '0'], '--workers 0: expected at least 1'),
+            (['--scheduler', 'tcp://x:1', '--workers', '2'], '--scheduler has workers of its own'),
+        ],
+    )
+    def test_options(self, random_model, folder, tmp_path, capsys, options, message):
+        assert segment.main([*arguments(random_model, tmp_path, folder), *options]) == 2
+        assert message in capsys.readouterr().err
+
+    def test_scheduler_that_does_not_answer(
+        self, random_model, folder, tmp_path, capsys, monkeypatch
+    ):
+        monkeypatch.setattr(cluster, 'CONNECT', 1)
+        options = ['--scheduler', 'tcp://127.0.0.1:9']
+        assert segment.main([*arguments(random_model, tmp_path, folder), *options]) == 2
+        assert 'no cluster: ' in capsys.readouterr().err
