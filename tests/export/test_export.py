@@ -157,6 +157,16 @@ def test_geojson_of_a_ring_that_meets_itself_is_valid(tmp_path, simplify):
     assert [len(polygon.interiors) for polygon in polygons] == [0, 1, 0]
 
 
+def test_geojson_counts_from_where_qupath_counts(tmp_path):
+    target = REGION._replace(qupath_corner=(90, 30))
+    geojson, parquet = write(tmp_path, ['geojson', 'parquet'], target, ONE)
+    (feature,) = strict_json(geojson.read_text())['features']
+    outline = shapely.box(100 + 2 / 2, 40 + 1 / 2, 100 + 5 / 2, 40 + 3 / 2)
+    moved = shapely.affinity.translate(outline, -90, -30)
+    assert shapely.geometry.shape(feature['geometry']).equals(moved)
+    assert geopandas.read_parquet(parquet).geometry[0].equals(outline)
+
+
 def test_geojson_without_nuclei(tmp_path):
     (path,) = write(tmp_path, ['geojson'], PLAIN, EMPTY)
     assert strict_json(path.read_text()) == {'type': 'FeatureCollection', 'features': []}
