@@ -138,6 +138,8 @@ def _fields(
 ) -> list[Entry]:
     """Cut the regions of a slide into fields, each with its nuclei."""
     objects, problems = read_objects(path)
+    if slide.bounds:  # QuPath counts from the corner of the scanned part
+        objects = [item.moved(*slide.bounds[:2]) for item in objects]
     notes = [f'{image}: {note}' for note in slide.notes]
     if slide.pixel_size.assumed:
         notes.append(f'{image}: {slide.pixel_size.source} microns per pixel, see --mpp')

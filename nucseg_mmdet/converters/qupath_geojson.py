@@ -43,6 +43,10 @@ class QuPathObject(NamedTuple):
         points = np.concatenate(self.rings)
         return (*points.min(0), *points.max(0))
 
+    def moved(self, x: float, y: float) -> 'QuPathObject':
+        """Shift it, full-resolution px."""
+        return self._replace(rings=[ring + np.array([x, y]) for ring in self.rings])
+
 
 def read_objects(path: Path) -> tuple[list[QuPathObject], list[str]]:
     """Read the objects of a file, also those within others.

@@ -27,6 +27,17 @@ UNITS = {
     '_um': ('um', 'micrometer'),
     '': ('1', 'no units'),
 }
+# What highdicom asks an image for; an anonymized one may lack some.
+IDENTITY = (
+    'PatientID',
+    'PatientName',
+    'PatientBirthDate',
+    'PatientSex',
+    'AccessionNumber',
+    'StudyID',
+    'StudyDate',
+    'StudyTime',
+)
 SCHEME = '99NUCSEG'  # of the measurements' codes, which no public scheme has all of
 
 
@@ -138,9 +149,9 @@ class DicomAnn(Writer):
         image.StudyInstanceUID = self._uid('study')
         image.FrameOfReferenceUID = self._uid('frame')
         image.Modality = 'SM'
+        for keyword in IDENTITY:
+            setattr(image, keyword, '')
         image.PatientID = image.ContainerIdentifier = self.target.name[:64]
-        image.PatientName = image.PatientBirthDate = image.PatientSex = ''
-        image.AccessionNumber = image.StudyID = image.StudyDate = image.StudyTime = ''
         image.IssuerOfTheContainerIdentifierSequence = []
         image.ContainerTypeCodeSequence = []
         specimen = Dataset()
@@ -178,16 +189,24 @@ def _read_source(path: Path | None, width: int, height: int) -> 'Dataset | None'
         height: likewise.
     """
     import pydicom
+    from pydicom.errors import InvalidDicomError
 
     if path is None or path.suffix.lower() != '.dcm':
         return None
-    first = pydicom.dcmread(path, stop_before_pixels=True)
+    series = None
     for other in [path, *sorted(path.parent.glob('*'))]:
         if other.suffix.lower() != '.dcm':
             continue
-        image = pydicom.dcmread(other, stop_before_pixels=True)
+        try:
+            image = pydicom.dcmread(other, stop_before_pixels=True)
+        except InvalidDicomError:
+            continue
+        series = series or image.get('SeriesInstanceUID')  # of the path, which comes first
         size = image.get('TotalPixelMatrixColumns'), image.get('TotalPixelMatrixRows')
-        if image.get('SeriesInstanceUID') == first.SeriesInstanceUID and size == (width, height):
+        if image.get('SeriesInstanceUID') == series and size == (width, height):
+            for keyword in IDENTITY:
+                image.setdefault(keyword, '')
+            image.setdefault('FrameOfReferenceUID', series)
             return image
     raise UserError(f'{path}: none of its series has {width} x {height} px, expected one')
 

@@ -24,7 +24,8 @@ UNDEFINED = re.compile(r'"\w+":nan,')  # JSON has no NaN; the score comes last a
 class GeoJson(Writer):
     """A ``FeatureCollection`` of detections, one feature a line.
 
-    Coordinates are full-resolution pixels of the slide, to 0.01 px as QuPath's own. ``id`` is a
+    Coordinates are full-resolution pixels, to 0.01 px as QuPath's own, from where QuPath counts:
+    that is the scanned part's corner of a slide whose file tells of one. ``id`` is a
     UUID made from the slide's name, the region and the nucleus' number: the same in every run,
     another in another region of the slide. Measurements that are undefined are left out. QuPath
     reads it from version 0.4 on, compressed or not; docs/qupath.md has its rules.
@@ -72,6 +73,7 @@ class GeoJson(Writer):
     def _polygons(self, nuclei: Nuclei) -> list[str]:
         """The ``coordinates`` of each nucleus, without their outermost brackets."""
         (points, sizes), invalid = closed_rings(nuclei, self.target), touching(nuclei)
+        points -= self.target.qupath_corner
         if self.options.simplify:
             polygons = valid_polygons(points, sizes, invalid)
             polygons = shapely.simplify(polygons, self.options.simplify, preserve_topology=True)

@@ -28,6 +28,8 @@ class Target(NamedTuple):
         image_id: in COCO results.
         corner: x, y of the frame's corner, full-resolution px; that of the region if None. It
             may be off the region's by half a px of the nuclei.
+        qupath_corner: x, y, from where QuPath counts, full-resolution px: it crops slides to
+            their scanned part, where the file tells of one (mrxs).
     """
 
     name: str
@@ -38,6 +40,7 @@ class Target(NamedTuple):
     region: tuple[int, int, int, int] | None = None
     image_id: int = 1
     corner: tuple[float, float] | None = None
+    qupath_corner: tuple[int, int] = (0, 0)
 
     @property
     def box(self) -> tuple[int, int, int, int]:

@@ -35,34 +35,32 @@ def texture(labels: np.ndarray, image: np.ndarray, num: int) -> np.ndarray:
         Haralick et al., "Textural features for image classification", IEEE Trans. Syst. Man
         Cybern. 3 (1973).
     """
-    pixels = np.flatnonzero(labels)
-    owner = labels.reshape(-1)[pixels] - 1
+    width = labels.shape[1]
+    # A border, so that every neighbor is there.
+    step, border = width + 2, ((0, 1), (1, 1))
+    framed = np.pad(labels, border).reshape(-1)
+    pixels = np.flatnonzero(framed)
+    number = framed[pixels]
+    owner = number.astype(np.intp) - 1
     table = -np.log10(np.maximum(np.arange(256), 1) / 255)  # as ``measure``
-    density = table[image.reshape(-1, 3)[pixels]] @ np.linalg.inv(STAIN_OD)[:, :2]
+    colors = np.pad(image, (*border, (0, 0))).reshape(-1, 3)[pixels]
+    density = table.astype(np.float32)[colors]
+    amounts = density @ np.linalg.inv(STAIN_OD)[:, :2].astype(np.float32)
     area = np.bincount(owner, minlength=num).astype(float)
     area[area == 0] = np.nan
     columns = []
-    for amount in density.T:
-        mean = np.bincount(owner, amount, num) / area
+    for amount in amounts.T:
+        mean = (np.bincount(owner, amount, num) / area).astype(np.float32)
         columns.append(np.sqrt(np.bincount(owner, (amount - mean[owner]) ** 2, num) / area))
 
-    levels = np.zeros(labels.shape, np.int16)
-    levels.reshape(-1)[pixels] = np.clip(density[:, 0] / STEP, 0, LEVELS - 1)
-    contrasts = [_contrast(labels, levels, num, *offset) for offset in OFFSETS]
+    levels = np.zeros(len(framed), np.int16)
+    levels[pixels] = np.clip(amounts[:, 0] / STEP, 0, LEVELS - 1)
+    contrasts = []
+    for down, right in OFFSETS:
+        other = pixels + (down * step + right)
+        is_pair = framed[other] == number
+        squares = (levels[pixels] - levels[other]) ** 2 * is_pair
+        count = np.bincount(owner, is_pair, num)
+        count[count == 0] = np.nan
+        contrasts.append(np.bincount(owner, squares, num) / count)
     return np.stack([*columns, np.mean(contrasts, 0)], 1).astype(np.float32)
-
-
-def _contrast(
-    labels: np.ndarray, levels: np.ndarray, num: int, down: int, right: int
-) -> np.ndarray:
-    """Mean squared difference of pixels and those at an offset, in the same nucleus: (num,)."""
-    height, width = labels.shape
-    left = max(-right, 0)
-    here = np.s_[: height - down, left : width - max(right, 0)]
-    there = np.s_[down:, left + right : width - max(right, 0) + right]
-    pair = (labels[here] == labels[there]) & (labels[here] > 0)
-    owner = labels[here][pair] - 1
-    squares = (levels[here][pair] - levels[there][pair]).astype(float) ** 2
-    count = np.bincount(owner, minlength=num).astype(float)
-    count[count == 0] = np.nan
-    return np.bincount(owner, squares, num) / count

@@ -158,6 +158,7 @@ def plan_slide(path: Path, name: str, settings: Settings, segmenter: Segmenter) 
             MODEL_MPP,
             frame.region if settings.region else None,
             corner=frame.corner,
+            qupath_corner=slide.bounds[:2] if slide.bounds else (0, 0),
         ),
         pixel_size=slide.pixel_size,
         notes=[*(f'{path}: {note}' for note in slide.notes), *tissue.notes],

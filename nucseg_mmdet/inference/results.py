@@ -57,6 +57,7 @@ def finish(plan: Plan, settings: Settings, facts: dict) -> dict:
         path=str(plan.path),
         width=plan.target.width,
         height=plan.target.height,
+        qupath_corner=list(plan.target.qupath_corner),
         microns_per_pixel=plan.pixel_size.mpp,
         microns_per_pixel_source=plan.pixel_size.source,
         nuclei=num,

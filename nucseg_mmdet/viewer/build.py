@@ -81,7 +81,9 @@ def build(result: Result, path: Path, progress: Callable[[int, int], None] | Non
     with new_file(path) as file:
         writer = ContainerWriter(file)
         writer.append('points', np.zeros((0, 2), np.int16))
+        corner = result.summary.get('qupath_corner', [0, 0])
         for part in read_outlines(result.geojson):
+            part = part._replace(points=part.points + corner)
             stop = done + len(part.rings)
             if stop > num:
                 break

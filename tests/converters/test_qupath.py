@@ -16,6 +16,7 @@ from nucseg_mmdet.converters import base, qupath
 from nucseg_mmdet.converters.qupath_geojson import read_objects
 from nucseg_mmdet.export.formats import open_writers
 from nucseg_mmdet.export.writer import Options, Target
+from nucseg_mmdet.slides.base import ArraySlide
 from nucseg_mmdet.structures.nuclei import MEASUREMENTS, Nuclei
 from nucseg_mmdet.structures.polygons import fill_rings, mask_to_polygons
 from nucseg_mmdet.synthetic import fields
@@ -148,6 +149,18 @@ def test_large_regions_are_cut_into_fields_of_like_size(tmp_path):
     sizes = [(item['file_name'], item['width'], item['height']) for item in truth['images']]
     assert sizes == [('slide_x0_y0.png', 100, 90), ('slide_x100_y0.png', 100, 90)]
     assert [item['area'] for item in truth['annotations']] == [50, 50]  # cut by the border
+
+
+def test_a_slide_that_qupath_crops(tmp_path):
+    """Coordinates count from the corner of the scanned part, as of mrxs."""
+    raw = save(tmp_path, [region(5, 15, 20, 12), feature(SQUARE)])
+    slide = ArraySlide(noise(60, 80), 0.25)
+    slide.bounds = 30, 20, 40, 30
+    path = raw / 'slide.geojson'
+    (entry,) = qupath._fields(path, raw / 'slide.png', slide, None, 'Region*', 1000)
+    assert entry.field == (35, 35, 20, 12)
+    assert entry.name == 'slide_x35_y35.png'
+    assert [item.box for item in entry.nuclei] == [(40, 40, 44, 45)]
 
 
 def test_regions_that_overlap_are_one(tmp_path):

@@ -1,14 +1,19 @@
 """Nuclei to write, and what they are expected to look like."""
 
 import json
+import sys
 
 import cv2
 import numpy as np
 
-from nucseg_mmdet.export.formats import open_writers
+from nucseg_mmdet.export.formats import FORMATS, open_writers
 from nucseg_mmdet.export.writer import Options, Target
 from nucseg_mmdet.structures.nuclei import MEASUREMENTS, Nuclei
 from nucseg_mmdet.structures.polygons import mask_to_polygons
+
+# zarr 3 is for Python 3.11 and later.
+ZARR = ('spatialdata', 'ome-zarr')
+WRITABLE = [name for name in FORMATS if name not in ZARR or sys.version_info >= (3, 11)]
 
 BAY = np.array([[1, 1, 1, 1], [1, 0, 0, 1], [1, 1, 0, 1], [1, 1, 1, 0]], bool)
 

@@ -118,6 +118,7 @@ def test_a_dicom_slide_lends_its_identity(tmp_path):
     }
     for name, image in images.items():
         image.save_as(tmp_path / f'{name}.dcm', enforce_file_format=True)
+    (tmp_path / 'a_damaged.dcm').write_bytes(b'no DICOM')
     out = tmp_path / 'out'
     (path,) = write(out, ['dicom-ann'], PLAIN, ONE, source=tmp_path / 'a_small.dcm')
     annotations = read(path)
@@ -130,6 +131,17 @@ def test_a_dicom_slide_lends_its_identity(tmp_path):
     with pytest.raises(UserError, match='none of its series has 91 x 70 px'):
         write(out / 'b', ['csv', 'dicom-ann'], wrong, ONE, source=tmp_path / 'a_small.dcm')
     assert not list((out / 'b').iterdir())
+
+
+def test_an_anonymized_slide_may_lack_names(tmp_path):
+    image = slide_image(90, 70, generate_uid())
+    for keyword in ('PatientName', 'PatientBirthDate', 'StudyID', 'FrameOfReferenceUID'):
+        del image[keyword]
+    image.save_as(tmp_path / 'a.dcm', enforce_file_format=True)
+    (path,) = write(tmp_path / 'out', ['dicom-ann'], PLAIN, ONE, source=tmp_path / 'a.dcm')
+    annotations = read(path)
+    assert annotations.StudyInstanceUID == image.StudyInstanceUID
+    assert annotations.PatientID == 'P7'
 
 
 def test_uids_are_the_same_in_every_run_and_differ_between_regions(tmp_path):

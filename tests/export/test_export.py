@@ -11,7 +11,6 @@ from dataclasses import replace
 from itertools import pairwise
 
 import cv2
-import geopandas
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -20,7 +19,7 @@ import tifffile
 from pycocotools import mask as coco_mask
 from scipy import ndimage
 
-from nucseg_mmdet.export.formats import FORMATS, open_writers
+from nucseg_mmdet.export.formats import open_writers
 from nucseg_mmdet.export.outlines import touching
 from nucseg_mmdet.export.writer import Options, Target
 from nucseg_mmdet.structures.coco import parse_truth, read_results
@@ -32,6 +31,7 @@ from tests.export.helpers import (
     ONE,
     PLAIN,
     REGION,
+    WRITABLE,
     halves,
     nuclei_of,
     ovals,
@@ -157,6 +157,17 @@ def test_geojson_of_a_ring_that_meets_itself_is_valid(tmp_path, simplify):
     assert [len(polygon.interiors) for polygon in polygons] == [0, 1, 0]
 
 
+def test_geojson_counts_from_where_qupath_counts(tmp_path):
+    target = REGION._replace(qupath_corner=(90, 30))
+    geojson, parquet = write(tmp_path, ['geojson', 'parquet'], target, ONE)
+    (feature,) = strict_json(geojson.read_text())['features']
+    outline = shapely.box(100 + 2 / 2, 40 + 1 / 2, 100 + 5 / 2, 40 + 3 / 2)
+    moved = shapely.affinity.translate(outline, -90, -30)
+    assert shapely.geometry.shape(feature['geometry']).equals(moved)
+    (row,) = pq.read_table(parquet).to_pylist()
+    assert shapely.from_wkb(row['geometry']).equals(outline)
+
+
 def test_geojson_without_nuclei(tmp_path):
     (path,) = write(tmp_path, ['geojson'], PLAIN, EMPTY)
     assert strict_json(path.read_text()) == {'type': 'FeatureCollection', 'features': []}
@@ -205,6 +216,7 @@ def test_tables_agree(tmp_path):
 
 
 def test_geopandas_reads_parquet(tmp_path):
+    geopandas = pytest.importorskip('geopandas', reason='geopandas is for Python 3.11 and later')
     masks = [*ovals(20, 70, 90), np.pad(BAY, 3)]
     nuclei = nuclei_of(masks)
     geojson, parquet = write(tmp_path, ['geojson', 'parquet'], PLAIN, *halves(nuclei))
@@ -398,7 +410,7 @@ def gray_image():
 def test_files_appear_when_all_are_complete(tmp_path, compress):
     nuclei = nuclei_of(ovals(10, 70, 90))
     options = Options(compress=compress, image=gray_image)
-    writers = open_writers(list(FORMATS), tmp_path, PLAIN, options)
+    writers = open_writers(WRITABLE, tmp_path, PLAIN, options)
     writers.write(nuclei)
     assert not [path for path in tmp_path.iterdir() if not path.name.startswith('.')]
     writers.close()
@@ -411,7 +423,7 @@ def test_an_exception_leaves_nothing(tmp_path, compress):
     options = Options(compress=compress, image=gray_image)
 
     def stop():
-        with open_writers(list(FORMATS), tmp_path, PLAIN, options) as writers:
+        with open_writers(WRITABLE, tmp_path, PLAIN, options) as writers:
             writers.write(nuclei)
             raise KeyboardInterrupt
 
@@ -440,7 +452,7 @@ def full_disk():
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-@pytest.mark.parametrize('name', [name for name in FORMATS if name != 'overlay'])
+@pytest.mark.parametrize('name', [name for name in WRITABLE if name != 'overlay'])
 @pytest.mark.usefixtures('full_disk')
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, name):
     nuclei = nuclei_of(ovals(200, 70, 90))

@@ -4,17 +4,20 @@ import sys
 
 import numpy as np
 import pytest
-import zarr
-from ome_zarr_models.v05 import ImageLabel, Labels
 
 from nucseg_mmdet.export.writer import Target
 from nucseg_mmdet.structures.nuclei import EMPTY
 from nucseg_mmdet.utils.errors import UserError
 from tests.export.helpers import ONE, PLAIN, REGION, halves, nuclei_of, ovals, painted, write
 
+pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason='zarr 3 needs Python 3.11')
+
 
 def read_label(path):
     """The validated model of the labels and the arrays of all levels."""
+    import zarr
+    from ome_zarr_models.v05 import ImageLabel, Labels
+
     root = zarr.open_group(path, mode='r')
     assert root.metadata.zarr_format == 3
     labels = Labels.from_zarr(root['labels'])
