@@ -262,8 +262,10 @@ def _start_worker() -> None:
 
 def _name(entry: object) -> str:
     """What messages call the entry of a reader: the first path in it."""
-    parts = entry if isinstance(entry, tuple) else (entry,)
-    return next((str(part) for part in parts if isinstance(part, Path)), repr(entry)[:100])
+    if isinstance(entry, tuple):
+        names = [_name(part) for part in entry if isinstance(part, Path | tuple)]
+        return names[0] if names else ''
+    return str(entry)
 
 
 def _check_names(images: Sequence[ImageFile]) -> None:

@@ -202,7 +202,7 @@ def _check_segments(page: tifffile.TiffPage, size: int) -> None:
     spans = list(zip(page.dataoffsets, page.databytecounts, strict=True))
     if len(spans) != expected:
         raise _Damaged(f'damaged TIFF ({len(spans)} tiles or strips, expected {expected})')
-    if any(not length or start + length > size for start, length in spans):
+    if any(not (start and length) or start + length > size for start, length in spans):
         raise _Damaged('damaged TIFF (a tile or strip is missing)')
     _check_size(int(np.prod(page.chunks)), 1)
     if page.compression == 1 and sum(length for _, length in spans) < page.nbytes:

@@ -18,7 +18,7 @@ import numpy as np
 from nucseg_mmdet.utils.errors import UserError
 
 MOST = 1 << 31  # bytes of a file that is read as a whole
-MOST_TEXT = 1 << 30  # bytes of a text, unpacked; as Python objects it takes several times that
+MOST_TEXT = 1 << 29  # bytes of a text, unpacked; as Python objects it takes several times that
 KINDS = {
     stat.S_IFDIR: 'a folder',
     stat.S_IFIFO: 'a pipe',
@@ -77,7 +77,7 @@ def read_bytes(path: str | Path, most: int = MOST) -> bytes:
     """
     with open_file(path, most) as file:
         try:
-            return file.read(most)
+            return file.read()  # of a file whose size is checked
         except OSError as error:
             raise UserError(f'{path}: {error.strerror}, expected a file') from None
 
