@@ -212,7 +212,7 @@ def set_initial_weights(cfg: Config, choice: str | None, complete: bool = False)
         first = FIRST_WEIGHT[kind]
         prefix = 'backbone.' if f'backbone.{first}' in names else ''
         if f'{prefix}{first}' not in names:
-            raise UserError(f'{choice}: no weights of a {kind}, expected {first} and others')
+            raise UserError(f'{choice}: no weights of {kind}, expected {first} and others')
         backbone.init_cfg = dict(type='Pretrained', checkpoint=choice, prefix=prefix or None)
     elif wanted and choice is None and not _is_local(wanted):
         raise UserError(

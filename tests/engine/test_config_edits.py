@@ -131,9 +131,20 @@ def test_file_of_a_backbone_or_a_detector(cfg, tmp_path, prefix):
     )
 
 
+def test_file_of_an_efficientnet(cfg, tmp_path):
+    cfg.model.backbone = dict(type='EfficientNetLite')
+    path = tmp_path / 'a.pth'
+    torch.save({'_conv_stem.weight': torch.ones(1)}, path)
+    config_edits.set_initial_weights(cfg, str(path))
+    assert cfg.model.backbone.init_cfg.checkpoint == str(path)
+    torch.save({'conv1.weight': torch.ones(1)}, path)
+    with pytest.raises(UserError, match='no weights of EfficientNetLite'):
+        config_edits.set_initial_weights(cfg, str(path))
+
+
 def test_file_without_a_backbone(cfg, tmp_path):
     torch.save(dict(weight=torch.ones(1)), tmp_path / 'a.pth')
-    with pytest.raises(UserError, match='no weights of a ResNet'):
+    with pytest.raises(UserError, match='no weights of ResNet'):
         config_edits.set_initial_weights(cfg, str(tmp_path / 'a.pth'))
 
 
