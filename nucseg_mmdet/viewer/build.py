@@ -18,8 +18,10 @@ vertices, which stay in the order of the GeoJSON:
     leaf_starts   int64, (L + 1,): their nuclei
 """
 
+import contextlib
+import gc
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,18 @@ THRESHOLDS = 1000  # scores are counted at each 1 / THRESHOLDS
 OFF = 2.0  # px that a centroid may lie outside of its outline's box: both are rounded
 RANGE = (1, 99)  # percentiles between which colors and histograms are spread
 MAX_CLASSES = 255
+
+
+@contextlib.contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Keep Python from looking for cycles, which JSON has none of: a third of the time is left."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def digest(result: Result) -> str:
@@ -78,7 +92,7 @@ def build(result: Result, path: Path, progress: Callable[[int, int], None] | Non
     kinds, classes = np.zeros(num, np.uint8), {}
     ring_sizes, done, reach = [np.zeros(0, np.int32)], 0, 0.0
     origins = np.round(table.centroids).astype(np.int32)
-    with new_file(path) as file:
+    with no_garbage_collection(), new_file(path) as file:
         writer = ContainerWriter(file)
         writer.append('points', np.zeros((0, 2), np.int16))
         corner = result.summary.get('qupath_corner', [0, 0])

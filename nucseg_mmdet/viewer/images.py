@@ -17,7 +17,7 @@ TILE = 512  # px, side of an image tile
 QUALITY = 88  # of JPEG: no artifact to be seen at one screen px for one image px
 CACHE_BYTES = 256 << 20
 GLASS_SHADE = (70, 70, 78, 110)  # RGBA over what was left out
-EDGE = 2  # px of the mask, width of the line around tissue
+EDGE = 1  # px of the mask, width of the line around tissue
 
 
 class ByteCache:

@@ -20,7 +20,7 @@ CENTROIDS = ('centroid_x_px', 'centroid_y_px')  # full-resolution px
 NOT_MEASURED = (ID, *CENTROIDS, 'centroid_x_um', 'centroid_y_um')
 SCORE = 'score'
 BLOCK = 1 << 23  # bytes or characters that are read at once
-BATCH = 20_000  # nuclei
+BATCH = 5000  # nuclei
 NUCLEUS = ('Nucleus', None)  # class and color of what has none
 FEATURES = re.compile(r'"features"\s*:\s*\[')
 BETWEEN = re.compile(r'[\s,]*')
@@ -163,11 +163,13 @@ def read_outlines(path: Path) -> Iterator[Outlines]:
                 raise UserError(f'{path}: feature {number} is no polygon, expected one') from None
             rings += parts
             counts.append(len(parts))
-        try:
-            points = np.array(list(chain.from_iterable(rings)), float).reshape(-1, 2)
-        except ValueError:
-            raise UserError(f'{path}: vertices that are no pairs of numbers') from None
         sizes = np.array([len(ring) for ring in rings], np.int64)
+        try:
+            # Number by number: as an array of pairs it takes twenty times as long.
+            numbers = np.fromiter(chain.from_iterable(chain.from_iterable(rings)), float)
+            points = numbers.reshape(sizes.sum(), 2)
+        except (TypeError, ValueError):
+            raise UserError(f'{path}: vertices that are no pairs of numbers') from None
         yield Outlines(points, sizes, np.array(counts, np.int64), classes)
 
 

@@ -116,6 +116,14 @@ class TestResults:
         found = summary(finished, 'tall')
         assert found['tiles_skipped_as_glass'] >= 3 * (840 - 260 - 2 * 128 - 2 * 80) // 50
         assert found['tissue_mm2'] < 0.6 * 150 * 1100 * 0.25**2 / 1e6
+        grid, skipped = found['tile_grid'], 0
+        for top, height, row in zip(grid['tops'], grid['heights'], grid['looked_at'], strict=True):
+            assert len(row) == len(grid['lefts']) == len(grid['widths'])
+            skipped += row.count('0')
+            if '0' in row:
+                assert top >= 260 + 90  # 128 px around tissue are kept, to a px of the mask: 32
+                assert top + height <= 840 - 90
+        assert skipped == found['tiles_skipped_as_glass']
         assert (finished / 'tall.tissue.png').is_file()
 
     def test_again_does_nothing(self, finished, random_model, images, capsys):

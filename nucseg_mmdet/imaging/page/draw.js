@@ -5,14 +5,21 @@ its text with the word `export` taken away. So it needs no other file, and each 
 a line. */
 
 // Okabe and Ito's colors: told apart by color-blind readers too; dashes tell them as well.
-export const BLACK = '#000000', ORANGE = '#e69f00', SKY = '#56b4e9', GREEN = '#009e73',
-  YELLOW = '#f0e442', BLUE = '#0072b2', RED = '#d55e00', PURPLE = '#cc79a7';
+export const BLACK = '#000000',
+  ORANGE = '#e69f00',
+  SKY = '#56b4e9',
+  GREEN = '#009e73',
+  YELLOW = '#f0e442',
+  BLUE = '#0072b2',
+  RED = '#d55e00',
+  PURPLE = '#cc79a7';
 
 // Under each line, so that it stands out on pale and on dark tissue.
-export const PALE = '#ffffffb0', DARK = '#00000080';
+export const PALE = '#ffffffb0',
+  DARK = '#00000080';
 
-export const number = (value, digits = 3) => value === null || value === undefined
-  ? '–' : value.toFixed(digits);
+export const number = (value, digits = 3) =>
+  value === null || value === undefined ? '–' : value.toFixed(digits);
 export const grouped = (value) => String(value).replace(/\B(?=(\d{3})+$)/g, '\u202f');
 export const percent = (value) => `${Math.round(100 * value)} %`;
 
@@ -20,9 +27,10 @@ export const percent = (value) => `${Math.round(100 * value)} %`;
 export function make(tag, attributes = {}, ...children) {
   const svg = ['svg', 'path', 'line', 'text', 'circle', 'rect', 'g'].includes(tag);
   const element = svg
-    ? document.createElementNS('http://www.w3.org/2000/svg', tag) : document.createElement(tag);
+    ? document.createElementNS('http://www.w3.org/2000/svg', tag)
+    : document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.append(...children.map((child) => child instanceof Node ? child : String(child)));
+  element.append(...children.map((child) => (child instanceof Node ? child : String(child))));
   return element;
 }
 
@@ -31,8 +39,9 @@ export function lineSample(color, dash, casing) {
   const at = { x1: 2, x2: width - 2, y1: 7, y2: 7 };
   const sample = make('svg', { width, height: 14, 'aria-hidden': 'true' });
   if (casing) sample.append(make('line', { ...at, stroke: casing, 'stroke-width': 4 }));
-  sample.append(make('line',
-    { ...at, stroke: color, 'stroke-width': 2, 'stroke-dasharray': dash.join(' ') }));
+  sample.append(
+    make('line', { ...at, stroke: color, 'stroke-width': 2, 'stroke-dasharray': dash.join(' ') }),
+  );
   return sample;
 }
 
@@ -53,7 +62,7 @@ export function strokeOutlines(context, outlines, line, casing) {
   context.lineWidth = line;
   for (const { path, color, dash = [] } of outlines) {
     context.strokeStyle = color;
-    context.setLineDash(dash.map((length) => length * line / 1.5));
+    context.setLineDash(dash.map((length) => (length * line) / 1.5));
     context.stroke(path);
   }
   context.setLineDash([]);

@@ -32,8 +32,11 @@ export async function fetchBlob(path, signal) {
 }
 
 export async function fetchTile(number, { level, x, y, column, outlines }, signal) {
-  const answer = await ask(`slides/${number}/tiles/${level}/${x}_${y}`,
-    { column, outlines: outlines ? 1 : 0 }, signal);
+  const answer = await ask(
+    `slides/${number}/tiles/${level}/${x}_${y}`,
+    { column, outlines: outlines ? 1 : 0 },
+    signal,
+  );
   return answer.arrayBuffer();
 }
 
@@ -42,8 +45,13 @@ export async function fetchDensity(number, parameters, signal) {
   const [height, width] = new Uint32Array(buffer, 0, 2);
   const [cell] = new Float32Array(buffer, 8, 1);
   const num = height * width;
-  return { height, width, cell, counts: new Float32Array(buffer, 16, num),
-    means: new Float32Array(buffer, 16 + 4 * num, num) };
+  return {
+    height,
+    width,
+    cell,
+    counts: new Float32Array(buffer, 16, num),
+    means: new Float32Array(buffer, 16 + 4 * num, num),
+  };
 }
 
 export const fetchView = (number, parameters, signal) =>

@@ -10,8 +10,13 @@ const MOVED_ON = 'not wanted any more';
 /* Tiles of one slide. Requests of tiles that the view has left are dropped. */
 export class SlideSource extends OpenSeadragon.TileSource {
   constructor(slide, number) {
-    super({ width: slide.width, height: slide.height, tileSize: slide.picture.tile,
-      minLevel: Math.min(COARSEST, slide.picture.levels - 1), maxLevel: slide.picture.levels - 1 });
+    super({
+      width: slide.width,
+      height: slide.height,
+      tileSize: slide.picture.tile,
+      minLevel: Math.min(COARSEST, slide.picture.levels - 1),
+      maxLevel: slide.picture.levels - 1,
+    });
     this.number = number;
     this.problem = slide.picture.problem;
     this.running = new Map(); // controllers by job
@@ -45,32 +50,56 @@ export class SlideSource extends OpenSeadragon.TileSource {
   keepOnly(bounds, finest) {
     for (const [job, controller] of this.running) {
       const { tile } = job;
-      const seen = tile.bounds.x < bounds.x + bounds.width && bounds.x < tile.bounds.x + tile.bounds.width
-        && tile.bounds.y < bounds.y + bounds.height && bounds.y < tile.bounds.y + tile.bounds.height;
+      const seen =
+        tile.bounds.x < bounds.x + bounds.width &&
+        bounds.x < tile.bounds.x + tile.bounds.width &&
+        tile.bounds.y < bounds.y + bounds.height &&
+        bounds.y < tile.bounds.y + tile.bounds.height;
       if (!seen || tile.level > finest) controller.abort();
     }
   }
 }
 
 export function openViewer(element) {
-  const viewer = OpenSeadragon({ element, drawer: 'canvas', showNavigationControl: false,
-    showNavigator: true, navigatorPosition: 'TOP_RIGHT', navigatorSizeRatio: 0.16,
-    navigatorAutoFade: false, navigatorDisplayRegionColor: '#0072b2', imageLoaderLimit: AT_ONCE,
-    maxZoomPixelRatio: 8, minZoomImageRatio: 0.5, visibilityRatio: 0.3, animationTime: 0.5,
-    zoomPerScroll: 1.4, gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true },
-    smoothTileEdgesMinZoom: Infinity, immediateRender: false, preserveImageSizeOnResize: true });
+  const viewer = OpenSeadragon({
+    element,
+    drawer: 'canvas',
+    showNavigationControl: false,
+    showNavigator: true,
+    navigatorPosition: 'TOP_RIGHT',
+    navigatorSizeRatio: 0.16,
+    navigatorAutoFade: false,
+    navigatorDisplayRegionColor: '#0072b2',
+    imageLoaderLimit: AT_ONCE,
+    maxZoomPixelRatio: 8,
+    minZoomImageRatio: 0.5,
+    visibilityRatio: 0.3,
+    animationTime: 0.5,
+    zoomPerScroll: 1.4,
+    gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true },
+    smoothTileEdgesMinZoom: Infinity,
+    immediateRender: false,
+    preserveImageSizeOnResize: true,
+  });
   viewer.innerTracker.keyHandler = null; // main.js has all keys in one place
   viewer.innerTracker.keyDownHandler = null;
   viewer.addHandler('update-viewport', () => {
     const source = viewer.world.getItemAt(0)?.source;
     if (!source?.keepOnly) return;
-    const scale = viewer.viewport.getContainerSize().x / viewer.viewport.getBounds(true).width / source.width;
+    const scale =
+      viewer.viewport.getContainerSize().x / viewer.viewport.getBounds(true).width / source.width;
     const ratio = window.devicePixelRatio || 1;
-    source.keepOnly(viewer.viewport.getBounds(true), source.maxLevel + Math.ceil(Math.log2(scale * ratio)) + 1);
+    source.keepOnly(
+      viewer.viewport.getBounds(true),
+      source.maxLevel + Math.ceil(Math.log2(scale * ratio)) + 1,
+    );
   });
   // A tile that failed is not asked for again; one that was dropped will be.
   viewer.addHandler('tile-load-failed', ({ tile, message }) => {
-    if (message === MOVED_ON) queueMicrotask(() => { tile.exists = true; });
+    if (message === MOVED_ON)
+      queueMicrotask(() => {
+        tile.exists = true;
+      });
   });
   return viewer;
 }
@@ -101,7 +130,8 @@ export class Overlays {
   }
 
   draw() {
-    const { viewer, slide, canvas } = this, ratio = window.devicePixelRatio || 1;
+    const { viewer, slide, canvas } = this,
+      ratio = window.devicePixelRatio || 1;
     canvas.hidden = !this.shown.tissue && !this.shown.skipped;
     if (canvas.hidden) return;
     const { x: width, y: height } = viewer.viewport.getContainerSize();
@@ -109,7 +139,14 @@ export class Overlays {
     Object.assign(canvas, { width: Math.round(width * ratio), height: Math.round(height * ratio) });
     const scale = canvas.width / (bounds.width * slide.width);
     const context = canvas.getContext('2d');
-    context.setTransform(scale, 0, 0, scale, -bounds.x * slide.width * scale, -bounds.y * slide.width * scale);
+    context.setTransform(
+      scale,
+      0,
+      0,
+      scale,
+      -bounds.x * slide.width * scale,
+      -bounds.y * slide.width * scale,
+    );
     if (this.shown.tissue && this.tissue) {
       context.drawImage(this.tissue, 0, 0, slide.width, slide.height);
     }
@@ -120,12 +157,37 @@ export class Overlays {
     const { lefts, widths, tops, heights, looked_at: rows } = this.slide.facts.tile_grid;
     context.fillStyle = '#0072b240';
     context.beginPath();
-    rows.forEach((row, i) => [...row].forEach((mark, j) => {
-      if (mark === '0') context.rect(lefts[j], tops[i], widths[j], heights[i]);
-    }));
+    rows.forEach((row, i) =>
+      [...row].forEach((mark, j) => {
+        if (mark === '0') context.rect(lefts[j], tops[i], widths[j], heights[i]);
+      }),
+    );
     context.fill();
     context.strokeStyle = '#0072b2';
     context.lineWidth = 1 / scale;
     context.stroke();
   }
+}
+
+/* Lay canvases over one another, and a scale bar in the corner: the view as a picture. */
+export function compose(canvases, bar) {
+  const picture = document.createElement('canvas'),
+    ratio = window.devicePixelRatio || 1;
+  const { width, height } = canvases.at(-1);
+  Object.assign(picture, { width, height });
+  const context = picture.getContext('2d');
+  context.fillStyle = '#ffffff';
+  context.fillRect(0, 0, width, height);
+  for (const canvas of canvases) {
+    if (!canvas.hidden) context.drawImage(canvas, 0, 0, width, height);
+  }
+  context.setTransform(ratio, 0, 0, ratio, 16 * ratio, height - 16 * ratio);
+  context.font = '14px system-ui, sans-serif';
+  const wide = Math.max(bar.width, context.measureText(bar.text).width);
+  context.fillStyle = '#fffffff0';
+  context.fillRect(-8, -30, wide + 16, 38);
+  context.fillStyle = '#1b1b1f';
+  context.fillText(bar.text, 0, -10);
+  context.fillRect(0, -4, bar.width, 4);
+  return picture;
 }

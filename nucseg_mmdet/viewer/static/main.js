@@ -1,8 +1,9 @@
 /* The page: its state, what changes it, and the address that brings it back. */
 
+import { readAddress, writeAddress } from './address.js';
 import * as api from './api.js';
 import { make } from './draw.js';
-import { openViewer, Overlays, SlideSource } from './image.js';
+import { compose, openViewer, Overlays, SlideSource } from './image.js';
 import { NucleiLayer } from './nuclei.js';
 import * as panel from './panel.js';
 import { Rulers, scaleBar } from './rulers.js';
@@ -12,38 +13,27 @@ const { find } = panel;
 const STEP = 0.25; // of the view, an arrow key's way
 const SETTLE = 150; // ms without a change before the view is counted
 const CLICK = 8; // screen px beside a nucleus that still are a click on it
-const SWITCHES = ['nuclei', 'fill', 'tissue', 'skipped'];
 
-const state = { number: 0, score: 0, hidden: new Set(), color: 'class', measurement: 'area_um2',
-  nuclei: true, fill: false, tissue: false, skipped: false, nucleus: null };
+const state = {
+  number: 0,
+  score: 0,
+  hidden: new Set(),
+  color: 'class',
+  measurement: 'area_um2',
+  nuclei: true,
+  fill: false,
+  tissue: false,
+  skipped: false,
+  nucleus: null,
+};
 const viewer = openViewer(find('slide'));
 const rulers = new Rulers(viewer);
-let slides = [], slide = null, layer = null, overlays = null, opening = null, counting = null;
-
-// ---- the address: #slide=NAME&x=1&y=2&zoom=0.5&..., x and y in the middle, zoom in screen px ----
-
-function readAddress() {
-  const from = new URLSearchParams(location.hash.slice(1));
-  const at = slides.findIndex(({ name }) => name === from.get('slide'));
-  const numbers = ['x', 'y', 'zoom', 'score', 'nucleus'].map((key) =>
-    [key, from.has(key) && Number.isFinite(Number(from.get(key))) ? Number(from.get(key)) : null]);
-  const show = from.get('show')?.split(',');
-  return { ...Object.fromEntries(numbers), number: Math.max(0, at), color: from.get('color'),
-    measurement: from.get('measurement'),
-    hidden: new Set((from.get('hidden') ?? '').split(',').filter((part) => /^\d+$/.test(part)).map(Number)),
-    show: show && Object.fromEntries(SWITCHES.map((name) => [name, show.includes(name)])) };
-}
-
-function address() {
-  const { x, y, scale, width, height } = layer.place();
-  const parts = { slide: slide.name, x: Math.round(x + width / scale / 2),
-    y: Math.round(y + height / scale / 2), zoom: Number(scale.toPrecision(5)), score: state.score,
-    color: state.color, measurement: state.measurement,
-    show: SWITCHES.filter((name) => state[name]).join() };
-  if (state.hidden.size) parts.hidden = [...state.hidden].join();
-  if (state.nucleus) parts.nucleus = state.nucleus.row.id;
-  return `#${new URLSearchParams(parts)}`;
-}
+let slides = [],
+  slide = null,
+  layer = null,
+  overlays = null,
+  opening = null,
+  counting = null;
 
 // ---- slides ---------------------------------------------------------------------------------
 
@@ -63,8 +53,14 @@ async function openSlide(number, wanted = {}) {
   panel.showSlides(slides, number, (chosen) => openSlide(chosen));
   say('Opening …');
   try {
-    const found = await api.describeSlide(number, (done, total) => say(
-      `The nuclei are being indexed, once for this slide: ${total ? Math.round(100 * done / total) : 0} %`), signal);
+    const found = await api.describeSlide(
+      number,
+      (done, total) =>
+        say(
+          `The nuclei are being indexed, once for this slide: ${total ? Math.round((100 * done) / total) : 0} %`,
+        ),
+      signal,
+    );
     if (signal.aborted) return;
     slide = found;
   } catch (error) {
@@ -72,9 +68,15 @@ async function openSlide(number, wanted = {}) {
     return;
   }
   say(slide.picture.problem && `Nuclei without their slide: ${slide.picture.problem}`);
-  Object.assign(state, { number, nucleus: null, hidden: wanted.hidden ?? new Set(), ...wanted.show });
+  Object.assign(state, {
+    number,
+    nucleus: null,
+    hidden: wanted.hidden ?? new Set(),
+    ...wanted.show,
+  });
   const has = (name) => slide.columns.some((column) => column.name === name);
-  state.color = [wanted.color, state.color].find((name) => name === 'class' || has(name)) ?? 'class';
+  state.color =
+    [wanted.color, state.color].find((name) => name === 'class' || has(name)) ?? 'class';
   state.measurement = [wanted.measurement, state.measurement].find(has) ?? slide.columns[0].name;
   state.score = Math.min(1, Math.max(0, Math.round(1000 * (wanted.score ?? 0)) / 1000));
   panel.showFacts(slide);
@@ -86,7 +88,7 @@ async function openSlide(number, wanted = {}) {
 function startView(wanted) {
   overlays = new Overlays(viewer, slide, state.number);
   layer = new NucleiLayer(viewer, slide, state.number, state);
-  layer.heated = showLegend;
+  layer.heat.told = showLegend;
   if (wanted.zoom) goTo(wanted.x ?? slide.width / 2, wanted.y ?? slide.height / 2, wanted.zoom);
   find('score').min = 0; // so that any value is taken; showScore has the real one
   showAll();
@@ -96,7 +98,7 @@ function startView(wanted) {
 function goTo(x, y, scale) {
   const { viewport } = viewer;
   const width = viewport.getContainerSize().x;
-  if (scale) viewport.zoomTo(scale * slide.width / width, null, true);
+  if (scale) viewport.zoomTo((scale * slide.width) / width, null, true);
   viewport.panTo(new OpenSeadragon.Point(x / slide.width, y / slide.width), true);
 }
 
@@ -108,22 +110,29 @@ function showAll() {
   showLegend();
   find('color').value = state.color;
   find('measurement').value = state.measurement;
-  for (const input of document.querySelectorAll('[data-switch]')) input.checked = state[input.dataset.switch];
-  const missing = { tissue: slide.picture.problem, skipped: slide.facts.tile_grid ? null
-    : 'The summary of this run does not say which tiles were left out.' };
+  for (const input of document.querySelectorAll('[data-switch]'))
+    input.checked = state[input.dataset.switch];
+  const missing = {
+    tissue: slide.picture.problem,
+    skipped: slide.facts.tile_grid
+      ? null
+      : 'The summary of this run does not say which tiles were left out.',
+  };
   for (const [name, reason] of Object.entries(missing)) {
     const input = document.querySelector(`[data-switch=${name}]`);
     input.disabled = Boolean(reason);
     input.closest('label').title = reason ?? '';
   }
-  overlays.show({ tissue: state.tissue, skipped: state.skipped }).catch((error) => say(error.message));
+  overlays
+    .show({ tissue: state.tissue, skipped: state.skipped })
+    .catch((error) => say(error.message));
   layer.redraw();
   countLater();
 }
 
 function showLegend() {
   if (!layer) return;
-  panel.showLegend(slide, state, layer.mode(layer.place().scale), layer.full, (kind, on) => {
+  panel.showLegend(slide, state, layer.mode(layer.place().scale), layer.heat.full, (kind, on) => {
     state.hidden[on ? 'delete' : 'add'](kind);
     showAll();
   });
@@ -140,11 +149,22 @@ function countLater() {
 async function count(signal) {
   if (!layer) return;
   const { x, y, scale, width, height } = layer.place();
-  history.replaceState(null, '', address());
+  history.replaceState(null, '', writeAddress(slide, state, layer.place()));
   showLegend();
   try {
-    const found = await api.fetchView(state.number, { x0: x, y0: y, x1: x + width / scale, y1: y + height / scale,
-      score: state.score, hidden: [...state.hidden].join(), column: state.measurement }, signal);
+    const found = await api.fetchView(
+      state.number,
+      {
+        x0: x,
+        y0: y,
+        x1: x + width / scale,
+        y1: y + height / scale,
+        score: state.score,
+        hidden: [...state.hidden].join(),
+        column: state.measurement,
+      },
+      signal,
+    );
     panel.showHistogram(found, state.measurement, state.color === state.measurement);
   } catch (error) {
     if (!signal.aborted) say(error.message);
@@ -170,8 +190,15 @@ function pointIn(position) {
 viewer.addHandler('canvas-click', (event) => {
   if (!event.quick || !layer) return;
   const { x, y, scale } = pointIn(event.position);
-  select(api.fetchNucleus(state.number, { x, y, radius: CLICK / scale, score: state.score,
-    hidden: [...state.hidden].join() }));
+  select(
+    api.fetchNucleus(state.number, {
+      x,
+      y,
+      radius: CLICK / scale,
+      score: state.score,
+      hidden: [...state.hidden].join(),
+    }),
+  );
 });
 
 viewer.addHandler('update-viewport', () => layer && rulers.show(layer.place(), slide.mpp));
@@ -207,7 +234,10 @@ for (const input of document.querySelectorAll('[data-switch]')) {
 
 find('go').addEventListener('submit', (event) => {
   event.preventDefault();
-  const [x, y] = find('go-text').value.split(/[\s,;]+/).filter(Boolean).map(Number);
+  const [x, y] = find('go-text')
+    .value.split(/[\s,;]+/)
+    .filter(Boolean)
+    .map(Number);
   if (!layer || !Number.isFinite(x) || !Number.isFinite(y)) {
     find('go-text').setCustomValidity('Two numbers: x, y in px of the slide');
     find('go-text').reportValidity();
@@ -219,8 +249,10 @@ find('go').addEventListener('submit', (event) => {
 find('go-text').addEventListener('input', () => find('go-text').setCustomValidity(''));
 
 const zoomBy = (factor) => viewer.viewport.zoomBy(factor).applyConstraints();
-const fullSize = () => layer && viewer.viewport.zoomTo(slide.width / viewer.viewport.getContainerSize().x);
-const fullScreen = () => (document.fullscreenElement ? document.exitFullscreen() : find('stage').requestFullscreen());
+const fullSize = () =>
+  layer && viewer.viewport.zoomTo(slide.width / viewer.viewport.getContainerSize().x);
+const fullScreen = () =>
+  document.fullscreenElement ? document.exitFullscreen() : find('stage').requestFullscreen();
 find('zoom-in').addEventListener('click', () => zoomBy(1.5));
 find('zoom-out').addEventListener('click', () => zoomBy(1 / 1.5));
 find('home').addEventListener('click', () => viewer.viewport.goHome());
@@ -229,15 +261,34 @@ find('full-screen').addEventListener('click', fullScreen);
 
 function panBy(dx, dy) {
   const { width, height } = viewer.viewport.getBounds();
-  viewer.viewport.panBy(new OpenSeadragon.Point(STEP * dx * width, STEP * dy * height)).applyConstraints();
+  viewer.viewport
+    .panBy(new OpenSeadragon.Point(STEP * dx * width, STEP * dy * height))
+    .applyConstraints();
 }
 
-const step = (by) => slides.length > 1 && openSlide((state.number + by + slides.length) % slides.length);
-const KEYS = { ArrowLeft: () => panBy(-1, 0), ArrowRight: () => panBy(1, 0), ArrowUp: () => panBy(0, -1),
-  ArrowDown: () => panBy(0, 1), '+': () => zoomBy(1.5), '=': () => zoomBy(1.5), '-': () => zoomBy(1 / 1.5),
-  0: () => viewer.viewport.goHome(), 1: fullSize, f: fullScreen, n: () => toggle('nuclei'),
-  i: () => toggle('fill'), t: () => toggle('tissue'), l: () => toggle('skipped'), p: savePicture,
-  c: () => find('go-text').focus(), '[': () => step(-1), ']': () => step(1), Escape: () => select(null) };
+const step = (by) =>
+  slides.length > 1 && openSlide((state.number + by + slides.length) % slides.length);
+const KEYS = {
+  ArrowLeft: () => panBy(-1, 0),
+  ArrowRight: () => panBy(1, 0),
+  ArrowUp: () => panBy(0, -1),
+  ArrowDown: () => panBy(0, 1),
+  '+': () => zoomBy(1.5),
+  '=': () => zoomBy(1.5),
+  '-': () => zoomBy(1 / 1.5),
+  0: () => viewer.viewport.goHome(),
+  1: fullSize,
+  f: fullScreen,
+  n: () => toggle('nuclei'),
+  i: () => toggle('fill'),
+  t: () => toggle('tissue'),
+  l: () => toggle('skipped'),
+  p: savePicture,
+  c: () => find('go-text').focus(),
+  '[': () => step(-1),
+  ']': () => step(1),
+  Escape: () => select(null),
+};
 document.addEventListener('keydown', (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || !KEYS[event.key]) return;
   if (event.target.matches('input:not([type=checkbox]), select')) {
@@ -249,35 +300,21 @@ document.addEventListener('keydown', (event) => {
 });
 
 find('link').addEventListener('click', async () => {
-  history.replaceState(null, '', address());
-  await navigator.clipboard.writeText(location.href).catch(() => window.prompt('Link to this view', location.href));
+  history.replaceState(null, '', writeAddress(slide, state, layer.place()));
+  await navigator.clipboard
+    .writeText(location.href)
+    .catch(() => window.prompt('Link to this view', location.href));
   find('link').textContent = 'Copied';
-  setTimeout(() => { find('link').textContent = 'Copy link'; }, 1500);
+  setTimeout(() => {
+    find('link').textContent = 'Copy link';
+  }, 1500);
 });
 
 // ---- the view as a picture --------------------------------------------------------------------
 
-export function composePicture() {
-  const picture = document.createElement('canvas');
-  const { width, height } = layer.canvas;
-  Object.assign(picture, { width, height });
-  const context = picture.getContext('2d');
-  context.fillStyle = '#ffffff';
-  context.fillRect(0, 0, width, height);
-  for (const canvas of [viewer.drawer.canvas, overlays.canvas, layer.canvas]) {
-    if (!canvas.hidden) context.drawImage(canvas, 0, 0, width, height);
-  }
-  const ratio = window.devicePixelRatio || 1;
-  const bar = scaleBar(layer.place().scale, slide.mpp);
-  context.setTransform(ratio, 0, 0, ratio, 16, height - 16 * ratio);
-  context.font = '14px system-ui, sans-serif';
-  const wide = Math.max(bar.width, context.measureText(bar.text).width);
-  context.fillStyle = '#fffffff0';
-  context.fillRect(-8, -30, wide + 16, 38);
-  context.fillStyle = '#1b1b1f';
-  context.fillText(bar.text, 0, -10);
-  context.fillRect(0, -4, bar.width, 4);
-  return picture;
+function composePicture() {
+  const canvases = [viewer.drawer.canvas, overlays.canvas, layer.canvas];
+  return compose(canvases, scaleBar(layer.place().scale, slide.mpp));
 }
 
 function savePicture() {
@@ -295,19 +332,28 @@ find('picture').addEventListener('click', savePicture);
 // ---- start --------------------------------------------------------------------------------------
 
 window.addEventListener('hashchange', () => {
-  const wanted = readAddress();
+  const wanted = readAddress(slides);
   openSlide(wanted.number, wanted);
 });
 
 try {
   const listed = await api.listSlides();
   slides = listed.slides;
-  if (listed.problems.length) console.warn(listed.problems.join('\n'));
-  const wanted = readAddress();
+  find('problems').textContent = listed.problems.join('; ');
+  const wanted = readAddress(slides);
   openSlide(wanted.number, wanted);
 } catch (error) {
   say(error.message);
 }
 
 // For tests and measurements.
-window.nucseg = { viewer, state, get layer() { return layer; }, get slide() { return slide; }, composePicture };
+window.nucseg = {
+  viewer,
+  state,
+  get layer() {
+    return layer;
+  },
+  get slide() {
+    return slide;
+  },
+};

@@ -4,8 +4,7 @@
    down. So moving costs a few pictures a frame, however many nuclei they show. While pictures of a
    new zoom or threshold are on their way, those from before stand in for them. */
 
-import { fetchDensity } from './api.js';
-import { heat, ramp } from './colors.js';
+import { HeatMap } from './density.js';
 import { DARK, strokeOutlines } from './draw.js';
 import { LEAF, TileStore } from './tiles.js';
 
@@ -16,8 +15,6 @@ const WORKERS = Math.max(1, Math.min(3, (navigator.hardwareConcurrency ?? 2) - 1
 const PICTURE = 640; // device px, largest side of a picture without its margin
 const PICTURES = 160; // kept
 const REACH = 96; // px beyond its tile that a nucleus is painted at most
-const SETTLE = 90; // ms between the last change and a new heat map
-const FULL_HEAT = 0.995; // quantile of the density that is painted opaque
 
 /* Workers that paint; a job is answered by its own promise. */
 class Painters {
@@ -53,6 +50,7 @@ export class NucleiLayer {
     this.canvas.className = 'nuclei';
     viewer.canvas.append(this.canvas);
     this.store = new TileStore(number, () => this.redraw());
+    this.heat = new HeatMap(slide, number, () => this.redraw());
     this.pictures = new Map(); // by square, all of one look
     this.before = []; // those of the look before, while some of this one are missing
     this.painting = new Set(); // squares
@@ -65,8 +63,7 @@ export class NucleiLayer {
   close() {
     this.viewer.removeHandler('update-viewport', this.draw);
     this.store.close();
-    this.heatRequest?.abort();
-    clearTimeout(this.heatTimer);
+    this.heat.close();
     this.lookText = null; // pictures on their way are not wanted
     this.canvas.remove();
   }
@@ -76,7 +73,13 @@ export class NucleiLayer {
     const bounds = this.viewer.viewport.getBounds(true);
     const { x: width, y: height } = this.viewer.viewport.getContainerSize();
     const unit = this.slide.width;
-    return { x: bounds.x * unit, y: bounds.y * unit, scale: width / (bounds.width * unit), width, height };
+    return {
+      x: bounds.x * unit,
+      y: bounds.y * unit,
+      scale: width / (bounds.width * unit),
+      width,
+      height,
+    };
   }
 
   mode(scale) {
@@ -85,8 +88,10 @@ export class NucleiLayer {
   }
 
   draw() {
-    const place = this.place(), ratio = window.devicePixelRatio || 1;
-    const width = Math.round(place.width * ratio), height = Math.round(place.height * ratio);
+    const place = this.place(),
+      ratio = window.devicePixelRatio || 1;
+    const width = Math.round(place.width * ratio),
+      height = Math.round(place.height * ratio);
     if (this.canvas.width !== width || this.canvas.height !== height) {
       Object.assign(this.canvas, { width, height });
     }
@@ -118,19 +123,31 @@ export class NucleiLayer {
   }
 
   requests({ x, y, scale, width, height }, mode) {
-    const level = mode === 'outlines' ? 0 : DOT_LEVEL, side = LEAF << level;
+    const level = mode === 'outlines' ? 0 : DOT_LEVEL,
+      side = LEAF << level;
     const range = (start, length, limit) => {
       const first = Math.max(0, Math.floor((start - REACH) / side));
-      const last = Math.min(Math.floor((limit - 1) / side), Math.floor((start + length + REACH) / side));
+      const last = Math.min(
+        Math.floor((limit - 1) / side),
+        Math.floor((start + length + REACH) / side),
+      );
       return Array.from({ length: Math.max(0, last - first + 1) }, (_, i) => first + i);
     };
     const requests = [];
     for (const ty of range(y, height / scale, this.slide.height)) {
       for (const tx of range(x, width / scale, this.slide.width)) {
-        requests.push({ level, side, x: tx, y: ty, column: this.column(), outlines: mode === 'outlines' });
+        requests.push({
+          level,
+          side,
+          x: tx,
+          y: ty,
+          column: this.column(),
+          outlines: mode === 'outlines',
+        });
       }
     }
-    const middleX = (x + width / scale / 2) / side - 0.5, middleY = (y + height / scale / 2) / side - 0.5;
+    const middleX = (x + width / scale / 2) / side - 0.5,
+      middleY = (y + height / scale / 2) / side - 0.5;
     const distance = (one) => Math.hypot(one.x - middleX, one.y - middleY);
     return requests.sort((one, other) => distance(one) - distance(other));
   }
@@ -138,7 +155,16 @@ export class NucleiLayer {
   // All that pictures depend on besides the nuclei.
   look(mode, scale, ratio) {
     const { score, hidden, color, fill } = this.state;
-    return { mode, score, hidden: [...hidden].sort(), color, fill, scale, ratio, micron: this.micron };
+    return {
+      mode,
+      score,
+      hidden: [...hidden].sort(),
+      color,
+      fill,
+      scale,
+      ratio,
+      micron: this.micron,
+    };
   }
 
   drawTiles(context, place, ratio, mode) {
@@ -187,14 +213,21 @@ export class NucleiLayer {
 
   // The squares of a tile in sight that get pictures of their own, px of the slide.
   squares(request, { x, y, width, height, scale: zoom }, scale) {
-    const parts = 2 ** Math.max(0, Math.ceil(Math.log2(request.side * scale / PICTURE)));
-    const side = request.side / parts, reach = Math.min(this.slide.reach, REACH);
+    const parts = 2 ** Math.max(0, Math.ceil(Math.log2((request.side * scale) / PICTURE)));
+    const side = request.side / parts,
+      reach = Math.min(this.slide.reach, REACH);
     const squares = [];
     for (let row = 0; row < parts; row++) {
       for (let column = 0; column < parts; column++) {
-        const left = request.x * request.side + column * side, top = request.y * request.side + row * side;
-        if (left + side + reach < x || left - reach > x + width / zoom
-          || top + side + reach < y || top - reach > y + height / zoom) continue;
+        const left = request.x * request.side + column * side,
+          top = request.y * request.side + row * side;
+        if (
+          left + side + reach < x ||
+          left - reach > x + width / zoom ||
+          top + side + reach < y ||
+          top - reach > y + height / zoom
+        )
+          continue;
         squares.push({ key: `${left}_${top}`, left, top, side, request });
       }
     }
@@ -219,8 +252,13 @@ export class NucleiLayer {
     this.painting.add(key);
     const { columns, classes } = this.slide;
     const square = [left - request.x * request.side, top - request.y * request.side, side];
-    const { picture: bitmap, num } = await painters.paint(
-      { buffer: tile.buffer, square, margin, look, slide: { columns, classes } });
+    const { picture: bitmap, num } = await painters.paint({
+      buffer: tile.buffer,
+      square,
+      margin,
+      look,
+      slide: { columns, classes },
+    });
     if (this.lookText === text) {
       this.painting.delete(key);
       this.pictures.set(key, { bitmap, num, left, top, margin, scale: look.scale });
@@ -234,7 +272,8 @@ export class NucleiLayer {
     this.drawn += num;
     if (!bitmap) return;
     const zoom = scale / painted;
-    let x = (left - place.x) * scale - margin * zoom, y = (top - place.y) * scale - margin * zoom;
+    let x = (left - place.x) * scale - margin * zoom,
+      y = (top - place.y) * scale - margin * zoom;
     if (zoom === 1) [x, y] = [Math.round(x), Math.round(y)]; // whole px keep it sharp
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.imageSmoothingEnabled = zoom !== 1;
@@ -251,72 +290,19 @@ export class NucleiLayer {
     }
     context.clip();
     const shown = this.moving ? [...this.pictures.values()].filter(({ bitmap }) => bitmap) : [];
-    for (const picture of shown.length ? shown : this.before) this.lay(context, picture, place, scale);
+    for (const picture of shown.length ? shown : this.before)
+      this.lay(context, picture, place, scale);
     this.drawn = 0;
     context.restore();
   }
 
-  // ---- density -----------------------------------------------------------------------------
-
   drawDensity(context, place, ratio) {
     this.store.want([]);
-    const style = JSON.stringify(this.look('density', 0, 0));
-    if (style !== this.heatStyle) this.askForHeat(style);
-    if (!this.heat) return;
+    const { score, hidden } = this.state;
+    this.heat.want({ score, hidden: [...hidden].sort().join(), column: this.column() });
     const scale = place.scale * ratio;
     context.setTransform(scale, 0, 0, scale, -place.x * scale, -place.y * scale);
-    context.imageSmoothingEnabled = true;
-    // The grid halved until a cell has a px: less to lay down, and nothing flickers.
-    const { levels, cell } = this.heat;
-    const level = Math.min(levels.length - 1, Math.max(0, Math.floor(-Math.log2(cell * scale))));
-    context.save();
-    context.beginPath();
-    context.rect(0, 0, this.slide.width, this.slide.height);
-    context.clip();
-    context.drawImage(levels[level], 0, 0, levels[0].width * cell, levels[0].height * cell);
-    context.restore();
-    this.drawn = this.heat.num;
-  }
-
-  askForHeat(style) {
-    this.heatStyle = style;
-    clearTimeout(this.heatTimer);
-    this.heatTimer = setTimeout(async () => {
-      this.heatRequest?.abort();
-      this.heatRequest = new AbortController();
-      const { score, hidden } = this.state, column = this.column();
-      try {
-        const grid = await fetchDensity(this.number,
-          { score, hidden: [...hidden].join(), column }, this.heatRequest.signal);
-        this.heat = this.paintHeat(grid, column);
-        this.redraw();
-        this.heated?.(this.heat);
-      } catch (error) {
-        if (error.name !== 'AbortError') throw error;
-      }
-    }, this.heat ? SETTLE : 0);
-  }
-
-  paintHeat({ width, height, cell, counts, means }, column) {
-    const canvas = document.createElement('canvas');
-    Object.assign(canvas, { width, height });
-    const context = canvas.getContext('2d');
-    const image = context.createImageData(width, height);
-    // The scale stays the same while the threshold moves.
-    this.full ??= Math.max(1, quantile(counts.filter((count) => count > 1), FULL_HEAT));
-    const about = this.slide.columns.find(({ name }) => name === column);
-    let num = 0;
-    counts.forEach((count, i) => {
-      const share = count / this.full;
-      num += count;
-      if (share < 0.004) return;
-      const [red, green, blue, alpha = Math.min(0.85, 0.25 + share)] =
-        about && !Number.isNaN(means[i]) ? ramp((means[i] - about.low) / (about.high - about.low)) : heat(share);
-      image.data.set([red, green, blue, 255 * alpha], 4 * i);
-    });
-    context.putImageData(image, 0, 0);
-    const area = (cell / this.micron / 1000) ** 2; // mm2
-    return { levels: halve(canvas), cell, num: Math.round(num * area), full: this.full };
+    this.drawn = this.heat.draw(context, scale);
   }
 
   // ---- the chosen nucleus --------------------------------------------------------------------
@@ -331,29 +317,18 @@ export class NucleiLayer {
     }
     context.setTransform(scale, 0, 0, scale, -place.x * scale, -place.y * scale);
     const near = this.mode(place.scale) === 'outlines';
-    if (near) strokeOutlines(context, [{ path, color: '#ffffff' }], 2.6 * ratio / scale, DARK);
+    if (near) strokeOutlines(context, [{ path, color: '#ffffff' }], (2.6 * ratio) / scale, DARK);
     const [x, y] = this.selected.centroid;
-    const radius = (near ? Math.max(26, 1.5 * this.slide.reach * place.scale) : 9) * ratio / scale;
+    const radius =
+      ((near ? Math.max(26, 1.5 * this.slide.reach * place.scale) : 9) * ratio) / scale;
     const circle = new Path2D();
     circle.arc(x, y, radius, 0, 2 * Math.PI);
-    if (!near) strokeOutlines(context, [{ path: circle, color: '#ffffff' }], 2.2 * ratio / scale, '#000000c0');
+    if (!near)
+      strokeOutlines(
+        context,
+        [{ path: circle, color: '#ffffff' }],
+        (2.2 * ratio) / scale,
+        '#000000c0',
+      );
   }
-}
-
-// A picture, its half, quarter, ...
-function halve(canvas) {
-  const levels = [canvas];
-  while (Math.min(canvas.width, canvas.height) > 64) {
-    const half = document.createElement('canvas');
-    Object.assign(half, { width: Math.ceil(canvas.width / 2), height: Math.ceil(canvas.height / 2) });
-    half.getContext('2d').drawImage(canvas, 0, 0, canvas.width / 2, canvas.height / 2);
-    levels.push(half);
-    canvas = half;
-  }
-  return levels;
-}
-
-function quantile(values, share) {
-  const sorted = Float32Array.from(values).sort();
-  return sorted.length ? sorted[Math.floor(share * (sorted.length - 1))] : 1;
 }

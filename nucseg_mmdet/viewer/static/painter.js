@@ -4,7 +4,8 @@ import { paintTile } from './painting.js';
 import { parseTile } from './tiles.js';
 
 self.onmessage = ({ data: { id, buffer, square, margin, look, slide } }) => {
-  const [left, top, side] = square, { scale } = look;
+  const [left, top, side] = square,
+    { scale } = look;
   const size = Math.ceil(side * scale) + 2 * margin;
   const canvas = new OffscreenCanvas(size, size);
   const context = canvas.getContext('2d');

@@ -25,7 +25,8 @@ export function paintTile(context, tile, square, look, slide) {
   const outlines = [];
   for (const { color, nuclei } of groups) {
     for (let i = 0; i < nuclei.length; i += TOGETHER) {
-      const path = new Path2D(), some = nuclei.slice(i, i + TOGETHER);
+      const path = new Path2D(),
+        some = nuclei.slice(i, i + TOGETHER);
       if (look.mode === 'dots') {
         traceDots(path, tile, some, Math.max(DOT_UM * look.micron, look.ratio / scale), scale);
       } else {
@@ -45,7 +46,7 @@ export function paintTile(context, tile, square, look, slide) {
     context.globalAlpha = 1;
   }
   if (look.mode === 'outlines') {
-    const line = HEAVIER * lineWidth(scale / look.ratio) * look.ratio / scale;
+    const line = (HEAVIER * lineWidth(scale / look.ratio) * look.ratio) / scale;
     strokeOutlines(context, outlines, line, scale >= CASED_FROM ? PALE : null);
   }
   return groups.reduce((sum, { nuclei }) => sum + nuclei.length, 0);
@@ -58,9 +59,11 @@ function group(tile, [left, top, side], look, slide) {
   const least = Math.fround(look.score); // the scores are float32, too
   const groups = colors.map((color) => ({ color, nuclei: [] }));
   for (let i = 0; i < tile.num; i++) {
-    const x = tile.centers[2 * i] - left, y = tile.centers[2 * i + 1] - top;
+    const x = tile.centers[2 * i] - left,
+      y = tile.centers[2 * i + 1] - top;
     if (x < 0 || y < 0 || x >= side || y >= side) continue;
-    if (tile.scores[i] >= least && !hidden.has(tile.classes[i])) groups[of(tile, i)]?.nuclei.push(i);
+    if (tile.scores[i] >= least && !hidden.has(tile.classes[i]))
+      groups[of(tile, i)]?.nuclei.push(i);
   }
   return groups.filter(({ nuclei }) => nuclei.length);
 }
@@ -79,7 +82,8 @@ function ringsOf(tile, nuclei) {
   }
   const rings = [];
   for (const nucleus of nuclei) {
-    for (let ring = tile.firstRings[nucleus]; ring < tile.firstRings[nucleus + 1]; ring++) rings.push(ring);
+    for (let ring = tile.firstRings[nucleus]; ring < tile.firstRings[nucleus + 1]; ring++)
+      rings.push(ring);
   }
   return rings;
 }
@@ -87,7 +91,8 @@ function ringsOf(tile, nuclei) {
 // Dots of a radius in px; too small to be seen as round they are squares, which are quicker.
 function traceDots(path, tile, nuclei, radius, scale) {
   for (const nucleus of nuclei) {
-    const x = tile.centers[2 * nucleus], y = tile.centers[2 * nucleus + 1];
+    const x = tile.centers[2 * nucleus],
+      y = tile.centers[2 * nucleus + 1];
     if (radius * scale < 1.6) {
       path.rect(x - radius, y - radius, 2 * radius, 2 * radius);
     } else {

@@ -3,8 +3,10 @@
 import { BINS, classColors, css, heat, ramp } from './colors.js';
 import { grouped, make } from './draw.js';
 
-const WIDTH = 272, HEIGHT = 92, BELOW = 16; // of the histogram
-const UNITS = { um2: 'µm²', um: 'µm', od: 'OD' };
+const WIDTH = 272,
+  HEIGHT = 92,
+  BELOW = 16; // of the histogram
+const UNITS = { px: 'px', um2: 'µm²', um: 'µm', od: 'OD' };
 
 // 'hematoxylin_od_mean' -> 'hematoxylin mean, OD'
 export function columnText(name) {
@@ -14,7 +16,7 @@ export function columnText(name) {
   return unit ? `${words}, ${UNITS[unit]}` : words;
 }
 
-export const short = (value) => value === 0 ? '0' : String(Number(value.toPrecision(3)));
+export const short = (value) => (value === 0 ? '0' : String(Number(value.toPrecision(3))));
 
 export const find = (id) => document.getElementById(id);
 
@@ -27,8 +29,8 @@ export function countFrom(slide, score, hidden) {
 
 export function fillSelects(slide) {
   const options = slide.columns.map(({ name }) => [name, columnText(name)]);
-  const fill = (id, entries) => find(id).replaceChildren(
-    ...entries.map(([value, text]) => make('option', { value }, text)));
+  const fill = (id, entries) =>
+    find(id).replaceChildren(...entries.map(([value, text]) => make('option', { value }, text)));
   fill('color', [['class', slide.classes.length > 1 ? 'class' : 'one color'], ...options]);
   fill('measurement', options);
 }
@@ -61,11 +63,16 @@ export function showLegend(slide, state, mode, full, toggle) {
       const swatch = make('i');
       swatch.style.background = colors[kind];
       const count = countFrom({ counts: [slide.counts[kind]] }, state.score, new Set());
-      parts.push(make('label', {}, box, swatch, make('span', {}, name), make('small', {}, grouped(count))));
+      parts.push(
+        make('label', {}, box, swatch, make('span', {}, name), make('small', {}, grouped(count))),
+      );
     });
   }
   if (mode === 'density' && full) {
-    parts.push(gradient(heat), ends('0', `${grouped(Math.round(full / 100) * 100)} nuclei per mm²`));
+    parts.push(
+      gradient(heat),
+      ends('0', `${grouped(Math.round(full / 100) * 100)} nuclei per mm²`),
+    );
   }
   legend.replaceChildren(...parts);
 }
@@ -81,22 +88,36 @@ function gradient(colors) {
   return canvas;
 }
 
-const ends = (low, high) => make('div', { class: 'ends' }, make('span', {}, low), make('span', {}, high));
+const ends = (low, high) =>
+  make('div', { class: 'ends' }, make('span', {}, low), make('span', {}, high));
 
 export function showHistogram({ bins, low, high, median, mean, count }, name, colored) {
   find('in-view').textContent = grouped(count);
-  const svg = make('svg', { viewBox: `0 0 ${WIDTH} ${HEIGHT + BELOW}`, role: 'img',
-    'aria-label': `Histogram of ${columnText(name)}` });
-  const most = Math.max(1, ...bins), width = WIDTH / bins.length;
-  bins.forEach((bin, i) => {
-    const height = bin ? Math.max(1, HEIGHT * bin / most) : 0;
-    svg.append(make('rect', { x: (i * width).toFixed(2), y: (HEIGHT - height).toFixed(2),
-      width: (width - 0.8).toFixed(2), height: height.toFixed(2), 'data-count': bin,
-      fill: colored ? css(ramp((i + 0.5) / bins.length)) : '#7a7a86' }));
+  const svg = make('svg', {
+    viewBox: `0 0 ${WIDTH} ${HEIGHT + BELOW}`,
+    role: 'img',
+    'aria-label': `Histogram of ${columnText(name)}`,
   });
-  svg.append(make('line', { x1: 0, x2: WIDTH, y1: HEIGHT + 0.5, y2: HEIGHT + 0.5, stroke: '#8a8a94' }),
+  const most = Math.max(1, ...bins),
+    width = WIDTH / bins.length;
+  bins.forEach((bin, i) => {
+    const height = bin ? Math.max(1, (HEIGHT * bin) / most) : 0;
+    svg.append(
+      make('rect', {
+        x: (i * width).toFixed(2),
+        y: (HEIGHT - height).toFixed(2),
+        width: (width - 0.8).toFixed(2),
+        height: height.toFixed(2),
+        'data-count': bin,
+        fill: colored ? css(ramp((i + 0.5) / bins.length)) : '#7a7a86',
+      }),
+    );
+  });
+  svg.append(
+    make('line', { x1: 0, x2: WIDTH, y1: HEIGHT + 0.5, y2: HEIGHT + 0.5, stroke: '#8a8a94' }),
     make('text', { x: 0, y: HEIGHT + 13 }, short(low)),
-    make('text', { x: WIDTH, y: HEIGHT + 13, 'text-anchor': 'end' }, short(high)));
+    make('text', { x: WIDTH, y: HEIGHT + 13, 'text-anchor': 'end' }, short(high)),
+  );
   const told = median === null ? 'none in view' : `median ${short(median)}, mean ${short(mean)}`;
   find('histogram').replaceChildren(svg, make('figcaption', {}, told));
 }
@@ -105,24 +126,39 @@ export function showNucleus(found) {
   const box = find('nucleus');
   const legend = box.querySelector('legend');
   if (!found) {
-    box.replaceChildren(legend, make('p', { class: 'note' }, 'Click one to see its row of the table.'));
+    box.replaceChildren(
+      legend,
+      make('p', { class: 'note' }, 'Click one to see its row of the table.'),
+    );
     return;
   }
   const rows = Object.entries(found.row).map(([name, text]) =>
-    make('tr', {}, make('th', { title: name, 'data-name': name }, columnText(name)), make('td', {}, text || '–')));
+    make(
+      'tr',
+      {},
+      make('th', { title: name, 'data-name': name }, columnText(name)),
+      make('td', {}, text || '–'),
+    ),
+  );
   box.replaceChildren(legend, make('table', {}, make('tbody', {}, ...rows)));
 }
 
 export function showSlides(slides, current, choose) {
   const list = find('slides');
   list.hidden = find('next-note').hidden = slides.length < 2;
-  list.replaceChildren(...slides.map(({ name, nuclei }, number) => {
-    const button = make('button', { type: 'button' }, make('span', {}, name),
-      make('small', {}, nuclei === null ? '' : grouped(nuclei)));
-    if (number === current) button.setAttribute('aria-current', 'true');
-    button.addEventListener('click', () => choose(number));
-    return button;
-  }));
+  list.replaceChildren(
+    ...slides.map(({ name, nuclei }, number) => {
+      const button = make(
+        'button',
+        { type: 'button' },
+        make('span', {}, name),
+        make('small', {}, nuclei === null ? '' : grouped(nuclei)),
+      );
+      if (number === current) button.setAttribute('aria-current', 'true');
+      button.addEventListener('click', () => choose(number));
+      return button;
+    }),
+  );
   list.querySelector('[aria-current]')?.scrollIntoView({ block: 'nearest' });
 }
 
@@ -133,6 +169,7 @@ export function showFacts(slide) {
   const parts = [`${grouped(width)} × ${grouped(height)} px`];
   parts.push(mpp ? `${short(mpp)} µm a pixel` : 'size of a pixel unknown');
   if (facts.tissue_mm2) parts.push(`${short(facts.tissue_mm2)} mm² of tissue`);
-  if (facts.broken_tiles?.length) parts.push(`${facts.broken_tiles.length} tiles could not be read`);
+  if (facts.broken_tiles?.length)
+    parts.push(`${facts.broken_tiles.length} tiles could not be read`);
   find('facts').textContent = parts.join(', ');
 }

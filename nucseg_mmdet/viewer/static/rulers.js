@@ -16,8 +16,8 @@ export function lengthText(microns) {
 /* What the scale bar has to show where an image px takes `scale` screen px. */
 export function scaleBar(scale, mpp) {
   const unit = mpp ?? 1; // microns, or px where nothing says how large they are
-  const length = roundLength(WIDEST * unit / scale);
-  return { text: mpp ? lengthText(length) : `${length} px`, width: length / unit * scale };
+  const length = roundLength((WIDEST * unit) / scale);
+  return { text: mpp ? lengthText(length) : `${length} px`, width: (length / unit) * scale };
 }
 
 export class Rulers {
@@ -34,13 +34,16 @@ export class Rulers {
     this.length.textContent = text;
     this.bar.style.width = `${width.toFixed(1)}px`;
     // A camera's px of 10 microns over an objective: 0.25 microns are 40x, by convention.
-    const times = 10 / mpp * scale;
-    this.magnification.textContent = mpp ? `${times >= 10 ? times.toFixed() : times.toPrecision(2)}×` : '';
+    const times = (10 / mpp) * scale;
+    this.magnification.textContent = mpp
+      ? `${times >= 10 ? times.toFixed() : times.toPrecision(2)}×`
+      : '';
   }
 
   point(x, y, mpp) {
     const px = `x ${Math.floor(x)}, y ${Math.floor(y)} px`;
     this.position.textContent = mpp
-      ? `${px} = ${(x * mpp / 1000).toFixed(3)}, ${(y * mpp / 1000).toFixed(3)} mm` : px;
+      ? `${px} = ${((x * mpp) / 1000).toFixed(3)}, ${((y * mpp) / 1000).toFixed(3)} mm`
+      : px;
   }
 }

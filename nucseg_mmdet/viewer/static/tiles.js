@@ -17,10 +17,17 @@ export function parseTile(buffer) {
     at += part.byteLength;
     return part;
   };
-  return { buffer, num, centers: take(Float32Array, 2 * num), scores: take(Float32Array, num),
-    values: take(Float32Array, num), ringSizes: take(Uint32Array, numRings),
-    owners: take(Uint32Array, numRings), points: take(Int16Array, 2 * numPoints),
-    classes: take(Uint8Array, num) };
+  return {
+    buffer,
+    num,
+    centers: take(Float32Array, 2 * num),
+    scores: take(Float32Array, num),
+    values: take(Float32Array, num),
+    ringSizes: take(Uint32Array, numRings),
+    owners: take(Uint32Array, numRings),
+    points: take(Int16Array, 2 * numPoints),
+    classes: take(Uint8Array, num),
+  };
 }
 
 /* Trace some nuclei of a tile as one path.
@@ -31,7 +38,8 @@ export function parseTile(buffer) {
 export function traceRings(path, tile, rings, ringStarts, coarse) {
   const { points, ringSizes } = tile;
   for (const ring of rings) {
-    const start = 2 * ringStarts[ring], num = ringSizes[ring];
+    const start = 2 * ringStarts[ring],
+      num = ringSizes[ring];
     if (coarse) tracePassing(path, points, start, num, coarse * STEPS);
     else traceCutting(path, points, start, num);
     path.closePath();
@@ -39,10 +47,12 @@ export function traceRings(path, tile, rings, ringStarts, coarse) {
 }
 
 function tracePassing(path, points, start, num, coarse) {
-  let lastX = points[start], lastY = points[start + 1];
+  let lastX = points[start],
+    lastY = points[start + 1];
   path.moveTo(lastX / STEPS, lastY / STEPS);
   for (let i = 1; i < num; i++) {
-    const x = points[start + 2 * i], y = points[start + 2 * i + 1];
+    const x = points[start + 2 * i],
+      y = points[start + 2 * i + 1];
     if (Math.abs(x - lastX) + Math.abs(y - lastY) < coarse) continue;
     path.lineTo(x / STEPS, y / STEPS);
     lastX = x;
@@ -53,13 +63,18 @@ function tracePassing(path, points, start, num, coarse) {
 function traceCutting(path, points, start, num) {
   for (let i = 0; i < num; i++) {
     const here = start + 2 * i;
-    const before = start + 2 * ((i + num - 1) % num), after = start + 2 * ((i + 1) % num);
-    const x = points[here], y = points[here + 1];
+    const before = start + 2 * ((i + num - 1) % num),
+      after = start + 2 * ((i + 1) % num);
+    const x = points[here],
+      y = points[here + 1];
     for (const [index, other] of [before, after].entries()) {
-      const dx = points[other] - x, dy = points[other + 1] - y;
+      const dx = points[other] - x,
+        dy = points[other + 1] - y;
       const share = Math.min(0.5, STEPS / 2 / (Math.hypot(dx, dy) || 1));
-      const px = (x + share * dx) / STEPS, py = (y + share * dy) / STEPS;
-      if (i || index) path.lineTo(px, py); else path.moveTo(px, py);
+      const px = (x + share * dx) / STEPS,
+        py = (y + share * dy) / STEPS;
+      if (i || index) path.lineTo(px, py);
+      else path.moveTo(px, py);
     }
   }
 }
@@ -80,7 +95,8 @@ export class TileStore {
   }
 
   get(request) {
-    const key = TileStore.key(request), tile = this.tiles.get(key);
+    const key = TileStore.key(request),
+      tile = this.tiles.get(key);
     if (tile) {
       this.tiles.delete(key);
       this.tiles.set(key, tile);
