@@ -1,16 +1,14 @@
 """QuPath's GeoJSON, of versions 0.2 to 0.6, read into objects."""
 
-import gzip
 import json
-import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.reading import MOST, read_packed
 
-GZIP = b'\x1f\x8b'
 MAX_COORDINATE = 1e8  # px; a hundred times the largest slide
 # Up to version 0.2 the type stood in the id.
 OLD_TYPES = dict(
@@ -82,24 +80,12 @@ def read_objects(path: Path) -> tuple[list[QuPathObject], list[str]]:
         return None
 
     try:
-        json.loads(_read_text(path), object_hook=take)
+        json.loads(read_packed(path, f'{path.stem}.geojson', MOST), object_hook=take)
     except (ValueError, RecursionError) as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(f'{path}: no JSON ({error}), expected GeoJSON of QuPath') from None
     if not count:
         raise UserError(f'{path}: no object, expected GeoJSON of QuPath with features')
     return objects, problems
-
-
-def _read_text(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-        if content.startswith(GZIP):
-            content = gzip.decompress(content)
-        return content.decode()
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise UserError(f'{path}: not readable ({error}), expected GeoJSON of QuPath') from None
 
 
 def _read_feature(feature: dict) -> QuPathObject:

@@ -284,7 +284,9 @@ def test_objects_that_are_no_outline_are_problems(tmp_path, geometry, message):
     assert len(summary.left_out) == 1
 
 
-@pytest.mark.parametrize('text', ['', '{', '[]', '{"type": "FeatureCollection"}', '3', '"\xff"'])
+@pytest.mark.parametrize(
+    'text', ['', '{', '[]', '{"type": "FeatureCollection"}', '3', '"\xff"', '[' * 99999]
+)
 def test_files_that_are_no_geojson_are_one_line(tmp_path, text):
     raw = save(tmp_path / 'raw', [])
     (raw / 'slide.geojson').write_bytes(text.encode('latin-1'))
