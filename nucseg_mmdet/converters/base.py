@@ -243,7 +243,8 @@ def in_processes(
         return
     # spawn: a forked process would inherit the locks of OpenMP's threads, and hang.
     context = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(workers or os.cpu_count(), context, _start_worker) as pool:
+    start = functools.partial(_start_worker, os.getpid())
+    with ProcessPoolExecutor(workers or os.cpu_count(), context, start) as pool:
         try:
             yield from pool.map(function, entries)
         except BrokenProcessPool:
@@ -255,8 +256,8 @@ def in_processes(
             pool.shutdown(cancel_futures=True)  # at an interrupt leave the rest
 
 
-def _start_worker() -> None:
-    become_worker()
+def _start_worker(parent: int) -> None:
+    become_worker(parent)
     cv2.setNumThreads(1)  # the processes share the cores
 
 

@@ -72,8 +72,10 @@ def check_labels(labels: np.ndarray, shape: tuple[int, int], path: Path) -> np.n
         raise UserError(f'{path}: array of {labels.dtype}, expected whole numbers')
     if labels.dtype.kind == 'f' and not (np.isfinite(labels) & (labels == np.rint(labels))).all():
         raise UserError(f'{path}: numbers that are not whole, expected labels')
-    if labels.size and not 0 <= labels.min() <= labels.max() <= np.iinfo(np.int64).max:
-        raise UserError(f'{path}: labels {labels.min()} to {labels.max()}, expected 0 to 2^63 - 1')
+    if labels.size and labels.min() < 0:
+        raise UserError(f'{path}: label {labels.min()}, expected labels from 0')
+    if labels.size and labels.max() > np.iinfo(np.int64).max:
+        raise UserError(f'{path}: label {labels.max()}, expected labels below 2^63')
     return labels.astype(np.int64)
 
 

@@ -7,6 +7,7 @@ into ``report_page.html``, whose script draws it. The file needs nothing from ou
 
 import base64
 import json
+import os
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -18,6 +19,7 @@ from scipy.ndimage import find_objects
 
 from nucseg_mmdet.evaluation.coco_ap import ALL_DETS
 from nucseg_mmdet.evaluation.label_scores import find_overlaps
+from nucseg_mmdet.evaluation.run_cards import read_run_card
 from nucseg_mmdet.evaluation.summary import SCORE_THR, make_report, paint
 from nucseg_mmdet.structures import rle
 from nucseg_mmdet.structures.coco import Detections, TruthImage, read_results, read_truth
@@ -25,6 +27,7 @@ from nucseg_mmdet.structures.polygons import Polygon, mask_to_outlines
 from nucseg_mmdet.structures.rle import coco_mask
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.files import write_text
+from nucseg_mmdet.utils.reading import MOST_TEXT, read_bytes
 
 FOUND = 0.5  # a pair of nuclei above this IoU is a match, as in PQ
 TOUCHED = 0.2  # from this IoU to FOUND a nucleus was seen, but badly cut
@@ -89,14 +92,11 @@ def read_run(work_dir: Path, annotations: str | None = None) -> Run:
     if not work_dir.is_dir():
         raise UserError(f'{work_dir}: no such folder, expected the work folder of a run')
     path = work_dir / 'run_card.json'
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise UserError(f'{path}: not there, expected one; nucseg train CONFIG makes it')
-    try:
-        card = json.loads(path.read_text(encoding='utf-8'))
-        scores = card['scores']
-        tested = [name for name, entry in scores.items() if {'annotations', 'images'} <= set(entry)]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f'{path}: found no run card ({error!r}), expected one') from None
+    card = read_run_card(path)
+    scores = card['scores']
+    tested = [name for name, entry in scores.items() if {'annotations', 'images'} <= set(entry)]
     results = {name: work_dir / f'{Path(name).stem}_results.json' for name in tested}
     made = {name: file for name, file in results.items() if file.is_file()}
     if not made:
@@ -128,20 +128,29 @@ def read_log(work_dir: Path) -> dict[str, list[dict[str, float]]]:
     log: dict[str, list[dict[str, float]]] = dict(train=[], val=[])
     for path in sorted(work_dir.glob('*/vis_data/scalars.json')):
         iteration = None
-        for number, line in enumerate(path.read_text(encoding='utf-8').splitlines(), 1):
+        lines = read_bytes(path, MOST_TEXT).decode('utf-8', 'replace').splitlines()
+        for number, line in enumerate(lines, 1):
             try:
                 values = json.loads(line)
                 part = 'train' if 'loss' in values else 'val'
                 # The step of a validation is an epoch, always 0 here, unless set otherwise.
-                at = max(values['step'], iteration or 0)
-            except (ValueError, KeyError, TypeError):
+                at = max(int(values['step']), iteration or 0)
+                log[part].append(_numbers(values, at))
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
                 raise UserError(f'{path}: line {number} is no log entry of mmengine') from None
             if iteration is None:
+                new = log[part].pop()
                 for key, points in log.items():
                     log[key] = [point for point in points if point['iteration'] < at]
+                log[part].append(new)
             iteration = at
-            log[part].append(dict(values, iteration=at))
     return log
+
+
+def _numbers(values: dict[str, Any], iteration: int) -> dict[str, float]:
+    """The numbers of a line of a log."""
+    found = {key: float(value) for key, value in values.items() if isinstance(value, int | float)}
+    return dict(found, iteration=iteration)
 
 
 def collect(run: Run, score_thr: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:

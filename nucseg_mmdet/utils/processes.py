@@ -8,22 +8,30 @@ import sys
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
-def become_worker() -> None:
+def become_worker(parent: int) -> None:
     """Make the calling process one that ends with its parent, whatever ends that.
 
     Ctrl-C goes to all processes of a terminal; the parent decides what becomes of the workers.
+
+    Args:
+        parent: its process id, since the parent may have ended already.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if sys.platform == 'linux':
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
 
 
 def workers_end_with_us() -> None:
     """Let every process that is forked from now on become a worker, such as torch's loaders."""
-    if not _registered:
-        _registered.append(True)
-        os.register_at_fork(after_in_child=become_worker)
+    if not _forking:
+        _forking.append(os.getpid())
+        os.register_at_fork(
+            before=lambda: _forking.__setitem__(0, os.getpid()),
+            after_in_child=lambda: become_worker(_forking[0]),
+        )
 
 
-_registered: list[bool] = []
+_forking: list[int] = []  # the process that forks, empty while nothing is registered

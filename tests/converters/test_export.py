@@ -149,7 +149,7 @@ def test_wrong_input(data_root, tmp_path, capsys):
     assert run('export', data_root, tmp_path / 'out') == 2
     lines = capsys.readouterr().err.splitlines()
     assert [line.rsplit(': ', 1)[1] for line in lines] == [
-        'No such file or directory, expected a JSON file',
-        'No such file or directory, expected a JSON file',
+        'No such file or directory, expected a file',
+        'No such file or directory, expected a file',
         'there already, expected a folder to make',
     ]

@@ -10,6 +10,7 @@ from pycocotools import mask as coco_mask
 
 from nucseg_mmdet.commands import prepare as prepare_data
 from nucseg_mmdet.converters.label_map import decode_labels
+from nucseg_mmdet.imaging import image_files
 from nucseg_mmdet.structures.polygons import polygons_to_rle
 from nucseg_mmdet.utils.errors import UserError
 
@@ -219,16 +220,16 @@ def test_bad_picture_is_named(raw, capsys, name, save, message):
     assert f'{name}: {message}' in capsys.readouterr().err
 
 
-def test_picture_that_is_too_large_for_pillow_is_named(raw, capsys, monkeypatch):
-    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 10)  # it takes twice as many, of 24
+def test_picture_that_is_too_large_is_named(raw, capsys, monkeypatch):
+    monkeypatch.setattr(image_files, 'MAX_PIXELS', 20)  # of 24
     assert run(raw) == 2
-    assert 'a.png: more than 20 px, expected a field' in capsys.readouterr().err
+    assert 'a.png: 6 x 4 px, a field may have 20' in capsys.readouterr().err
 
 
-def test_label_map_that_is_too_large_for_pillow_is_named(tmp_path, monkeypatch):
+def test_label_map_that_is_too_large_is_named(tmp_path, monkeypatch):
     write_labels(tmp_path / 'a.tif', LABELS.astype(np.uint16))
-    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 10)  # it takes twice as many, of 24
-    with pytest.raises(UserError, match=r'a\.tif: more than 20 px, expected'):
+    monkeypatch.setattr(image_files, 'MAX_PIXELS', 20)  # of 24
+    with pytest.raises(UserError, match=r'a\.tif: 6 x 4 px, a field may have 20'):
         decode_labels(tmp_path / 'a.tif')
 
 

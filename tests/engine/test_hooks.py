@@ -1,6 +1,7 @@
 """Hooks, run in a real Runner on a model of one weight."""
 
 import json
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -148,7 +149,9 @@ def test_outlines_are_written(tmp_path):
     masks[1, 12:16, 12:16] = True
     sample = DetDataSample(metainfo=dict(img_path=str(path)))
     sample.pred_instances = InstanceData(scores=torch.tensor([0.9, 0.4]), masks=masks)
-    OutlineHook(str(tmp_path / 'out'), score_thr=0.5).after_test_iter(None, 0, None, [sample])
+    dataset = SimpleNamespace(data_prefix=dict(img=str(tmp_path)))
+    runner = SimpleNamespace(test_dataloader=SimpleNamespace(dataset=dataset))
+    OutlineHook(str(tmp_path / 'out'), score_thr=0.5).after_test_iter(runner, 0, None, [sample])
     picture = cv2.imread(str(tmp_path / 'out/image.png'))
     assert picture.shape == (40, 40, 3)
     changed = np.argwhere((picture != 128).any(-1))

@@ -100,7 +100,7 @@ def _run_and_exit(action: Callable[[], int], folder: Path, out: Path, err: Path)
         os._exit(code or 0)
 
 
-def end_group(leader: int, patience: float = 5.0) -> bool:
+def end_group(leader: int, patience: float = 30.0) -> bool:
     """Wait until a process group has no member; kill it and return True if it keeps some."""
     until = time.monotonic() + patience
     while time.monotonic() < until:

@@ -297,6 +297,8 @@ def truths() -> list[Subject]:
     )
     xml = prepare('monuseg-xml', 'raw', 'out', '--workers', '1')
     subjects.append(Subject('XML', 'raw/a.xml', _xml, xml, mutations.TEXT))
+    qupath = prepare('qupath', 'raw', 'out', '--regions', 'all', '--workers', '1')
+    subjects.append(Subject('QuPath GeoJSON', 'raw/a.geojson', _geojson, qupath, mutations.JSON))
     coco = prepare('coco', 'truth.json', 'out', '--workers', '1')
     subjects.append(Subject('COCO prepared', 'truth.json', _coco, coco, mutations.JSON))
     return subjects
@@ -320,6 +322,24 @@ def _xml(folder: Path) -> None:
         regions.append(f'<Region Id="{number}"><Vertices>{points}</Vertices></Region>')
     text = f'<Annotations><Annotation Name="n"><Regions>{"".join(regions)}</Regions></Annotation>'
     (folder / 'raw/a.xml').write_text(f'<?xml version="1.0"?>{text}</Annotations>')
+
+
+def _geojson(folder: Path) -> None:
+    (folder / 'raw').mkdir()
+    write_tiff(**TILED)(folder / 'raw/a.tif')
+    features = []
+    for number in range(4):
+        x, y = 10 + 20 * number, 30.5
+        ring = [[x, y], [x + 9, y], [x + 9.5, y + 12], [x, y + 12], [x, y]]
+        kind = dict(name='Tumor', color=[200, 0, 0])
+        features.append(
+            dict(
+                type='Feature', id=f'{number}', geometry=dict(type='Polygon', coordinates=[ring]),
+                properties=dict(objectType='annotation', classification=kind),
+            )
+        )  # fmt: skip
+    content = dict(type='FeatureCollection', features=features)
+    (folder / 'raw/a.geojson').write_text(json.dumps(content))
 
 
 def coco_truth() -> dict:
@@ -366,6 +386,7 @@ def _scored(name: str, pack: Callable[[bytes], bytes]) -> Callable[[Path], None]
         results = coco_results()
         for result in results:
             result['segmentation']['counts'] = result['segmentation']['counts'].decode()
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(pack(json.dumps(results).encode()))
 
     return make
@@ -436,11 +457,41 @@ optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.05))
 """
 
 
+def _run(folder: Path) -> None:
+    """A work folder that was trained and tested, and its log."""
+    _scored('work/truth_results.json', bytes)(folder)
+    scores = {'nuclei/AP50@100': 0.2, 'nuclei/AP50@100_ceiling': 0.25, 'nuclei/PQ': 0.5}
+    tested = dict(annotations='truth.json', images='.', checkpoint='iter_2.pth', score_thr=0.5)
+    card = dict(config='a', started='2026-11-28 10:00', iteration=2, train_seconds=61.5, seed=0,
+                scores={'truth.json': tested | scores}, versions=dict(torch='2.13'))  # fmt: skip
+    (folder / 'work/run_card.json').write_text(json.dumps(card))
+    log = folder / 'work/20261128_100000/vis_data/scalars.json'
+    log.parent.mkdir(parents=True)
+    lines = [
+        dict(lr=0.1, loss=1.5, step=1),
+        dict(lr=0.1, loss=1.2, step=2),
+        {'a/PQ': 0.5, 'step': 0},
+    ]
+    log.write_text('\n'.join(json.dumps(line) for line in lines))
+
+
 def weights_and_runs() -> list[Subject]:
     return [
         Subject(
             'checkpoint', 'a.pth', _checkpoint,
             tool('tools.model_converters.publish_model', 'a.pth', 'out.pth'), result=published,
+        ),
+        Subject(
+            'run card reported', 'work/run_card.json', _run,
+            tool('tools.analysis_tools.report', 'work'), mutations.JSON,
+        ),
+        Subject(
+            'run card in the table', 'work/run_card.json', _run,
+            tool('tools.analysis_tools.results_table', '.', '--csv', 'out.csv'), mutations.JSON,
+        ),
+        Subject(
+            'log of a run', 'work/20261128_100000/vis_data/scalars.json', _run,
+            tool('tools.analysis_tools.report', 'work'), mutations.TEXT,
         ),
         Subject('Detectron2 .pkl', 'a.pkl', _pickle, told(lambda: detectron2.read('a.pkl'))),
         Subject(

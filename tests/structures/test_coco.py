@@ -94,9 +94,9 @@ def test_every_kind_of_file_is_the_same(tmp_path, name):
         ('a.json', b'', 'found no valid JSON .*, expected JSON'),
         ('a.json', b'[1, 2', 'found no valid JSON .*, expected JSON'),
         ('a.json', b'\xff\xfe\x00', 'found no valid JSON .*, expected JSON'),
-        ('a.json.gz', b'[]', 'found a damaged archive .*, expected JSON'),
+        ('a.json.gz', b'[]', 'found a damaged archive'),
         ('a.json.gz', gzip.compress(b'[1, 2, 3]')[:-9], 'found a damaged archive'),
-        ('a.zip', b'[]', 'found a damaged archive .*, expected JSON'),
+        ('a.zip', b'[]', 'found a damaged archive'),
     ],
 )
 def test_refuses_files_that_are_not_json(tmp_path, name, content, message):

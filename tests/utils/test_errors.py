@@ -58,7 +58,9 @@ def test_debug_shows_the_place(tmp_path):
 
 
 def test_closed_output_does_not_end_the_work(tmp_path):
-    body = f"[print('x' * 99, flush=True) for _ in range(99)]; open({str(tmp_path / 'done')!r}, 'w')"
+    body = (
+        f"[print('x' * 99, flush=True) for _ in range(99)]; open({str(tmp_path / 'done')!r}, 'w')"
+    )
     command = ' '.join([*script(tmp_path, f'{body}')[:1], str(tmp_path / 'tool.py')])
     for end in ('| head -1', '>&-'):
         (tmp_path / 'done').unlink(missing_ok=True)

@@ -8,14 +8,16 @@ docs/results.md.
 import argparse
 import ast
 import csv
+import html
 import io
-import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nucseg_mmdet.utils.errors import UserError, exit_code
+from nucseg_mmdet.evaluation import run_cards
+from nucseg_mmdet.utils.errors import UserError, exit_code, printable
 from nucseg_mmdet.utils.files import write_text
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'vrdl'
@@ -99,14 +101,11 @@ def make_rows(work_dirs: Path, published: dict[str, str]) -> list[Row]:
         raise UserError(f'{work_dirs}: no such folder, expected the folder of the work folders')
     rows = []
     # Not '**', which would leave out linked folders.
-    for path in sorted(
-        path for depth in ('*', '*/*') for path in work_dirs.glob(f'{depth}/run_card.json')
-    ):
-        try:
-            card = json.loads(path.read_text(encoding='utf-8'))
-            rows += _rows_of_card(card, str(path.parent.relative_to(work_dirs)))
-        except (ValueError, AttributeError, TypeError) as error:
-            raise UserError(f'{path}: found no run card ({error!r}), expected one') from None
+    for folder in sorted(folder for depth in ('*', '*/*') for folder in work_dirs.glob(depth)):
+        path = folder / run_cards.NAME
+        if os.path.lexists(path):  # also a link that leads nowhere, which is told
+            card = run_cards.read_run_card(path)
+            rows += _rows_of_card(card, str(folder.relative_to(work_dirs)))
     seen = {row['config'] for row in rows}
     rows += [dict(config=name, run=name) for name in published if name not in seen]
     for row in rows:
@@ -123,7 +122,7 @@ def _number(config: str) -> int | None:
 def _rows_of_card(card: dict[str, Any], run: str) -> list[Row]:
     weights = card.get('load_from') or card.get('initial_weights')
     row = dict(
-        config=card.get('config', run),
+        config=card.get('config') or run,
         run=run,
         weights=weights and re.split(r'[/:]+', weights)[-1],
         iterations=card.get('iteration'),
@@ -131,7 +130,7 @@ def _rows_of_card(card: dict[str, Any], run: str) -> list[Row]:
         gpu_bytes=card.get('peak_gpu_bytes'),
     )
     rows = []
-    for name, values in card.get('scores', {}).items():
+    for name, values in card['scores'].items():
         if 'nuclei/AP50@100' not in values:
             continue  # a submission was written, not scored
         score, ceiling = (values.get(f'nuclei/AP50@100{end}') for end in ('', '_ceiling'))
@@ -188,7 +187,7 @@ def _cell(key: str, value: Any) -> str:
     text = str(value)
     if key in ('run', 'weights'):  # what every name here has in common
         text = text.removeprefix('mask-rcnn_').replace('_nuclei', '')
-    return text.replace('|', '\\|')
+    return html.escape(printable(text), quote=False).replace('|', '\\|')
 
 
 def to_csv(rows: Sequence[Row]) -> str:
@@ -196,8 +195,13 @@ def to_csv(rows: Sequence[Row]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, extrasaction='ignore', lineterminator='\n')
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: _harmless(value) for key, value in row.items()} for row in rows)
     return text.getvalue()
+
+
+def _harmless(value: Any) -> Any:
+    """A name that no spreadsheet takes for a formula."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(tuple('=+-@')) else value
 
 
 def replace_table(text: str, table: str, source: str) -> str:

@@ -1,0 +1,52 @@
+"""``run_card.json`` of a work folder, checked: the hook writes it, report and table read it."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from nucseg_mmdet.structures.coco import load_json
+from nucseg_mmdet.utils.errors import UserError
+
+NAME = 'run_card.json'
+TEXTS = ('run', 'config', 'started', 'annotations', 'initial_weights', 'load_from', 'device')
+NUMBERS = ('iteration', 'train_seconds', 'peak_gpu_bytes', 'peak_memory_bytes', 'seed')
+TEXTS_OF_SCORES = ('checkpoint', 'annotations', 'images')
+
+
+def read_run_card(path: Path) -> dict[str, Any]:
+    """Read a run card.
+
+    Returns:
+        The card; ``scores`` is there, a dict of dicts by annotation file.
+
+    Raises:
+        UserError: it is missing, damaged, or a value is of another kind than the hook writes.
+    """
+    card = load_json(path)
+    if not isinstance(card, dict) or not isinstance(card.setdefault('scores', {}), dict):
+        raise UserError(f'{path}: found no run card, expected an object with scores')
+    versions = card.get('versions', {})
+    if not isinstance(versions, dict):
+        raise UserError(f'{path}: versions is {versions!r:.50}, expected an object')
+    _check(card, TEXTS, str, path)
+    _check(card, NUMBERS, int | float, path)
+    for name, scores in card['scores'].items():
+        where = f'{path}: scores of {name}'
+        if not isinstance(scores, dict):
+            raise UserError(f'{where} are {scores!r:.50}, expected an object')
+        _check(scores, TEXTS_OF_SCORES, str, where)
+        numbers = [key for key in scores if '/' in key or key == 'score_thr']
+        _check(scores, numbers, int | float, where)
+    return card
+
+
+def _check(values: dict, keys: Any, kind: Any, where: Path | str) -> None:
+    """Refuse values of another kind; they may be missing or null."""
+    for key in keys:
+        value = values.get(key)
+        right = isinstance(value, kind) and not isinstance(value, bool)
+        if right and kind is not str:
+            right = abs(value) <= sys.float_info.max
+        if value is not None and not right:
+            expected = 'text' if kind is str else 'a finite number'
+            raise UserError(f'{where}: {key} is {value!r:.50}, expected {expected}')
