@@ -7,6 +7,7 @@ precisions, the scores of label maps, and what became of the true nuclei by imag
 
 import argparse
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,16 @@ from typing import Any
 from nucseg_mmdet.evaluation.coco_ap import BANDS, LARGE, SMALL
 from nucseg_mmdet.evaluation.label_scores import FATES
 from nucseg_mmdet.evaluation.summary import make_report
-from nucseg_mmdet.structures.coco import read_results, read_truth
-from nucseg_mmdet.utils.errors import check_fraction, exit_code
+from nucseg_mmdet.imaging.image_files import read_size
+from nucseg_mmdet.structures.coco import (
+    Detections,
+    TruthImage,
+    load_json,
+    parse_results,
+    parse_truth,
+)
+from nucseg_mmdet.structures.coco_tidy import as_one_class, tidy, tidy_results
+from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code
 from nucseg_mmdet.utils.files import write_json
 
 COCO_KEYS = (
@@ -26,7 +35,7 @@ LABEL_KEYS = ('AJI', 'AJI+', 'DQ', 'SQ', 'PQ', 'Dice', 'F1', 'precision', 'recal
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('truth', type=Path, help='COCO truth with one category')
+    parser.add_argument('truth', type=Path, help='COCO truth; all its categories are nuclei')
     parser.add_argument('results', type=Path, help='COCO results: .json, .json.gz, answer.zip')
     parser.add_argument(
         '--score-thr',
@@ -120,12 +129,30 @@ def _without_nan(item: Any) -> Any:
     return None if isinstance(item, float) and math.isnan(item) else item
 
 
+def read_both(truth: Path, results: Path) -> tuple[list[TruthImage], dict[int, Detections]]:
+    """Read truth and results, of any category, and say what was read in another way."""
+
+    def size_of(name: str) -> tuple[int, int] | None:
+        try:
+            return read_size(truth.parent / name)
+        except UserError:
+            return None
+
+    data, notes = tidy(load_json(truth), size_of)
+    data, more, nucleus_ids = as_one_class(data)
+    for note in notes + more:
+        print(f'{truth}: {note}', file=sys.stderr)
+    images = parse_truth(data, str(truth))
+    found = tidy_results(load_json(results), nucleus_ids)
+    return images, parse_results(found, images, str(results))
+
+
 @exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     check_fraction('--score-thr', args.score_thr)
-    images = read_truth(args.truth)
-    report = make_report(images, read_results(args.results, images), args.score_thr)
+    images, detections = read_both(args.truth, args.results)
+    report = make_report(images, detections, args.score_thr)
     if args.json:
         write_json(args.json, _without_nan(report))
     print(format_report(report))

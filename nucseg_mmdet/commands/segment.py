@@ -20,11 +20,11 @@ from nucseg_mmdet.export.formats import FORMATS
 from nucseg_mmdet.inference import inputs, segmenter
 from nucseg_mmdet.inference import plan as planning
 from nucseg_mmdet.inference import run as running
-from nucseg_mmdet.inference.output_folder import only_run
 from nucseg_mmdet.inference.predictor import BACKENDS
 from nucseg_mmdet.inference.rows import Engine, InProcess
 from nucseg_mmdet.slides import pixel_size
-from nucseg_mmdet.utils.errors import UserError, exit_code
+from nucseg_mmdet.utils.errors import UserError, exit_code, printable
+from nucseg_mmdet.utils.files import owned_folder
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -138,13 +138,19 @@ def print_notes(plans: Sequence[planning.Plan]) -> None:
     """Say what is assumed and how files are read, in a line for all that lack a pixel size."""
     silent = [plan.path for plan in plans if plan.pixel_size.assumed]
     if silent:
+        more = f' and {len(silent) - 1} more' if silent[1:] else ''
         print(
-            f'{silent[0]}{f" and {len(silent) - 1} more" if silent[1:] else ""}: no microns per '
-            f'pixel in the file, {pixel_size.ASSUMED_MPP} assumed, see --mpp',
+            f'{printable(str(silent[0]))}{more}: no microns per pixel in the file, '
+            f'{pixel_size.ASSUMED_MPP} assumed, see --mpp',
             file=sys.stderr,
         )
-    for note in (note for plan in plans for note in plan.notes):
-        print(note, file=sys.stderr)
+    slides_of: dict[str, list[str]] = {}
+    for plan in plans:
+        for note in plan.notes:
+            slides_of.setdefault(note.removeprefix(f'{plan.path}: '), []).append(str(plan.path))
+    for note, paths in slides_of.items():
+        more = f' and {len(paths) - 1} more' if paths[1:] else ''
+        print(printable(f'{paths[0]}{more}: {note}'), file=sys.stderr)
 
 
 def make_settings(args: argparse.Namespace) -> planning.Settings:
@@ -207,30 +213,51 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     refuse_launchers()
     settings = make_settings(args)
-    paths = inputs.find_inputs(args.inputs)
-    with open_engine(args) as engine:
-        planning.check_out(args.out)
-        with only_run(args.out):
-            return segment(engine, paths, settings)
+    found = inputs.find_inputs(args.inputs)
+    if not found.paths:
+        raise UserError('\n'.join(found.problems))
+    for note in found.notes:
+        print(printable(note), file=sys.stderr)
+    with open_engine(args) as engine, owned_folder(args.out):
+        return segment(engine, found, settings)
 
 
-def segment(engine: Engine, paths: Sequence[Path], settings: planning.Settings) -> int:
-    """Do all slides; returns the exit code."""
-    problems = []
+def segment(engine: Engine, found: inputs.Inputs, settings: planning.Settings) -> int:
+    """Do all slides; returns the exit code.
+
+    Raises:
+        UserError: nothing of all can be done.
+    """
+    problems = list(found.problems)
 
     def plans() -> Iterator[planning.Plan]:
-        for plan in engine.plan(paths, inputs.name_outputs(paths), settings):
+        names = inputs.name_outputs(found.paths)
+        for plan in engine.plan(found.paths, names, settings):
             if isinstance(plan, UserError):
                 problems.append(str(plan))
             else:
                 yield plan
 
     run = running.SlideRun(plans(), settings, engine)
+    if not run.left and not run.summaries:
+        raise UserError('\n'.join(problems + run.problems))
     planning.check_space(run.left, settings)
     print_notes(run.left)
     if run.summaries:
-        print(f'{len(run.summaries)} of {len(paths)} finished before')
+        print(f'{len(run.summaries)} of {len(found.paths)} finished before')
+    if not work(run):
+        print('segment: stopped; the same command goes on', file=sys.stderr)
+        return 130
+    problems += run.problems
+    if problems:
+        print('Problems:', len(problems), file=sys.stderr)
+        for problem in problems:
+            print(f'  {printable(problem)}', file=sys.stderr)
+    return int(bool(problems))
 
+
+def work(run: running.SlideRun) -> bool:
+    """Do the work under a progress bar; False if it was stopped."""
     found = 0
     with tqdm(total=run.num_tiles, unit='tile', smoothing=0.05, dynamic_ncols=True) as bar:
 
@@ -241,13 +268,7 @@ def segment(engine: Engine, paths: Sequence[Path], settings: planning.Settings) 
             bar.update(num_tiles)
 
         try:
-            run.run(progress, tqdm.write)
+            run.run(progress, lambda line: tqdm.write(printable(line)))
         except KeyboardInterrupt:
-            print('segment: stopped; the same command goes on', file=sys.stderr)
-            return 130
-    problems += run.problems
-    if problems:
-        print('Problems:', len(problems), file=sys.stderr)
-        for problem in problems:
-            print(f'  {problem}', file=sys.stderr)
-    return int(bool(problems))
+            return False
+    return True

@@ -28,6 +28,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help="the backbone's: a file, none (from scratch), or fetch what the config names",
     )
     parser.add_argument(
+        '--keep-empty',
+        action='store_true',
+        help='train on images and crops without nuclei too; by default they are left out',
+    )
+    parser.add_argument(
         '--amp', action='store_true', help='mixed precision: float16 on a GPU, bfloat16 on a CPU'
     )
     parser.add_argument(
@@ -56,6 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         config_edits.hold_out_fold(cfg, args.fold)
     if 'finetune' in cfg:
         print(finetune.describe(finetune.fit_to_data(cfg, args.fold)))
+    if args.keep_empty:
+        config_edits.keep_empty_images(cfg)
     config_edits.check_files(cfg, 'train_dataloader', 'val_dataloader')
     if args.fold is not None and cfg.get('fold_colors'):
         fold_colors.use_training_colors(cfg)

@@ -71,6 +71,7 @@ class ImageFile:
         pixels: uint8, (H, W) or (H, W, 3), BGR. Written as PNG; None where the raw file
             is copied byte for byte.
         name: of the written file; by default the raw file's, with ``.png`` for pixels.
+        notes: what was done to the pixels, a line each.
     """
 
     path: Path
@@ -80,6 +81,7 @@ class ImageFile:
     organ: str | None = None
     pixels: np.ndarray | None = None
     name: str = ''
+    notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -184,7 +186,13 @@ def prepare(
             item.image.id = index + 1
         truth = to_coco(annotated, classes)
         _write(partial, truth, [item.image for item in annotated], test_images)
-    notes = [note for item in annotated for note in item.notes]
+    notes = [note for item in annotated for note in item.image.notes + item.notes]
+    empty = sum(not item.nuclei for item in annotated)
+    if empty:
+        notes.append(
+            f'{empty:,} of {len(annotated):,} images have no nucleus; tools/train.py leaves them '
+            'out unless --keep-empty is given'
+        )
     dropped = sum(len(item.nuclei) for item in annotated) - len(truth['annotations'])
     if dropped:
         notes.append(f'{dropped:,} nuclei are of types that no class takes in')

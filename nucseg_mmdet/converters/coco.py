@@ -10,6 +10,8 @@ nucleus is its annotation's ``type``, as this project writes it, or else the nam
 category where there are several.
 """
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -18,7 +20,9 @@ from pycocotools import mask as coco_mask
 from nucseg_mmdet.converters.base import AnnotatedImage, ImageFile
 from nucseg_mmdet.converters.nuclei import from_mask
 from nucseg_mmdet.converters.pictures import open_picture
+from nucseg_mmdet.imaging.image_files import read_size
 from nucseg_mmdet.structures.coco import CATEGORY_ID, load_json, parse_truth
+from nucseg_mmdet.structures.coco_tidy import tidy
 from nucseg_mmdet.utils.errors import UserError
 
 OPTIONS = {'images': 'folder of the images, default: that of the JSON file'}
@@ -34,6 +38,7 @@ class Entry(NamedTuple):
         info: the image's object.
         annotations: of the image.
         types: of nuclei by category id; None where there is one category.
+        notes: on the file, with its first image.
     """
 
     source: Path
@@ -41,6 +46,7 @@ class Entry(NamedTuple):
     info: dict
     annotations: list[dict]
     types: dict[int, str] | None
+    notes: Sequence[str] = ()
 
 
 def find_images(raw: Path, images: str | None = None) -> list[Entry]:
@@ -50,7 +56,7 @@ def find_images(raw: Path, images: str | None = None) -> list[Entry]:
         UserError: the file is no COCO JSON, ids stand twice or are unknown, an organ or a type
             is no text, or an image is to be looked for outside the folder.
     """
-    data = load_json(raw)
+    data, notes = tidy(load_json(raw), partial(_size_of, Path(images) if images else raw.parent))
     infos, annotations, categories = (
         _field(data, key, list, str(raw)) for key in ('images', 'annotations', 'categories')
     )
@@ -82,7 +88,15 @@ def find_images(raw: Path, images: str | None = None) -> list[Entry]:
         entries[number].annotations.append(annotation)
     if not entries:
         raise UserError(f'{raw}: no images, expected at least one')
-    return list(entries.values())
+    first, *others = entries.values()
+    return [first._replace(notes=[f'{raw}: {note}' for note in notes]), *others]
+
+
+def _size_of(folder: Path, name: str) -> tuple[int, int] | None:
+    try:
+        return read_size(folder / _inside(name, name))
+    except UserError:
+        return None  # told when the image is read
 
 
 def _field(entry: object, key: str, kind: type, where: str) -> object:
@@ -121,7 +135,7 @@ def read_image(entry: Entry) -> AnnotatedImage:
     for index, rle in rles.items():
         kind = type_of(entry.annotations[index], entry.types)
         nuclei.append(from_mask(coco_mask.decode(rle), kind=kind))
-    return AnnotatedImage(image, nuclei, problems)
+    return AnnotatedImage(image, nuclei, problems, list(entry.notes))
 
 
 def type_of(annotation: dict, types: dict[int, str] | None) -> str | None:

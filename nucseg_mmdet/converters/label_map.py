@@ -133,4 +133,4 @@ def decode_labels(path: Path) -> np.ndarray:
     Raises:
         UserError: the file is broken, too large, or of a kind that cannot be read safely.
     """
-    return read_array(path) if path.suffix.lower() == '.npy' else decode_image(path)
+    return read_array(path) if path.suffix.lower() == '.npy' else decode_image(path, True)

@@ -1,7 +1,7 @@
 """Image files of raw data sets: decode them, decide how they are taken over, pair them.
 
-What mmdet reads as it is meant (8 bit PNG and JPEG without alpha) is copied byte for byte;
-TIFF, BMP and opaque RGBA become PNG with the same pixels; the rest is refused by name.
+They are read as tools/segment.py reads them. What mmdet reads as it is meant (upright PNG and
+JPEG without alpha) is copied byte for byte; the rest becomes PNG with the same pixels.
 """
 
 import re
@@ -12,11 +12,15 @@ from typing import NamedTuple
 import numpy as np
 
 from nucseg_mmdet.converters.base import ImageFile
-from nucseg_mmdet.imaging.image_files import decode_image, pages_and_orientation
+from nucseg_mmdet.imaging.image_files import MAX_PIXELS
+from nucseg_mmdet.slides.base import ONE_CHANNEL
+from nucseg_mmdet.slides.open import open_slide
+from nucseg_mmdet.slides.whole import is_whole, read_whole
 from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.reading import open_file
 
-COPIED = {'.png', '.jpg', '.jpeg'}
-SUFFIXES = COPIED | {'.tif', '.tiff', '.bmp'}
+COPIED = dict(PNG=('.png',), JPEG=('.jpg', '.jpeg'))
+SUFFIXES = {'.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp'}
 TRUTH_ENDING = re.compile(r'(_cp)?_(masks?|labels?)$')  # 'x_masks.png' belongs to 'x.png'
 
 
@@ -29,31 +33,30 @@ class Pair(NamedTuple):
 
 
 def open_picture(path: Path) -> ImageFile:
-    """Read an image and decide whether its file is copied or written anew as PNG.
+    """Read an image as ``slides`` do, and decide whether its file is copied or written as PNG.
 
     Raises:
-        UserError: the file is no image of 8 bits a channel, has several pages, is to be
-            shown rotated, is transparent somewhere, or too large.
+        UserError: the file is damaged, no image of 8 bits a channel, one of several, or too large.
     """
-    pixels = decode_image(path)
-    height, width = pixels.shape[:2]
-    if pixels.dtype != np.uint8:
-        raise UserError(f'{path}: {pixels.dtype}, expected 8 bits a channel')
-    pages, orientation = pages_and_orientation(path)
-    if pages != 1:
-        raise UserError(f'{path}: {pages} pages, expected one image')
-    if orientation != 1:
-        # mmdet would turn the image, and the truth would stay.
-        raise UserError(f'{path}: EXIF orientation {orientation}, expected an upright image')
-    if pixels.ndim == 3 and pixels.shape[2] == 4:
-        alpha = pixels[..., 3]
-        if (alpha != 255).any():
-            found = f'{np.count_nonzero(alpha != 255)} px of the alpha channel are not 255'
-            raise UserError(f'{path}: {found}, expected an opaque image')
-        pixels = np.ascontiguousarray(pixels[..., :3])
-    elif path.suffix.lower() in COPIED:
-        return ImageFile(path, height, width)
-    return ImageFile(path, height, width, pixels=pixels)
+    with open_file(path) as file:
+        start = file.read(8)
+    if is_whole(start):
+        image = read_whole(path, MAX_PIXELS)
+        pixels, notes = image.pixels, image.notes
+        if image.as_stored and image.kind in COPIED and path.suffix.lower() in COPIED[image.kind]:
+            return ImageFile(path, *pixels.shape[:2])
+    else:
+        with open_slide(path) as slide:
+            if slide.images > 1:
+                raise UserError(f'{path}: {slide.images} images in it, expected one')
+            if slide.width * slide.height > MAX_PIXELS:
+                size = f'{slide.width:,} x {slide.height:,} px'
+                raise UserError(f'{path}: {size}, a field may have {MAX_PIXELS:,}')
+            pixels = slide.read(0, 0, slide.width, slide.height)
+            notes = [note for note in slide.notes if note != slide.pixel_size.note]
+    notes = [f'{path}: {note}' for note in notes if note != ONE_CHANNEL]
+    pixels = np.ascontiguousarray(pixels[..., ::-1])
+    return ImageFile(path, *pixels.shape[:2], pixels=pixels, notes=notes)
 
 
 def find_pairs(raw: Path, images: str, truths: str, is_truth: Callable[[Path], bool]) -> list[Pair]:

@@ -51,6 +51,17 @@ class NucleiDataset(CocoDataset):
             print_log(f'{self.ann_file}: skipped {self.num_skipped} annotations', 'current')
         return data_list
 
+    def filter_data(self) -> list[dict]:
+        kept = super().filter_data()
+        left_out = len(self.data_list) - len(kept)
+        if left_out:
+            print_log(
+                f'{self.ann_file}: {left_out} of {len(self.data_list)} images are left out of '
+                'training, those without nuclei; --keep-empty trains on them too',
+                'current',
+            )
+        return kept
+
     def _check_image(self, path: Path, width: int, height: int) -> None:
         if not path.is_file():
             raise UserError(f'{path}: no such image, listed in {self.ann_file}')

@@ -129,6 +129,27 @@ def hold_out_fold(cfg: Config, fold: int) -> None:
     cfg.default_hooks.checkpoint.rule = 'greater'
 
 
+def keep_empty_images(cfg: Config) -> None:
+    """Train on images and crops without any nucleus as well, in place."""
+    for dataset in _datasets(cfg.get('train_dataloader')):
+        dataset.filter_cfg = dict(dataset.get('filter_cfg') or {}, filter_empty_gt=False)
+    for step in _steps(cfg.get('train_dataloader')):
+        if step['type'] == 'RandomCrop':
+            step['allow_negative_crop'] = True
+        elif step['type'] == 'FilterAnnotations':
+            step['keep_empty'] = False  # which in mmdet keeps an image that becomes empty
+
+
+def _steps(node: object) -> list[dict]:
+    """The steps of all pipelines under a config node."""
+    if isinstance(node, dict):
+        own = [step for step in node.get('pipeline') or [] if isinstance(step, dict)]
+        return own + [step for value in node.values() for step in _steps(value)]
+    if isinstance(node, list | tuple):
+        return [step for item in node for step in _steps(item)]
+    return []
+
+
 def as_list(node: dict | list | None) -> list[dict]:
     """The evaluators of a config, which may be one, several or none."""
     return node if isinstance(node, list) else [node] if node else []

@@ -5,19 +5,16 @@ is larger than a field of a slide, or if its checksums, its number of tiles, or 
 own complaints tell that something is missing.
 """
 
-import contextlib
 import io
-import os
+import re
 import struct
-import sys
-import tempfile
-import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
+import simplejpeg
 import tifffile
 from PIL import Image
 
@@ -26,19 +23,23 @@ from nucseg_mmdet.utils.files import make_folder, write_bytes
 from nucseg_mmdet.utils.reading import open_file, read_bytes
 
 MAX_PIXELS = 178_956_970  # of an image that is decoded as a whole; 0.5 GB in color
-ORIENTATION = 0x0112  # EXIF tag
+INDEXED = 3  # color type of a PNG
 PNG, JPEG = b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff'
+# Pixels, their colors, their size, and how the image is to be turned. The rest is text, profiles
+# of colors, and the later frames of an animation, whose number stands in acTL.
+PNG_KEPT = {b'IHDR', b'PLTE', b'IDAT', b'IEND', b'tRNS', b'pHYs', b'eXIf'}
 TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # the latter two: BigTIFF
 # What libjpeg says of a file that it decodes nonetheless.
-COMPLAINTS = (b'Corrupt JPEG', b'Premature end', b'Invalid', b'Inconsistent', b'Unsupported marker')
-_stderr_lock = threading.Lock()
+COMPLAINTS = ('Corrupt JPEG data', 'Premature end')
+PADDING = 8  # bytes between the last pixels of a JPEG and its end that are no sign of damage
 
 
-def decode_image(path: Path) -> np.ndarray:
+def decode_image(path: Path, indices: bool = False) -> np.ndarray:
     """Read an image file as it is stored.
 
     Args:
         path: of the file; its content tells of what kind it is.
+        indices: give the indices of a PNG with a palette, and not its colors.
 
     Returns:
         (H, W) or (H, W, C), BGR(A); uint8 or uint16, from TIFF any numbers.
@@ -50,6 +51,9 @@ def decode_image(path: Path) -> np.ndarray:
     try:
         if data.startswith(PNG):
             _check_png(data)
+            if indices and data[25] == INDEXED:
+                with Image.open(io.BytesIO(essential_png(data)[0])) as image:
+                    return np.array(image)
             return _decode(data)
         if data.startswith(JPEG):
             return _decode_jpeg(data)
@@ -123,6 +127,25 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         place += 12 + length
 
 
+def essential_png(data: bytes) -> tuple[bytes, int]:
+    """Take from a PNG file what makes up its image: texts and profiles can be of any size.
+
+    Returns:
+        A PNG file with the same pixels, and the number of frames of the one given.
+
+    Raises:
+        ValueError: as ``png_chunks``.
+    """
+    kept, frames = [PNG], 1
+    for kind, body in png_chunks(data):
+        if kind in PNG_KEPT:
+            kept += [len(body).to_bytes(4, 'big'), kind, body]
+            kept.append(zlib.crc32(body, zlib.crc32(kind)).to_bytes(4, 'big'))
+        elif kind == b'acTL':
+            frames = int.from_bytes(body[:4], 'big')
+    return b''.join(kept), frames
+
+
 def _check_png(data: bytes) -> None:
     """Check size and checksums of a PNG, those of its pixels too, without keeping them."""
     unpacker = zlib.decompressobj()
@@ -151,32 +174,23 @@ def _unpack(unpacker: 'zlib._Decompress', body: bytes) -> None:
 def _decode_jpeg(data: bytes) -> np.ndarray:
     with Image.open(io.BytesIO(data)) as header:
         _check_size(*header.size)
-    with _heard_on_stderr() as said:
-        image = _decode(data)
-    complaint = next((line for line in said if line.startswith(COMPLAINTS)), None)
-    if complaint:
-        raise _Damaged(f'damaged JPEG ({complaint.decode("latin1")})')
-    return image
+    if damage := jpeg_damage(data):
+        raise _Damaged(f'damaged JPEG ({damage})')
+    return _decode(data)
 
 
-@contextlib.contextmanager
-def _heard_on_stderr() -> Iterator[list[bytes]]:
-    """Hear what a C library says: lines, there after the block; others are passed on."""
-    said: list[bytes] = []
-    with _stderr_lock, tempfile.TemporaryFile() as file:
-        sys.stderr.flush()
-        kept = os.dup(2)
-        os.dup2(file.fileno(), 2)
-        try:
-            yield said
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            file.seek(0)
-            said += file.read().splitlines()
-    for line in said:
-        if not line.startswith(COMPLAINTS):
-            os.write(2, line + b'\n')
+def jpeg_damage(data: bytes) -> str | None:
+    """What libjpeg says, when asked, of data that are corrupt; None where they are not."""
+    try:  # at an eighth of the size, for which all data are read
+        simplejpeg.decode_jpeg(data, 'GRAY', min_height=1, min_width=1, min_factor=8)
+    except ValueError as error:
+        said = str(error)
+    else:
+        return None
+    spare = re.fullmatch(r'Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9', said)
+    if spare and int(spare[1]) <= PADDING:
+        return None
+    return said if said.startswith(COMPLAINTS) else None
 
 
 def _decode_tiff(data: bytes) -> np.ndarray:
@@ -239,27 +253,3 @@ class PictureNames:
             if self._taken.setdefault(candidate.casefold(), image) == image:
                 break
         return candidate
-
-
-def pages_and_orientation(path: Path) -> tuple[int, int]:
-    """Say how many images a file has, and how EXIF wants them to be turned; 1 is upright.
-
-    Raises:
-        UserError: the file is missing or damaged.
-    """
-    data = read_bytes(path)
-    try:
-        if not data.startswith(PNG):
-            with Image.open(io.BytesIO(data)) as header:
-                return getattr(header, 'n_frames', 1), header.getexif().get(ORIENTATION, 1)
-        # Not by Pillow, which refuses a PNG for much text in it.
-        pages, exif = 1, Image.Exif()
-        for kind, body in png_chunks(data):
-            if kind == b'acTL':
-                pages = int.from_bytes(body[:4], 'big')
-            if kind == b'eXIf':
-                exif.load(b'Exif\0\0' + body)
-        return pages, exif.get(ORIENTATION, 1)
-    except Exception as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f'{path}: not readable ({first:.200}), expected an image') from None

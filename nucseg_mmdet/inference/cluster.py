@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nucseg_mmdet.inference.plan import Plan, Settings, plan_slide
+from nucseg_mmdet.inference.plan import Plan, Settings, try_to_plan
 from nucseg_mmdet.inference.rows import RowDone, RowsFailed, Work, segment_rows
 from nucseg_mmdet.inference.segmenter import Segmenter
 from nucseg_mmdet.utils.errors import UserError
@@ -87,10 +87,7 @@ def _tasks(plan: Plan, rows: Sequence[int]) -> Iterator[list[int]]:
 
 def _plan(options: Options, path: Path, name: str, settings: Settings) -> Plan | UserError:
     """What a worker does to plan a slide."""
-    try:
-        return plan_slide(path, name, settings, _load(options))
-    except UserError as error:
-        return error
+    return try_to_plan(path, name, settings, _load(options))
 
 
 def _segment(

@@ -1,48 +1,91 @@
 """Which images and slides are meant, and what their results are called."""
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nucseg_mmdet.export.formats import FORMATS
-from nucseg_mmdet.utils.errors import UserError
 
-IMAGES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff')
+IMAGES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp')
 SCANS = ('.svs', '.ndpi', '.mrxs', '.scn', '.svslide', '.bif', '.vms', '.vmu', '.dcm')
 TISSUE = '.tissue.png'  # end of the name of a picture of the tissue that is segmented
 RESULTS = (TISSUE, *(writer.suffix for writer in FORMATS.values()))  # ends of names
+FEW = 5  # names in a line
+TABLES = (*RESULTS, '.geojson.gz', '.summary.json', '.partial')  # what else a run leaves
 
 
-def find_inputs(paths: Sequence[Path]) -> list[Path]:
+@dataclass
+class Inputs:
+    """What is to be segmented, and what is not.
+
+    Attributes:
+        paths: images and slides, each once.
+        notes: what a folder has that is left out, and what is named twice, a line each.
+        problems: what cannot be reached, a line each.
+    """
+
+    paths: list[Path] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def find_inputs(paths: Sequence[Path]) -> Inputs:
     """List the images and slides that paths name, each once.
 
     In a folder these are the files with the suffix of one, not those of folders in it, and not
     those named like results, which may be in the same folder. A folder of DICOM files is one slide.
-
-    Raises:
-        UserError: a path does not exist, or a folder has no image.
     """
-    found: list[Path] = []
-    for path in paths:
-        if not path.exists():
-            raise UserError(f'{path}: no such file or folder')
-        if not path.is_dir():
-            found.append(path)
-            continue
-        inside = sorted(
-            item
-            for item in path.iterdir()
-            if item.suffix.lower() in IMAGES + SCANS
-            and not item.name.startswith('.')
-            and not item.name.endswith(RESULTS)
-        )
-        dicom = [item for item in inside if item.suffix.lower() == '.dcm']
-        inside = [item for item in inside if item not in dicom[1:]]
-        if not inside:
-            raise UserError(f'{path}: no image or slide in it')
-        found += inside
-    return list({path.resolve(): path for path in found}.values())
+    found = Inputs()
+    seen: dict[str, Path] = {}
+    for named in paths:
+        for path in _inside(named, found) if os.path.isdir(named) else [named]:
+            try:
+                path.stat()
+            except OSError as error:
+                reason = 'no such file or folder' if not os.path.lexists(path) else error.strerror
+                found.problems.append(f'{path}: {reason}')
+                continue
+            other = seen.setdefault(os.path.realpath(path), path)
+            if other is path:
+                found.paths.append(path)
+            else:
+                found.notes.append(f'{path}: the same file as {other}, segmented under that name')
+    return found
+
+
+def _inside(folder: Path, found: Inputs) -> list[Path]:
+    """The images and slides in a folder; what is left out becomes a note."""
+    try:
+        items = sorted(item for item in folder.iterdir() if not item.name.startswith('.'))
+    except OSError as error:
+        found.problems.append(f'{folder}: {error.strerror}')
+        return []
+    inside = [item for item in items if item.suffix.lower() in IMAGES + SCANS]
+    results = [item for item in items if item.name.endswith(TABLES)]
+    dicom = [item for item in inside if item.suffix.lower() == '.dcm']
+    chosen = [item for item in inside if item not in results + dicom[1:]]
+    slides = {item.stem for item in chosen}  # whose further files are in a folder of their name
+    others = set(items) - set(inside) - set(results)
+    others = sorted(item for item in others if item.name not in slides)
+    left = [f'{item.name}/' if item.is_dir() else item.name for item in others]
+    if dicom[1:]:
+        found.notes.append(f'{folder}: {len(dicom)} DICOM files taken for one slide, {dicom[0]}')
+    if left:
+        found.notes.append(f'{folder}: no image by its suffix, left out: {_some(left)}')
+    if images := [item.name for item in results if item in inside]:
+        found.notes.append(f'{folder}: named like results of a run, left out: {_some(images)}')
+    if not chosen:
+        found.problems.append(f'{folder}: no image or slide in it')
+    return chosen
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f' and {len(names) - FEW} more' if len(names) > FEW else ''
+    return ', '.join(names[:FEW]) + more
 
 
 def name_outputs(paths: Sequence[Path]) -> list[str]:
@@ -63,12 +106,12 @@ def name_outputs(paths: Sequence[Path]) -> list[str]:
 def _name(path: Path, level: int) -> str:
     """A name that tells more of the path the higher the level."""
     stem = path.stem.removesuffix('.ome')
-    folders = path.resolve().parts[1:-1]
+    folders = Path(os.path.realpath(path)).parts[1:-1]
     if level == 0:
         return stem
     if level == 1:
         return '_'.join([*folders[-1:], stem])
     name = '_'.join([*folders[-(level - 1) :], path.name.replace('.', '_')])
     if level - 1 > len(folders):  # a path with / in the place of another's _
-        name += f'_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}'
+        name += f'_{hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:8]}'
     return name

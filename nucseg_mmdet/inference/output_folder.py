@@ -2,8 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from nucseg_mmdet.export.formats import FORMATS
@@ -11,41 +9,9 @@ from nucseg_mmdet.export.writer import Options
 from nucseg_mmdet.inference.inputs import TISSUE
 from nucseg_mmdet.inference.plan import Plan, Settings
 from nucseg_mmdet.utils.errors import UserError
-from nucseg_mmdet.utils.files import new_folder, write_json
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None
+from nucseg_mmdet.utils.files import has_fingerprint, new_folder, write_json
 
 NOTE = 'run.json'  # in the folder of a slide's rows: what they depend on
-LOCK = '.nucseg.lock'
-
-
-@contextmanager
-def only_run(out: Path) -> Iterator[None]:
-    """Hold the output folder: two runs would write over each other's files.
-
-    The lock is the operating system's, so that no run that was killed holds it.
-
-    Raises:
-        UserError: another run has it.
-    """
-    with (out / LOCK).open('a') as file:
-        if fcntl:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f'{out}: another run writes there, expected another --out, or --workers to '
-                    'share the work'
-                ) from None
-            except OSError:  # a file system without locks
-                pass
-        try:
-            yield
-        finally:
-            (out / LOCK).unlink(missing_ok=True)
 
 
 def start_or_resume(plan: Plan, settings: Settings) -> dict | None:
@@ -65,8 +31,10 @@ def start_or_resume(plan: Plan, settings: Settings) -> dict | None:
     summary = _read_json(summary_path(plan, settings))
     known = summary.get('identity')
     if known == plan.identity:
-        if summary['output'] == output_settings(settings) and all(
-            (settings.out / name).exists() for name in summary['files']
+        if (
+            summary['output'] == output_settings(settings)
+            and all((settings.out / name).exists() for name in summary['files'])
+            and _is_unchanged(settings, summary)
         ):
             shutil.rmtree(plan.folder, ignore_errors=True)
             return summary
@@ -79,9 +47,28 @@ def start_or_resume(plan: Plan, settings: Settings) -> dict | None:
         if found:
             _refuse(plan, plan.folder, found)
         _refuse_unknown_files(plan, settings, summary)
+    if plan.folder.is_symlink():
+        plan.folder.unlink()  # and not what it leads to
     with new_folder(plan.folder, replace=True) as folder:
         write_json(folder / NOTE, plan.identity)
     return None
+
+
+def _is_unchanged(settings: Settings, summary: dict) -> bool:
+    """Whether results are as their run left them, not cut by a disk or edited by hand.
+
+    Raises:
+        UserError: they are not, and are not to be overwritten.
+    """
+    for name, known in summary.get('fingerprints', {}).items():
+        if not has_fingerprint(settings.out / name, known):
+            if settings.overwrite:
+                return False
+            raise UserError(
+                f'{settings.out / name}: is not what the run wrote that its summary is of; '
+                '--overwrite does the slide again, or move the file away'
+            )
+    return True
 
 
 def _refuse(plan: Plan, path: Path, found: dict) -> None:

@@ -1,7 +1,6 @@
 """What there is to do for each slide: its tiles, its names, the space that it takes."""
 
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -19,8 +18,8 @@ from nucseg_mmdet.inference.tiling import Grid
 from nucseg_mmdet.slides.base import RegionError, Slide
 from nucseg_mmdet.slides.open import open_shared
 from nucseg_mmdet.slides.pixel_size import PixelSize
-from nucseg_mmdet.slides.tissue import TissueMask, draw_mask, tissue_mask
-from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.slides.tissue import TissueMask, draw_mask, is_white, tissue_mask
+from nucseg_mmdet.utils.errors import UserError, describe
 from nucseg_mmdet.utils.files import write_bytes
 
 DENSITY = 8_000  # nuclei per mm2 of tissue, as in the class images
@@ -161,12 +160,31 @@ def plan_slide(path: Path, name: str, settings: Settings, segmenter: Segmenter) 
             qupath_corner=slide.bounds[:2] if slide.bounds else (0, 0),
         ),
         pixel_size=slide.pixel_size,
-        notes=[*(f'{path}: {note}' for note in slide.notes), *tissue.notes],
+        notes=[
+            note if str(path) in note else f'{path}: {note}'
+            for note in [*slide.notes, *tissue.notes]
+        ],
         identity=identify(path, slide, frame, settings, segmenter),
         device=segmenter.predictor.device,
         colors=segmenter.slide_colors(slide, frame, grid, tissue.wanted),
         tissue_picture=tissue.picture,
     )
+
+
+def try_to_plan(
+    path: Path, name: str, settings: Settings, segmenter: Segmenter
+) -> Plan | UserError:
+    """Plan a slide, or say in a line what is wrong with it, foreseen or not."""
+    try:
+        return plan_slide(path, name, settings, segmenter)
+    except Exception as error:
+        return problem(path, error)
+
+
+def problem(path: Path, error: Exception) -> UserError:
+    """The line for what went wrong with a slide."""
+    line = describe(error)
+    return UserError(line if str(path) in line else f'{path}: {line}')
 
 
 def find_tiles(slide: Slide, frame: Frame, grid: Grid, skip_glass: bool) -> Tissue:
@@ -186,6 +204,10 @@ def find_tiles(slide: Slide, frame: Frame, grid: Grid, skip_glass: bool) -> Tiss
         area = frame.region[2] * frame.region[3] * (slide.mpp / 1000) ** 2
         return Tissue(everything, area, notes=[f'{error}; the tissue is not told from glass'])
     tissue = Tissue(everything, _crop(mask, frame.region).area_mm2(slide.mpp))
+    if not tissue.mm2 and not is_white(slide, frame.region):
+        tissue.notes.append(
+            'no tissue is found, though the image is not white; --no-tissue-mask looks at all of it'
+        )
     rectangles = tile_rectangles(frame, grid)
     if skip_glass:
         tissue.wanted = mask.holds(rectangles).reshape(shape)
@@ -234,20 +256,6 @@ def write_png(path: Path, image: np.ndarray) -> None:
     write_bytes(path, cv2.imencode('.png', image[..., ::-1])[1].tobytes())
 
 
-def check_out(out: Path) -> None:
-    """Make the folder of the results.
-
-    Raises:
-        UserError: it cannot be made or written to.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out) as file:
-            file.write(b'0')
-    except OSError as error:
-        raise UserError(f'{out}: cannot be written to ({error.strerror})') from None
-
-
 def check_space(plans: Sequence[Plan], settings: Settings) -> None:
     """Compare what the results will take with what is free.
 
@@ -259,6 +267,6 @@ def check_space(plans: Sequence[Plan], settings: Settings) -> None:
     need, free = area * DENSITY * each, shutil.disk_usage(settings.out).free
     if need > free:
         raise UserError(
-            f'{settings.out}: {free / 1e9:.1f} GB free, about {need / 1e9:.1f} GB needed for '
-            f'{area * DENSITY:,.0f} nuclei on {area:,.0f} mm2 of tissue'
+            f'{settings.out}: {free / 1e6:,.1f} MB free, about {need / 1e6:,.1f} MB needed for '
+            f'{area * DENSITY:,.0f} nuclei on {area:,.3g} mm2 of tissue'
         )

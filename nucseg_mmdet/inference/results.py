@@ -17,7 +17,7 @@ from nucseg_mmdet.inference.plan import Plan, Settings, tile_rectangles
 from nucseg_mmdet.slides.base import RegionError
 from nucseg_mmdet.slides.open import open_shared
 from nucseg_mmdet.structures.nuclei import Nuclei
-from nucseg_mmdet.utils.files import write_json
+from nucseg_mmdet.utils.files import fingerprint, write_json
 
 
 def finish(plan: Plan, settings: Settings, facts: dict) -> dict:
@@ -68,8 +68,10 @@ def finish(plan: Plan, settings: Settings, facts: dict) -> dict:
         tiles_skipped_as_glass=int((~plan.wanted).sum()),
         broken_tiles=broken,
         tile_grid=_describe_grid(rectangles, plan.wanted),
+        seconds=round(sum(map(shards.read_seconds, plan.shards())), 1),
         **facts,
         files=[path.name for path in writers.paths],
+        fingerprints={path.name: fingerprint(path) for path in writers.paths},
         notes=[*plan.notes, *writers.notes],
         output=output_settings(settings),
         identity=plan.identity,

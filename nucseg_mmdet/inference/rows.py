@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from nucseg_mmdet.inference import shards, tiling
-from nucseg_mmdet.inference.plan import Plan, Settings, plan_slide
+from nucseg_mmdet.inference.plan import Plan, Settings, problem, try_to_plan
 from nucseg_mmdet.inference.segmenter import Job, Segmenter
 from nucseg_mmdet.slides.base import RegionError
 from nucseg_mmdet.slides.open import open_shared
@@ -77,10 +77,7 @@ class InProcess:
         self, paths: Sequence[Path], names: Sequence[str], settings: Settings
     ) -> Iterator[Plan | UserError]:
         for path, name in zip(paths, names, strict=True):
-            try:
-                yield plan_slide(path, name, settings, self._segmenter)
-            except UserError as error:
-                yield error
+            yield try_to_plan(path, name, settings, self._segmenter)
 
     def segment(self, work: Work, settings: Settings) -> Iterator[RowDone | RowsFailed]:
         return segment_rows(self._segmenter, work, settings)
@@ -107,8 +104,8 @@ def segment_rows(
             else:
                 tiles.append((column, result))
         joined = tiling.join_row(tiles, plan.grid, row)
-        shards.write_row(plan.shard(row), joined, broken)
         seconds = time.monotonic() - started
+        shards.write_row(plan.shard(row), joined, broken, seconds)
         started += seconds
         yield RowDone(plan.folder, int(plan.wanted[row].sum()), len(joined.nuclei), seconds)
     yield from failed
@@ -129,8 +126,8 @@ def _batches(
             continue
         try:
             slide = open_shared(plan.path, settings.mpp)
-        except UserError as error:
-            failed.append(RowsFailed(plan.folder, str(error)))
+        except Exception as error:
+            failed.append(RowsFailed(plan.folder, str(problem(plan.path, error))))
             continue
         for batch in segmenter.jobs(slide, plan.frame, plan.grid, places, plan.colors):
             yield [job._replace(key=(number, *job.key)) for job in batch]

@@ -11,10 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from nucseg_mmdet.inference.output_folder import picture_path, start_or_resume
-from nucseg_mmdet.inference.plan import Plan, Settings, write_png
+from nucseg_mmdet.inference.plan import Plan, Settings, problem, write_png
 from nucseg_mmdet.inference.results import describe, finish
 from nucseg_mmdet.inference.rows import Engine, RowsFailed
-from nucseg_mmdet.utils.errors import UserError
 
 
 class SlideRun:
@@ -29,8 +28,7 @@ class SlideRun:
         problems: what could not be read or written, a line each.
         summaries: of slides that are finished.
 
-    Raises:
-        UserError: there are results, or rows of tiles, of other settings.
+    A slide with results, or rows of tiles, of other settings becomes a problem.
     """
 
     def __init__(self, plans: Iterable[Plan], settings: Settings, engine: Engine) -> None:
@@ -39,14 +37,17 @@ class SlideRun:
         self.summaries: list[dict] = []
         self._todo: list[tuple[Plan, list[int]]] = []
         self._given_up: set[Path] = set()  # folders of slides that cannot be finished
-        self._seconds: dict[Path, float] = {}  # that rows of a slide took
         for plan in plans:
-            if summary := start_or_resume(plan, settings):
-                self._add(plan, summary)
+            try:
+                if summary := start_or_resume(plan, settings):
+                    self._add(plan, summary)
+                    continue
+                if plan.tissue_picture is not None:
+                    write_png(picture_path(plan, settings), plan.tissue_picture)
+                    plan = replace(plan, tissue_picture=None)
+            except Exception as error:
+                self.problems.append(str(problem(plan.path, error)))
                 continue
-            if plan.tissue_picture is not None:
-                write_png(picture_path(plan, settings), plan.tissue_picture)
-                plan = replace(plan, tissue_picture=None)
             rows = [row for row, path in enumerate(plan.shards()) if not path.is_file()]
             self._todo.append((plan, rows))
 
@@ -76,7 +77,6 @@ class SlideRun:
                 if isinstance(done, RowsFailed):
                     self._give_up(done.folder, done.reason)
                     continue
-                self._seconds[done.folder] = self._seconds.get(done.folder, 0) + done.seconds
                 progress(done.tiles, done.nuclei)
                 self._start_writing(waiting, writing, writer)
                 while writing and writing[0][1].done():
@@ -98,7 +98,6 @@ class SlideRun:
             elif all(path.is_file() for path in plan.shards()):
                 waiting.remove(plan)
                 facts = dict(
-                    seconds=round(self._seconds.get(plan.folder, 0.0), 1),
                     device=plan.device,
                     precision=plan.identity['precision'],
                     processes=self.engine.workers,
@@ -110,8 +109,8 @@ class SlideRun:
     def _collect(self, plan: Plan, future: Future, report: Callable[[str], None]) -> None:
         try:
             self._add(plan, future.result())
-        except (UserError, OSError) as error:
-            self._give_up(plan.folder, f'{plan.path}: {error}')
+        except Exception as error:
+            self._give_up(plan.folder, str(problem(plan.path, error)))
         else:
             report(describe(self.summaries[-1]))
 

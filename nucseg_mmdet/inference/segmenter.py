@@ -4,12 +4,13 @@ In a notebook::
 
     from nucseg_mmdet import Segmenter
 
-    nuclei = Segmenter()(image)  # uint8, (H, W, 3), RGB
+    nuclei = Segmenter()(image)  # uint8, (H, W, 3), RGB; or a path
     nuclei.centroids, nuclei.scores, nuclei.measurements
 
 For whole slides, with files for other programs, see ``run`` and ``tools/segment.py``.
 """
 
+import os
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,16 +20,18 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+from PIL import Image
 
 from nucseg_mmdet.imaging.stain import UnfitImageError, tissue_share
 from nucseg_mmdet.inference import tiling
 from nucseg_mmdet.inference.frame import MODEL_MPP, Frame, make_frame
 from nucseg_mmdet.inference.masks_to_nuclei import to_nuclei
-from nucseg_mmdet.inference.predictor import ModelOptions, Predictor, load_predictor
+from nucseg_mmdet.inference.predictor import ModelOptions, Prediction, Predictor, load_predictor
 from nucseg_mmdet.inference.tiling import Grid
-from nucseg_mmdet.slides.base import ArraySlide, RegionError, Slide
+from nucseg_mmdet.slides.base import RegionError, Slide
+from nucseg_mmdet.slides.open import open_image
 from nucseg_mmdet.structures.nuclei import Nuclei, concatenate
-from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.errors import UserError, describe
 
 # px; the largest nuclei are 64 px, 16 microns. Tiles of 512 px would look at 1.8 times the image,
 # these at 1.3 times; of those below, a field of 1,000 px is one.
@@ -109,30 +112,34 @@ class Segmenter:
             tile=tile,
             threads=threads,
         )
+        self._made_in = os.getpid()
         self.predictor: Predictor = load_predictor(options, backend)
         self.identity = dict(self.predictor.identity, batch=batch, tile=tile, overlap=overlap)
 
-    def __call__(self, image: np.ndarray, mpp: float = MODEL_MPP) -> Nuclei:
+    def __call__(
+        self, image: np.ndarray | Image.Image | str | Path, mpp: float | None = None
+    ) -> Nuclei:
         """Find the nuclei of an image, tile by tile if it is large.
 
         Args:
-            image: uint8, (H, W, 3), RGB.
-            mpp: its microns per pixel.
+            image: uint8, (H, W, 3), RGB; an image of Pillow; or the path of a file.
+            mpp: its microns per pixel; by default what the file says, or 0.25.
 
         Returns:
             Nuclei in px of the image, where ``points`` are float64: outlines follow the edges of
             pixels of 0.25 microns.
 
         Raises:
-            UserError: the image or the microns per pixel are something else.
+            UserError: the image or the microns per pixel are something else, or the file is
+                damaged; or this object comes from a process that this one was forked from.
         """
-        slide = ArraySlide(image, mpp)
+        slide = open_image(image, mpp)
         frame = make_frame(slide)
         grid = self.make_grid(frame)
         places = product(range(len(grid.tops)), range(len(grid.lefts)))
         jobs = self.jobs(slide, frame, grid, places, self.slide_colors(slide, frame, grid))
         rows = (
-            tiling.join_row(((column, nuclei) for (_, column), nuclei in tiles), grid, row)
+            tiling.join_row(map(_whole, tiles), grid, row)
             for row, tiles in groupby(self.segment(jobs), lambda item: item[0][0])
         )
         nuclei = concatenate([part.nuclei for part in tiling.join_rows(rows, grid)])
@@ -185,6 +192,12 @@ class Segmenter:
         Raises:
             UserError: the memory of the device does not suffice.
         """
+        if os.getpid() != self._made_in:
+            # The threads of torch and OpenVINO are not there any more, and would be waited for.
+            raise UserError(
+                'this Segmenter was made before the process was forked, expected one that is made '
+                "in it: multiprocessing.get_context('spawn'), or Segmenter() in the worker"
+            )
         with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(1) as tracer:
             reads = (
                 [(job.key, readers.submit(self._load, job)) for job in batch] for batch in batches
@@ -221,7 +234,7 @@ class Segmenter:
         for index in np.unique(np.linspace(0, len(places) - 1, COLOR_TILES).round().astype(int)):
             try:
                 part = frame.read(slide, *grid.cell(*places[index].tolist()))
-            except RegionError:
+            except Exception:  # told when the tile itself is read
                 continue
             samples.append(part[::COLOR_STEP, ::COLOR_STEP].reshape(-1, 1, 3))
         shares = np.array([tissue_share(sample) for sample in samples])
@@ -235,9 +248,9 @@ class Segmenter:
         """Read a tile and prepare it for the network."""
         try:
             tile = job.read()
-        except RegionError as error:
-            return error
-        return tile, self.predictor.prepare(tile, job.colors)
+            return tile, self.predictor.prepare(tile, job.colors)
+        except Exception as error:  # of this tile; the others go on
+            return RegionError(describe(error))
 
     def _predict(
         self, batch: Sequence[tuple[Hashable, Future]], tracer: ThreadPoolExecutor
@@ -251,7 +264,23 @@ class Segmenter:
                 yield key, tracer.submit(lambda error: error, item)
             else:
                 found = next(predictions)
-                yield key, tracer.submit(to_nuclei, found.masks, found.scores, item[0], MODEL_MPP)
+                yield key, tracer.submit(_trace, found, item[0])
+
+
+def _whole(item: tuple[Hashable, Nuclei | RegionError]) -> tuple[int, Nuclei]:
+    """Column and nuclei of a tile, all of which are wanted."""
+    (_, column), found = item
+    if isinstance(found, RegionError):
+        raise found
+    return column, found
+
+
+def _trace(found: Prediction, tile: np.ndarray) -> Nuclei | RegionError:
+    """Outline and measure the nuclei of a tile."""
+    try:
+        return to_nuclei(found.masks, found.scores, tile, MODEL_MPP)
+    except Exception as error:  # of this tile; the others go on
+        return RegionError(describe(error))
 
 
 def _ahead(items: Iterable[T], count: int) -> Iterator[T]:

@@ -14,13 +14,19 @@ from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.files import new_file
 
 
-def write_row(path: Path, row: Part, broken: Sequence[tuple[int, str]] = ()) -> None:
+def write_row(
+    path: Path, row: Part, broken: Sequence[tuple[int, str]] = (), seconds: float = 0.0
+) -> None:
     """Keep a joined row of tiles as a shard, whole or not at all.
 
     Args:
         path: of the ``.npz`` file.
         row: its nuclei.
         broken: columns of tiles that could not be read, and why.
+        seconds: that it took.
+
+    Raises:
+        UserError: the file cannot be written.
     """
     with new_file(path) as file:
         np.savez(
@@ -29,6 +35,7 @@ def write_row(path: Path, row: Part, broken: Sequence[tuple[int, str]] = ()) -> 
             cut=row.cut,
             broken=np.array([column for column, _ in broken], np.int32),
             reasons=np.array([reason for _, reason in broken], np.str_),
+            seconds=seconds,
         )
 
 
@@ -50,6 +57,16 @@ def read_broken(path: Path) -> list[tuple[int, str]]:
     """
     with _opened(path) as shard:
         return list(zip(shard['broken'].tolist(), shard['reasons'].tolist(), strict=True))
+
+
+def read_seconds(path: Path) -> float:
+    """Read how long a shard took.
+
+    Raises:
+        UserError: as ``read_row``.
+    """
+    with _opened(path) as shard:
+        return float(shard['seconds'])
 
 
 @contextmanager

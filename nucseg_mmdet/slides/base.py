@@ -4,16 +4,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from nucseg_mmdet.slides.pixel_size import PixelSize, chosen, unknown
 from nucseg_mmdet.slides.resample import apply_weights, axis_weights
 from nucseg_mmdet.utils.errors import UserError
 
+MAX_WHOLE = 400_000_000  # px that may have to be decoded as a whole: 1.2 GB
+# px of a slide; that of 25 x 25 cm at 0.25 microns has so many, and takes 3 GB at low power.
+MAX_SLIDE = 10**12
+ONE_CHANNEL = 'one channel, taken as RGB'  # a note
 BAND = 4_000_000  # px that are read and resampled at once: 48 MB as floats
 FINER = 1.01  # a level that is coarser than the scale by less serves, it is off by rounding
 
 
-class RegionError(RuntimeError):
+class RegionError(UserError):
     """A region of a slide could not be read; others may be."""
 
 
@@ -46,6 +51,7 @@ class Slide:
         pixel_size: as given.
         levels: the full one first.
         notes: what the user should know of how the file is read, a line each.
+        images: in the file, of which this is the largest.
         bounds: x, y, width, height of the scanned part, level-0 px, if the file tells of one.
             QuPath crops the slide to it and counts from its corner.
     """
@@ -53,12 +59,18 @@ class Slide:
     def __init__(self, name: str, sizes: list[tuple[int, int]], pixel_size: PixelSize) -> None:
         self.name = name
         self.width, self.height = sizes[0]
+        if self.width * self.height > MAX_SLIDE:
+            raise UserError(
+                f'{name}: says that it is {self.width} x {self.height} px, expected at most '
+                f'{MAX_SLIDE:,} px'
+            )
         self.pixel_size = pixel_size
         self.levels = [
             Level(width, height, (_factor(self.width, width), _factor(self.height, height)))
             for width, height in sizes
         ]
-        self.notes: list[str] = []
+        self.notes: list[str] = [pixel_size.note] if pixel_size.note else []
+        self.images = 1
         self.bounds: tuple[int, int, int, int] | None = None
 
     @property
@@ -158,9 +170,15 @@ class ArraySlide(Slide):
     def __init__(
         self, image: np.ndarray, pixel_size: PixelSize | float | None = None, name: str = 'image'
     ) -> None:
+        if not isinstance(image, np.ndarray):
+            raise UserError(f'{name}: {type(image).__name__}, expected an array')
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            way = ''
+            if image.dtype.kind == 'f' and image.size and 0 <= image.min() <= image.max() <= 1:
+                way = '; of values from 0 to 1 make (255 * image).round().astype(np.uint8)'
             raise UserError(
-                f'{name}: {image.dtype} array of shape {image.shape}, expected uint8 (H, W, 3)'
+                f'{name}: {image.dtype} array of shape {image.shape}, expected uint8 (H, W, 3), '
+                f'RGB{way}'
             )
         if not isinstance(pixel_size, PixelSize):
             pixel_size = chosen(pixel_size, unknown('nothing says'))
@@ -169,6 +187,25 @@ class ArraySlide(Slide):
 
     def _read_level(self, index: int, x: int, y: int, width: int, height: int) -> np.ndarray:
         return self._image[y : y + height, x : x + width]
+
+
+def over(image: Image.Image, background: str) -> np.ndarray:
+    """Lay an RGBA image over a color: uint8, (H, W, 3), RGB."""
+    if image.getchannel('A').getextrema()[0] == 255:
+        return np.asarray(image.convert('RGB'))
+    below = Image.new('RGBA', image.size, background)
+    return np.asarray(Image.alpha_composite(below, image).convert('RGB'))
+
+
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn an image, (H, W, 3), as the EXIF tag Orientation, 1 to 8, says that it is shown."""
+    if orientation >= 5:  # rows are columns
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
 
 
 def paste(image: np.ndarray, part: np.ndarray, x: int, y: int) -> None:

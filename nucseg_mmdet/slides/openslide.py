@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import openslide
-from PIL import Image
 
 from nucseg_mmdet.slides import pixel_size
-from nucseg_mmdet.slides.base import RegionError, Slide, name_of, paste
+from nucseg_mmdet.slides.base import RegionError, Slide, name_of, over, paste
 from nucseg_mmdet.utils.errors import UserError
 
 BLOCK = 1024  # px of a level that OpenSlide is asked for at once, see ``ScannerSlide``
@@ -95,11 +94,3 @@ class ScannerSlide(Slide):
         factor = self._downsamples[index]
         region = handle.read_region((round(x * factor), round(y * factor)), index, (width, height))
         return over(region, self._background)
-
-
-def over(image: Image.Image, background: str) -> np.ndarray:
-    """Lay an RGBA image over a color: uint8, (H, W, 3), RGB."""
-    if image.getchannel('A').getextrema()[0] == 255:
-        return np.asarray(image.convert('RGB'))
-    below = Image.new('RGBA', image.size, background)
-    return np.asarray(Image.alpha_composite(below, image).convert('RGB'))

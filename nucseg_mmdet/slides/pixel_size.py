@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import NamedTuple
 from xml.etree import ElementTree
 
@@ -12,6 +13,7 @@ from nucseg_mmdet.utils.errors import UserError
 # 72, 96 and 300 dpi, which programs write when they know nothing, are 353, 265 and 85.
 MIN_MPP, MAX_MPP = 0.05, 20.0
 ASSUMED_MPP = 0.25
+AT_ONE = 10.0  # microns per pixel at magnification 1, by custom: 0.5 at x20, 0.25 at x40
 MAX_UNEVEN = 0.01  # relative difference of x and y that is taken for rounding
 MICRONS = {
     'm': 1e6,
@@ -24,6 +26,12 @@ MICRONS = {
     'nm': 1e-3,
     'in': 25_400.0,
 }
+# Properties that OpenSlide takes from a slide, and those of the vendors.
+MAGNIFICATION = re.compile(
+    r'^(openslide\.objective-power|.*(AppMag|SourceLens|OBJECTIVE_MAGNIFICATION|Magnification'
+    r'|\.objective|Objective ?(Lens)?Power))$'
+)
+APERIO = re.compile(r'\|\s*(MPP|AppMag)\s*=\s*([^|\s]+)')
 TIFF_UNITS = {2: 25_400.0, 3: 10_000.0}  # inch, centimeter; 1 is no unit
 
 
@@ -34,16 +42,21 @@ class PixelSize(NamedTuple):
         mpp: microns per pixel.
         source: where it comes from, or why it is not known, for the log.
         assumed: whether nothing says how large a pixel is.
+        note: what the user should know of it; empty if it is plainly said.
     """
 
     mpp: float
     source: str
     assumed: bool = False
+    note: str = ''
 
 
 def unknown(reason: str) -> PixelSize:
     """The size of pixels that nothing tells of: that of most slides, x 40."""
     return PixelSize(ASSUMED_MPP, f'{reason}, {ASSUMED_MPP} assumed', assumed=True)
+
+
+NOT_SAID = unknown('the file does not say')
 
 
 def chosen(mpp: float | None, found: PixelSize) -> PixelSize:
@@ -61,6 +74,8 @@ def given(mpp: float) -> PixelSize:
     Raises:
         UserError: no microscope makes such pixels.
     """
+    if isinstance(mpp, bool) or not isinstance(mpp, Real):
+        raise UserError(f'{mpp!r} given as microns per pixel, expected a number such as 0.25')
     if not (math.isfinite(mpp) and MIN_MPP <= mpp <= MAX_MPP):
         raise UserError(f'{mpp} microns per pixel given, expected {MIN_MPP} to {MAX_MPP:g}')
     return PixelSize(float(mpp), 'as given')
@@ -76,7 +91,7 @@ def checked(x: float | None, y: float | None, source: str) -> PixelSize:
     """
     x, y = x or y, y or x
     if not x or not y:
-        return unknown('the file does not say')
+        return NOT_SAID
     if not all(math.isfinite(size) and MIN_MPP <= size <= MAX_MPP for size in (x, y)):
         dpi = f' ({25_400 / x:.4g} dpi)' if x > MAX_MPP else ''
         return unknown(
@@ -85,7 +100,8 @@ def checked(x: float | None, y: float | None, source: str) -> PixelSize:
         )
     if abs(x - y) > MAX_UNEVEN * min(x, y):
         source += f'; the mean of {x:.4g} in x and {y:.4g} in y, shapes are stretched'
-        return PixelSize(math.sqrt(x * y), source)
+        mpp = math.sqrt(x * y)
+        return PixelSize(mpp, source, note=f'{mpp:.4g} microns per pixel are used: {source}')
     return PixelSize((x + y) / 2, source)
 
 
@@ -93,6 +109,24 @@ def from_dpi(dpi: tuple[float, float] | None, source: str) -> PixelSize:
     """What the resolution of a PNG or JPEG image says, dots per inch, in x and y."""
     x, y = dpi or (0, 0)
     return checked(*(25_400 / float(value) if value else None for value in (x, y)), source)
+
+
+def from_magnification(said: object, source: str) -> PixelSize | None:
+    """The size that goes with a magnification by custom; None if that is none.
+
+    Args:
+        said: the magnification, in any form.
+        source: such as 'AppMag of the description'.
+    """
+    try:
+        magnification = float(said)
+        mpp = AT_ONE / magnification
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    if not MIN_MPP <= mpp <= AT_ONE:
+        return None
+    text = f'{source} says x{magnification:g}, which is {mpp:.4g} microns per pixel by custom'
+    return PixelSize(mpp, text, note=f'{text}, see --mpp')
 
 
 def from_openslide(properties: Mapping[str, str]) -> PixelSize:
@@ -103,46 +137,109 @@ def from_openslide(properties: Mapping[str, str]) -> PixelSize:
             sizes.append(float(properties.get(f'openslide.mpp-{axis}', '')))
         except ValueError:
             sizes.append(None)
-    return checked(*sizes, 'properties of the slide')
+    found = checked(*sizes, 'properties of the slide')
+    keys = [key for key in sorted(properties) if MAGNIFICATION.search(key)]
+    powers = [from_magnification(properties[key], f'{key} of the slide') for key in keys]
+    return _best([found], powers)
 
 
 def from_tiff(
-    resolution: tuple[float, float], unit: int, imagej_unit: str, ome_xml: str | None
+    resolution: tuple[float, float],
+    unit: int,
+    imagej_unit: str,
+    ome: 'OmeImage | None',
+    description: str = '',
 ) -> PixelSize:
-    """What a TIFF says: its OME-XML first, then its resolution tags.
+    """What a TIFF says: its OME-XML or Aperio's description first, then its resolution tags.
 
     Args:
         resolution: pixels per unit in x and y, 0 if there is no tag.
         unit: the tag ResolutionUnit.
         imagej_unit: what ImageJ puts in place of the unit; empty if it has not written the file.
-        ome_xml: OME-XML without a document type.
+        ome: what its OME-XML says of the image.
+        description: of the page.
     """
-    if ome_xml:
-        size = from_ome(ome_xml)
-        if not size.assumed:
-            return size
+    aperio = dict(APERIO.findall(description))
+    try:
+        mpp = float(aperio.get('MPP', 'nan'))
+    except ValueError:
+        mpp = math.nan
     name = imagej_unit.replace('\\u00B5', 'µ')
     microns = MICRONS.get(name) if name else TIFF_UNITS.get(unit)
-    if not microns:
-        return unknown('the file does not say')
-    sizes = (microns / value if value else None for value in resolution)
-    return checked(*sizes, 'TIFF resolution tags')
+    sizes = [microns / value if value and microns else None for value in resolution]
+    measured = [
+        ome.pixel_size if ome else None,
+        checked(mpp, mpp, 'MPP of the description') if math.isfinite(mpp) else None,
+        checked(*sizes, 'TIFF resolution tags'),
+    ]
+    powers = [
+        from_magnification(ome.magnification, 'NominalMagnification of the OME-XML')
+        if ome
+        else None,
+        from_magnification(aperio.get('AppMag'), 'AppMag of the description'),
+    ]
+    return _best(measured, powers)
 
 
-def from_ome(ome_xml: str) -> PixelSize:
-    """What OME-XML says of the first image that it describes."""
-    try:
-        root = ElementTree.fromstring(ome_xml)
-    except ElementTree.ParseError:
-        return unknown('OME-XML is damaged')
-    # The namespace has the year of the schema.
-    pixels = next((node for node in root.iter() if re.search(r'\bPixels$', node.tag)), None)
-    attributes = {} if pixels is None else pixels.attrib
-    sizes = []
-    for axis in 'XY':
-        microns = MICRONS.get(attributes.get(f'PhysicalSize{axis}Unit', 'µm'))
+def _best(measured: Sequence[PixelSize | None], powers: Sequence[PixelSize | None]) -> PixelSize:
+    """The first size that is measured, else by a magnification, else why there is none."""
+    sizes = [size for size in measured if size]
+    known = [size for size in sizes if not size.assumed] + [size for size in powers if size]
+    said = [size for size in sizes if size != NOT_SAID]
+    return [*known, *said, NOT_SAID][0]
+
+
+class OmeImage:
+    """What OME-XML says of one of its images.
+
+    Args:
+        text: the OME-XML, without a document type.
+        index: of the image among those of the file.
+        size: width and height, px, by which the image is told where the index does not fit.
+
+    Attributes:
+        pixel_size: of the image.
+        magnification: of its objective, as it stands there; None if it is not said.
+    """
+
+    def __init__(self, text: str, index: int = 0, size: tuple[int, int] | None = None) -> None:
+        self.pixel_size, self.magnification = unknown('OME-XML is damaged'), None
         try:
-            sizes.append(float(attributes[f'PhysicalSize{axis}']) * microns)
-        except (KeyError, ValueError, TypeError):
-            sizes.append(None)
-    return checked(*sizes, 'OME-XML')
+            root = ElementTree.fromstring(text)
+        except ElementTree.ParseError:
+            return
+        images = [(node, pixels) for node in _all(root, 'Image') for pixels in _all(node, 'Pixels')]
+        if size:
+            fit = [item for item in images if _sides(item[1]) in (size, None)]
+            if fit and (index >= len(images) or images[index] not in fit):
+                images, index = fit, 0
+        node, pixels = images[min(index, len(images) - 1)] if images else (root, root)
+        sizes = []
+        for axis in 'XY':
+            microns = MICRONS.get(pixels.get(f'PhysicalSize{axis}Unit', 'µm'))
+            try:
+                sizes.append(float(pixels.attrib[f'PhysicalSize{axis}']) * microns)
+            except (KeyError, ValueError, TypeError):
+                sizes.append(None)
+        self.pixel_size = checked(*sizes, 'OME-XML')
+        used = [settings.get('ID') for settings in _all(node, 'ObjectiveSettings')]
+        objectives = _all(root, 'Objective')
+        if used or len(objectives) == 1:
+            powers = [
+                objective.get('NominalMagnification')
+                for objective in objectives
+                if not used or objective.get('ID') in used
+            ]
+            self.magnification = next(filter(None, powers), None)
+
+
+def _all(root: ElementTree.Element, name: str) -> list[ElementTree.Element]:
+    """The elements of a name, whatever their namespace, which has the year of the schema."""
+    return [node for node in root.iter() if node.tag.rpartition('}')[2] == name]
+
+
+def _sides(pixels: ElementTree.Element) -> tuple[int, int] | None:
+    try:
+        return int(pixels.attrib['SizeX']), int(pixels.attrib['SizeY'])
+    except (KeyError, ValueError):
+        return None

@@ -3,25 +3,34 @@
 import logging
 import threading
 from collections import OrderedDict
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import tifffile
 
+from nucseg_mmdet.imaging.image_files import jpeg_damage
 from nucseg_mmdet.slides import pixel_size
-from nucseg_mmdet.slides.base import RegionError, Slide, name_of, paste
+from nucseg_mmdet.slides.base import MAX_WHOLE, ONE_CHANNEL, RegionError, Slide, name_of, paste
 from nucseg_mmdet.utils.errors import UserError
 
-MAX_WHOLE = 400_000_000  # px that may have to be decoded as a whole: 1.2 GB
 CACHE = 128_000_000  # bytes of decoded tiles and strips that are kept for the next region
-WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR = 0, 1, 2, 6  # the tag PhotometricInterpretation
-JPEG_CODES = (6, 7)  # the tag Compression; the decoder turns their YCbCr into RGB
+# The tag PhotometricInterpretation.
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6
+JPEG = 7
+JPEG_CODES = (6, JPEG)  # the tag Compression; the decoder turns their YCbCr into RGB
 CONTIGUOUS = 1  # the tag PlanarConfiguration
 PREMULTIPLIED, TRANSPARENCY = 1, 2  # the tag ExtraSamples
 
 # Nothing is printed beside our one line, unless the program sets up logging.
 tifffile.logger().addHandler(logging.NullHandler())
+
+
+# A level that nothing marks as one is compared with the one above it at so many places a side, by
+# the mean colors of squares. Rounding, sharpening and JPEG change them by less than 3 grey levels,
+# two fields of one slide differ by 20 and more somewhere.
+PLACES, PLACE_SIDE, MAX_DIFFERENCE = 5, 32, 10  # number, px of the level, grey levels
 
 
 class Plane(NamedTuple):
@@ -37,7 +46,7 @@ class Plane(NamedTuple):
 
 
 class TiffSlide(Slide):
-    """A TIFF image: 8 bits a channel, RGB, RGBA or gray.
+    """A TIFF image: 8 bits a channel, RGB, RGBA, gray or by a palette.
 
     Uncompressed strips are read row by row, others are decoded as they are stored, and the
     last ones kept: the next region mostly needs them again.
@@ -45,6 +54,9 @@ class TiffSlide(Slide):
     Args:
         path: of the image.
         mpp: microns per level-0 px, if the user gives it.
+
+    Attributes:
+        orientation: tag, 1 to 8, of how the image is to be shown; it is read as it is stored.
 
     Raises:
         UserError: the file is damaged, or holds something else.
@@ -76,26 +88,44 @@ class TiffSlide(Slide):
         if '<!ENTITY' in description:
             raise UserError(f'{self._path}: its XML defines entities, expected plain OME-XML')
         # The main image is the largest; labels and overviews may come along.
-        series = max(self._tiff.series, key=lambda item: item.keyframe.size)
+        images = self._tiff.series
+        number = max(range(len(images)), key=lambda index: _area(images[index].keyframe))
+        series = images[number]
         page = series.keyframe
         self._check_values(series)
-        sizes, self._planes = [], []
+        sizes, self._planes, doubtful = [], [], []
         for level in series.levels:
             size = level.keyframe.imagewidth, level.keyframe.imagelength
             if not sizes or (level.axes == series.axes and max(size) < max(sizes[-1])):
+                if sizes and not level.keyframe.is_reduced and len(level.keyframe.treeindex) < 2:
+                    doubtful.append(len(sizes))
                 sizes.append(size)
                 self._planes.append(self._find_planes(level))
         found = pixel_size.from_tiff(
             (_resolution(page, 'XResolution'), _resolution(page, 'YResolution')),
             int(page.tags.valueof('ResolutionUnit', default=2)),
             (self._tiff.imagej_metadata or {}).get('unit', ''),
-            description if self._tiff.is_ome else None,
+            pixel_size.OmeImage(description, number, sizes[0]) if self._tiff.is_ome else None,
+            page.description,
         )
         super().__init__(name_of(self._path), sizes, pixel_size.chosen(mpp, found))
+        self.orientation = int(page.tags.valueof('Orientation', default=1))
+        self.images = len(images)
+        if self.images > 1:
+            size = f'{self.width} x {self.height} px'
+            self.notes.append(f'{self.images} images in the file, the largest is read, {size}')
+        self._palette = None if page.photometric != PALETTE else _palette(page.colormap)
         self._inverted = page.photometric == WHITE_IS_ZERO
         self._alpha = page.extrasamples[0] if page.extrasamples else None
-        if series.axes == 'YX':
-            self.notes.append('one channel, taken as RGB')
+        for index in reversed(doubtful):
+            if not self._is_reduction(index):
+                size = f'{self.levels[index].width} x {self.levels[index].height} px'
+                self.notes.append(f'a page of {size} is no reduction of the first, it is left out')
+                del self.levels[index], self._planes[index]
+        self._cache.clear()  # whose keys have the index of the level
+        self._cached = 0
+        if self._palette is None and series.axes == 'YX':
+            self.notes.append(ONE_CHANNEL)
         elif self._alpha in (PREMULTIPLIED, TRANSPARENCY):
             self.notes.append('transparent parts are laid over white')
         elif self._alpha is not None:
@@ -126,7 +156,7 @@ class TiffSlide(Slide):
         colors = page.photometric
         if not (
             colors in (RGB, BLACK_IS_ZERO)
-            or (colors == WHITE_IS_ZERO and series.axes == 'YX')
+            or (colors in (WHITE_IS_ZERO, PALETTE) and series.axes == 'YX')
             or (colors == YCBCR and page.compression in JPEG_CODES)
         ):
             raise UserError(
@@ -151,12 +181,40 @@ class TiffSlide(Slide):
                 raise UserError(f'{self._path}: cut off, {end} bytes, expected {needed} or more')
         keyframe = series.keyframe
         width, height = _segment_size(keyframe)
+        across, down = -(-keyframe.imagewidth // width), -(-keyframe.imagelength // height)
+        needed = across * down * (len(planes) if series.axes == 'SYX' else 1)
+        for page in pages:
+            found = min(len(page.dataoffsets), len(page.databytecounts))
+            if found < needed and not _is_plain(page):
+                raise UserError(
+                    f'{self._path}: damaged TIFF ({keyframe.imagewidth} x {keyframe.imagelength} '
+                    f'px are {needed} tiles or strips, found {found})'
+                )
         if width * height > MAX_WHOLE and not _is_plain(pages[0]):
             raise UserError(
                 f'{self._path}: {width} x {height} px in one piece, expected at most '
                 f'{MAX_WHOLE // 1_000_000} million px in each tile or strip'
             )
         return planes
+
+    def _is_reduction(self, index: int) -> bool:
+        """Whether a level shows what the one above it shows, by colors of places all over it."""
+        level, above = self.levels[index], self.levels[index - 1]
+        width, height = min(PLACE_SIDE, level.width), min(PLACE_SIDE, level.height)
+        ratios = above.width / level.width, above.height / level.height
+        for row, column in product(range(PLACES), repeat=2):
+            x = (level.width - width) * column // (PLACES - 1)
+            y = (level.height - height) * row // (PLACES - 1)
+            left, right = round(x * ratios[0]), round((x + width) * ratios[0])
+            top, bottom = round(y * ratios[1]), round((y + height) * ratios[1])
+            try:
+                small = self._read_level(index, x, y, width, height)
+                large = self._read_level(index - 1, left, top, right - left, bottom - top)
+            except RegionError:
+                continue
+            if np.abs(small.mean((0, 1)) - large.mean((0, 1))).max() > MAX_DIFFERENCE:
+                return False
+        return True
 
     def _read_level(self, index: int, x: int, y: int, width: int, height: int) -> np.ndarray:
         planes = self._planes[index]
@@ -176,6 +234,8 @@ class TiffSlide(Slide):
 
     def _to_rgb(self, values: np.ndarray) -> np.ndarray:
         channels = values.shape[2]
+        if self._palette is not None:
+            return self._palette[values[..., 0]]
         if channels == 1:
             return np.repeat(255 - values if self._inverted else values, 3, axis=2)
         if channels == 3 or self._alpha not in (PREMULTIPLIED, TRANSPARENCY):
@@ -229,6 +289,10 @@ class TiffSlide(Slide):
         with self._file_lock:
             self._tiff.filehandle.seek(offset)
             data = self._tiff.filehandle.read(count)
+        if count and page.keyframe.compression == JPEG:
+            whole = tables[:-2] + data[2:] if tables else data
+            if damage := jpeg_damage(whole):
+                raise ValueError(damage)
         decoded, _, shape = decode(
             data if count else None, number, jpegtables=tables, jpegheader=page.keyframe.jpegheader
         )
@@ -241,6 +305,15 @@ class TiffSlide(Slide):
             while self._cached > CACHE and len(self._cache) > 1:
                 self._cached -= self._cache.popitem(last=False)[1].nbytes
         return decoded
+
+
+def _area(page: tifffile.TiffPage | tifffile.TiffFrame) -> int:
+    return page.imagewidth * page.imagelength
+
+
+def _palette(colors: np.ndarray) -> np.ndarray:
+    """The tag ColorMap, uint16, (3, 256), as uint8, (256, 3); some writers leave it at 8 bits."""
+    return (colors >> 8 if colors.max() > 255 else colors).astype(np.uint8).T
 
 
 def _one_line(error: Exception) -> str:

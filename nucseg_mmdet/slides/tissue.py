@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from nucseg_mmdet.imaging.stain import GLASS, MAX_DENSITY
-from nucseg_mmdet.slides.base import Slide
+from nucseg_mmdet.slides.base import RegionError, Slide
 
 # What may be glass: bright and gray or slightly tinted, but not pink. Both stains take most from
 # the green light (Ruifrok and Johnston 2001, see ``stain.STAIN_OD``), the light of a lamp does not.
@@ -22,6 +22,8 @@ GLASS_RANK = 90  # percentile of the candidates that stands for glass: pale tiss
 # unevenly lit glass differs by about 0.03.
 MIN_DENSITY = 0.06
 MIN_PINK = 0.02  # of green above red and above blue: 5 gray levels; finds the faintest eosin
+PLACES, PLACE_SIDE = 8, 64  # a side, and px of each, that ``is_white`` looks at
+MAX_DARK = 0.01  # share of pixels that dust and scratches may make darker than glass
 MARGIN = 32  # microns that tissue is grown by: about three nuclei
 BLACK_LIGHT = 240 * np.exp(-MAX_DENSITY)  # gray level, 12; no tissue is so dark at low power
 OUTLINE, GRID = (0, 140, 0), (0, 90, 255)  # RGB
@@ -92,6 +94,25 @@ def tissue_mask(slide: Slide, mpp: float = 8.0) -> TissueMask:
     return TissueMask(tissue, keep, scale)
 
 
+def is_white(slide: Slide, region: tuple[int, int, int, int]) -> bool:
+    """Whether the full-resolution pixels at places all over a region are as bright as glass.
+
+    Unlike the mask, this looks at no lower level, which may be one of another image.
+    """
+    x, y, width, height = region
+    dark = total = 0
+    for row, column in np.ndindex(PLACES, PLACES):
+        left = x + max(0, width - PLACE_SIDE) * column // (PLACES - 1)
+        top = y + max(0, height - PLACE_SIDE) * row // (PLACES - 1)
+        try:
+            part = slide.read(left, top, min(width, PLACE_SIDE), min(height, PLACE_SIDE))
+        except RegionError:
+            continue
+        dark += np.count_nonzero(part.min(axis=2) < MIN_GLASS)
+        total += part.shape[0] * part.shape[1]
+    return dark <= MAX_DARK * total
+
+
 def find_tissue(image: np.ndarray) -> np.ndarray:
     """Tell tissue from glass in an image of low power: bool, (H, W).
 
@@ -129,7 +150,8 @@ def draw_mask(
         uint8, (h, w, 3), RGB.
     """
     scale = max(1.0, max(slide.width, slide.height) / side)
-    image = slide.read(0, 0, slide.width, slide.height, scale)
+    # A slide that is thinner than half a pixel of the picture still has one.
+    image = slide.read(0, 0, max(slide.width, scale), max(slide.height, scale), scale)
     height, width = image.shape[:2]
     keep = cv2.resize(mask.keep.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
     image[keep == 0] = image[keep == 0] // 2 + 60

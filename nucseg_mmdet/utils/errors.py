@@ -60,6 +60,13 @@ def say_unforeseen(error: BaseException) -> str:
     return f'unforeseen {type(error).__name__}: {first} ({DEBUG}=1 shows where)'
 
 
+def describe(error: Exception) -> str:
+    """Tell in a line what is wrong with one of many inputs, foreseen or not; the others go on."""
+    if os.environ.get(DEBUG) == '1':
+        traceback.print_exception(error)
+    return str(error) if isinstance(error, UserError) else say_unforeseen(error)
+
+
 def exit_code(main: Callable[..., int]) -> Callable[..., int]:
     """Let the ``main`` of a command end with an exit code and a plain message, whatever happens."""
 

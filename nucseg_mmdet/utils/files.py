@@ -18,11 +18,15 @@ old file or none. Use the smallest of these that does::
     with new_folder(path) as folder:         # a folder, in place after the block
         write_json(folder / 'a.json', {})
 
+    with owned_folder(path):                 # nobody else writes there during the block
+        ...
+
 All of them turn an ``OSError`` of their own file into a ``UserError`` with its final path.
 """
 
 import contextlib
 import glob
+import hashlib
 import json
 import os
 import secrets
@@ -42,6 +46,7 @@ except ImportError:  # Windows: what a killed process leaves stays
 FLAGS = (
     os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, 'O_NOFOLLOW', 0) | getattr(os, 'O_BINARY', 0)
 )
+LOCK = '.owner.lock'  # in a folder that somebody owns
 LONGEST_STEM = 200  # bytes of the name that a hidden name repeats; file systems take 255
 
 
@@ -241,6 +246,83 @@ def new_folder(path: Path, replace: bool = False) -> Iterator[Path]:
         part.publish(replace)
     finally:
         part.abort()
+
+
+@contextlib.contextmanager
+def owned_folder(path: Path) -> Iterator[None]:
+    """Make a folder for results and own it during the block, so that no two runs write there.
+
+    The owner holds a lock on a file in the folder, which the end of its process lets go of,
+    whatever the end.
+
+    Raises:
+        UserError: it cannot be made or written to, or another process owns it.
+    """
+    check_folder_is_writable(path)
+    descriptor = _own(path)
+    try:
+        yield
+    finally:
+        (path / LOCK).unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _own(folder: Path) -> int:
+    """Lock a folder: the descriptor of the file that holds the lock."""
+    path = folder / LOCK
+    while True:
+        with cannot_be_written(path):
+            descriptor = os.open(path, FLAGS & ~os.O_EXCL, 0o666)
+        try:
+            if fcntl:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise UserError(
+                f'{folder}: another run writes there, expected one at a time: wait for its end, or '
+                'take another folder'
+            ) from None
+        except OSError:
+            return descriptor  # a file system without locks
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        os.close(descriptor)  # its owner has just removed it
+
+
+def fingerprint(path: Path) -> dict[str, int | str]:
+    """What tells a file, or a folder with all in it, from another.
+
+    Returns:
+        ``bytes``, ``changed``, the time of the last change in ns, and ``sha256``.
+    """
+    digest = hashlib.sha256()
+    for part in _parts(path):
+        digest.update(os.fsencode(part.relative_to(path)))
+        with part.open('rb') as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return dict(_outside(path), sha256=digest.hexdigest())
+
+
+def has_fingerprint(path: Path, known: dict[str, int | str]) -> bool:
+    """Whether it is what it was; the content is read only where the time is another."""
+    outside = _outside(path)
+    if outside['bytes'] != known['bytes']:
+        return False
+    return outside['changed'] == known['changed'] or fingerprint(path)['sha256'] == known['sha256']
+
+
+def _outside(path: Path) -> dict[str, int]:
+    stats = [part.stat() for part in _parts(path)]
+    return dict(
+        bytes=sum(stat.st_size for stat in stats),
+        changed=max((stat.st_mtime_ns for stat in stats), default=0),
+    )
+
+
+def _parts(path: Path) -> list[Path]:
+    return sorted(part for part in path.rglob('*') if part.is_file()) if path.is_dir() else [path]
 
 
 @contextlib.contextmanager

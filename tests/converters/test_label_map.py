@@ -5,13 +5,17 @@ import json
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from pycocotools import mask as coco_mask
 
 from nucseg_mmdet.commands import prepare as prepare_data
+from nucseg_mmdet.converters import pictures
 from nucseg_mmdet.converters.label_map import decode_labels
 from nucseg_mmdet.imaging import image_files
+from nucseg_mmdet.slides.open import open_slide
 from nucseg_mmdet.structures.polygons import polygons_to_rle
+from nucseg_mmdet.synthetic import fields
 from nucseg_mmdet.utils.errors import UserError
 
 # Label 7 in two parts, 300 only beyond 8 bits; 70,000 only beyond 16.
@@ -32,6 +36,8 @@ def write_labels(path, labels):
         np.save(path, labels)
     elif path.suffix == '.png':
         assert cv2.imwrite(str(path), labels)
+    elif labels.dtype == np.int64:
+        tifffile.imwrite(path, labels, compression='zlib')
     else:
         Image.fromarray(labels).save(path, compression='tiff_lzw')
 
@@ -67,6 +73,7 @@ KINDS = [
     ('a.npy', np.float64, 69_700),
     ('a_masks.png', np.uint16, 0),
     ('a_label.tif', np.int32, 69_700),
+    ('a_label.tif', np.int64, 69_700),
 ]
 
 
@@ -141,7 +148,7 @@ BAD = {
     'foreground mask': ('a.png', FOREGROUND, 'one label, 255, in 4 parts: a foreground mask'),
     'colors': ('a.png', np.zeros((4, 6, 3), np.uint8), 'array of shape (4, 6, 3)'),
     'another size': ('a.png', np.zeros((6, 4), np.uint8), '4 x 6 px, expected 6 x 4 px'),
-    'negative': ('a.npy', LABELS - 1, 'label -1, expected labels from 0'),
+    'negative': ('a.npy', LABELS - 1, 'labels -1 to 299, expected 0 to'),
     'not whole': ('a.npy', LABELS / 2, 'not whole'),
     'not finite': ('a.npy', LABELS * np.nan, 'not whole'),
     'texts': ('a.npy', LABELS.astype(str), 'expected whole numbers'),
@@ -193,12 +200,6 @@ def test_bad_types_file(raw, capsys, text, message):
     assert message in capsys.readouterr().err
 
 
-def turned(path):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new('RGB', LABELS.shape[::-1]).save(path, exif=exif)
-
-
 def stack(path):
     pages = [Image.new('RGB', LABELS.shape[::-1]) for _ in range(3)]
     pages[0].save(path, save_all=True, append_images=pages[1:])
@@ -207,10 +208,9 @@ def stack(path):
 @pytest.mark.parametrize(
     ('name', 'save', 'message'),
     [
-        ('a.jpg', turned, 'EXIF orientation 6'),
-        ('a.tif', stack, '3 pages'),
-        ('a.png', lambda path: cv2.imwrite(str(path), LABELS.astype(np.uint16)), 'uint16'),
-        ('a.bmp', lambda path: path.write_bytes(b'BM'), 'not readable'),
+        ('a.tif', stack, '3 x 4 x 6 x 3 values on the axes IYXS, expected one'),
+        ('a.png', lambda path: cv2.imwrite(str(path), LABELS.astype(np.uint16)), '16 bits'),
+        ('a.bmp', lambda path: path.write_bytes(b'BM'), 'damaged BMP'),
     ],
 )
 def test_bad_picture_is_named(raw, capsys, name, save, message):
@@ -221,9 +221,9 @@ def test_bad_picture_is_named(raw, capsys, name, save, message):
 
 
 def test_picture_that_is_too_large_is_named(raw, capsys, monkeypatch):
-    monkeypatch.setattr(image_files, 'MAX_PIXELS', 20)  # of 24
+    monkeypatch.setattr(pictures, 'MAX_PIXELS', 20)  # of 24
     assert run(raw) == 2
-    assert 'a.png: 6 x 4 px, a field may have 20' in capsys.readouterr().err
+    assert 'a.png: 6 x 4 px, a PNG may have' in capsys.readouterr().err
 
 
 def test_label_map_that_is_too_large_is_named(tmp_path, monkeypatch):
@@ -231,6 +231,83 @@ def test_label_map_that_is_too_large_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(image_files, 'MAX_PIXELS', 20)  # of 24
     with pytest.raises(UserError, match=r'a\.tif: 6 x 4 px, a field may have 20'):
         decode_labels(tmp_path / 'a.tif')
+
+
+def test_pixels_are_those_that_segment_sees(raw, capsys):
+    """Turned by EXIF, transparent, indexed: written upright, over white, in color."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    colors = np.random.default_rng(0).integers(0, 256, (6, 4, 3), dtype=np.uint8)
+    image = Image.fromarray(colors)
+    image.save(raw / 'images/turned.png', exif=exif)
+    image.convert('RGBA').save(raw / 'images/opaque.png')
+    image.putalpha(Image.new('L', image.size, 100))
+    image.transpose(Image.Transpose.ROTATE_90).save(raw / 'images/clear.png')
+    Image.new('P', (6, 4)).save(raw / 'images/indexed.tif')
+    names = ('turned', 'clear', 'indexed', 'opaque')
+    for name in names[:3]:
+        write_labels(raw / f'labels/{name}.png', LABELS.astype(np.uint16))
+    write_labels(raw / 'labels/opaque.png', LABELS.T.astype(np.uint16).copy())
+    assert run(raw) == 0
+    for name in names:
+        (path,) = (raw / 'images').glob(f'{name}.*')
+        written = cv2.imread(str(raw.parent / f'out/train/{name}.png'))[..., ::-1]
+        with open_slide(path) as slide:
+            assert (written == slide.read(0, 0, slide.width, slide.height)).all()
+    said = capsys.readouterr().out
+    assert 'turned.png: turned upright, as its EXIF orientation 6 says' in said
+    assert 'clear.png: transparent parts are laid over white' in said
+    assert (
+        cv2.imread(str(raw.parent / 'out/train/turned.png'))[..., ::-1] == np.rot90(colors, -1)
+    ).all()
+
+
+def flip(path, share):
+    data = bytearray(path.read_bytes())
+    data[int(len(data) * share)] ^= 4
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize('kind', ['png', 'zlib', 'jpg'])
+def test_damaged_pictures_are_refused(raw, capsys, kind):
+    image = fields.synthesize(1, 160, 240, 30)[0]
+    path = raw / f'images/b.{dict(zlib="tif").get(kind, kind)}'
+    write_labels(raw / 'labels/b.png', np.tile(LABELS, (40, 40)).astype(np.uint16))
+    if kind == 'zlib':
+        tifffile.imwrite(path, image, photometric='rgb', compression='zlib', rowsperstrip=16)
+    else:
+        Image.fromarray(image).save(path)
+    assert run(raw) == 0
+    if kind == 'jpg':
+        data = path.read_bytes()
+        path.write_bytes(data[: len(data) // 2] + b'\xff\xd9')
+    else:
+        flip(path, 0.5)
+    assert run(raw, '--overwrite') == 2
+    assert f'{path}: ' in capsys.readouterr().err
+
+
+def test_labels_as_indices_of_a_palette(raw):
+    labels = np.where(LABELS == 300, 200, LABELS).astype(np.uint8)
+    image = Image.fromarray(labels, 'P')
+    image.putpalette(np.random.default_rng(0).integers(0, 256, 768, dtype=np.uint8).tobytes())
+    image.save(raw / 'labels/a.png')
+    assert run(raw) == 0
+    assert [entry['area'] for entry in annotations(raw)] == AREAS
+
+
+def test_types_with_a_byte_order_mark(raw):
+    text = 'file_name,label,type\na.png,2,x\na.png,7,y\na.png,300,x\n'
+    (raw / 'types.csv').write_text(text, encoding='utf-8-sig')
+    assert run(raw) == 0
+    assert [entry['type'] for entry in annotations(raw)] == ['x', 'y', 'x']
+
+
+def test_images_without_nuclei_are_counted(raw, capsys):
+    write_image(raw / 'images/b.png')
+    write_labels(raw / 'labels/b.png', np.zeros(LABELS.shape, np.uint8))
+    assert run(raw) == 0
+    assert 'note: 1 of 2 images have no nucleus' in capsys.readouterr().out
 
 
 def test_pictures_are_copied_or_become_png(raw):

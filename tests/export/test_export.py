@@ -463,7 +463,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, name):
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / 'file').write_text('')
-    with pytest.raises(UserError, match=r'no folder for results'):
+    with pytest.raises(UserError, match=r'file: no folder for results'):
         open_writers(['csv'], tmp_path / 'file', PLAIN)
 
 

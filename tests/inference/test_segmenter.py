@@ -1,11 +1,13 @@
 """A model over images of any size: its inputs, its tiles, what it refuses."""
 
+import os
 import threading
 
 import numpy as np
 import pytest
 import shapely
 import torch
+from PIL import Image
 
 from nucseg_mmdet.imaging import stain
 from nucseg_mmdet.inference import segmenter
@@ -53,6 +55,48 @@ def test_other_pixel_size(finder, image):
     assert (np.abs(found.centroids - (low + high) / 2) < 20).all()
     areas = shapely.area(found.polygons()) * 0.5**2
     np.testing.assert_allclose(areas, found.measurements[:, MEASUREMENTS.index('area_um2')], 1e-5)
+
+
+def test_what_is_in_a_notebook(finder, image, tmp_path):
+    found = finder(image)
+    path = tmp_path / 'a.png'
+    Image.fromarray(image).save(path)
+    assert columns_equal(found, finder(Image.fromarray(image)))
+    assert columns_equal(found, finder(path))
+    assert columns_equal(found, finder(str(path), mpp=np.float32(0.25)))
+    coarse = finder(image, mpp=0.5)
+    Image.fromarray(image).save(path, dpi=(50_800, 50_800))  # 0.5 microns
+    of_file = finder(path)
+    assert len(of_file) == len(coarse)
+    np.testing.assert_allclose(of_file.centroids, coarse.centroids, atol=0.01)  # of dpi as meters
+
+
+@pytest.mark.parametrize(
+    ('change', 'mpp', 'message'),
+    [
+        (lambda image: image / 255, 0.25, r'float64 array .* make \(255 \* image\)\.round\(\)'),
+        (lambda image: image * 1.0, 0.25, r'float64 array .* expected uint8 \(H, W, 3\), RGB$'),
+        (lambda image: image[..., 0], 0.25, r'shape \(150, 200\)'),
+        (lambda image: image.tolist(), 0.25, 'list, expected an array'),
+        (lambda image: 'nowhere.png', 0.25, r'nowhere\.png: No such file'),
+        (lambda image: image, '0.25', "'0.25' given as microns per pixel, expected a number"),
+        (lambda image: image, 2.0, 'would be enlarged 8.0 times'),
+    ],
+)
+def test_what_is_no_image_is_refused(finder, image, change, mpp, message):
+    with pytest.raises(UserError, match=message):
+        finder(change(image), mpp)
+
+
+def test_a_forked_process_is_told_not_to_wait(finder, image):
+    number = os.fork()
+    if not number:
+        try:
+            finder(image)
+        except UserError as error:
+            os._exit(7 if "get_context('spawn')" in str(error) else 1)
+        os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]) == 7
 
 
 def test_an_image_smaller_than_a_tile(finder):

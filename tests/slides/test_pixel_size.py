@@ -5,7 +5,7 @@ import math
 import pytest
 
 from nucseg_mmdet.slides import pixel_size
-from nucseg_mmdet.slides.pixel_size import PixelSize
+from nucseg_mmdet.slides.pixel_size import OmeImage, PixelSize
 from nucseg_mmdet.utils.errors import UserError
 
 UNKNOWN = PixelSize(0.25, 'the file does not say, 0.25 assumed', True)
@@ -52,6 +52,7 @@ def test_implausible_sizes_are_reported():
         'TIFF resolution tags say 352.8 microns per pixel (72 dpi), not used: expected 0.05 to '
         '20, 0.25 assumed',
         True,
+        '',
     )
     assert pixel_size.from_tiff((0, 0), 2, '', None) == UNKNOWN
 
@@ -75,14 +76,14 @@ def test_uneven_sizes_are_averaged_and_reported():
     ],
 )
 def test_ome_xml(attributes, mpp):
-    assert said(pixel_size.from_ome(OME.format(attributes))) == (mpp and pytest.approx(mpp))
+    found = OmeImage(OME.format(attributes)).pixel_size
+    assert said(found) == (mpp and pytest.approx(mpp))
 
 
 def test_ome_xml_comes_before_the_tags_if_it_says_something():
     text = OME.format('PhysicalSizeX="0.5" PhysicalSizeY="0.5"')
-    assert pixel_size.from_tiff((40_000, 40_000), 3, '', text).mpp == 0.5
-    assert pixel_size.from_tiff((40_000, 40_000), 3, '', OME.format('')).mpp == 0.25
-    assert pixel_size.from_tiff((40_000, 40_000), 3, '', text[:50]).mpp == 0.25
+    for ome, mpp in [(text, 0.5), (OME.format(''), 0.25), (text[:50], 0.25)]:
+        assert pixel_size.from_tiff((40_000, 40_000), 3, '', OmeImage(ome)).mpp == mpp
 
 
 def test_dpi_and_properties():
@@ -94,7 +95,7 @@ def test_dpi_and_properties():
 
 
 def test_what_the_user_gives_wins():
-    assert pixel_size.chosen(0.5, PixelSize(0.25, 'OME-XML')) == (0.5, 'as given', False)
+    assert pixel_size.chosen(0.5, PixelSize(0.25, 'OME-XML')) == (0.5, 'as given', False, '')
     assert pixel_size.chosen(None, UNKNOWN) == UNKNOWN
 
 

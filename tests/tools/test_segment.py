@@ -23,11 +23,11 @@ from nucseg_mmdet.export.formats import FORMATS as FORMATS_KNOWN
 from nucseg_mmdet.inference import inputs
 from nucseg_mmdet.inference import plan as planning
 from nucseg_mmdet.inference import run as running
-from nucseg_mmdet.inference.output_folder import only_run
 from nucseg_mmdet.inference.rows import InProcess
 from nucseg_mmdet.inference.segmenter import Segmenter
 from nucseg_mmdet.synthetic.fields import synthesize
 from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.files import owned_folder
 
 ROOT = Path(__file__).parents[2]
 FORMATS = ('geojson', 'csv', 'label')
@@ -108,7 +108,7 @@ class TestResults:
         assert len(rows) == len(features) == found['nuclei'] > 20
         # A nucleus may lie wholly below another, of a neighboring tile.
         assert 0.9 * len(rows) < len(np.unique(labels)) - 1 <= len(rows)
-        assert found['width'], found['height'] == labels.shape[::-1]
+        assert (found['width'], found['height']) == labels.shape[::-1]
 
     def test_glass_is_left_out(self, finished):
         # Rows 260 to 840 are glass; around tissue 32 microns are kept, 128 px.
@@ -232,9 +232,11 @@ def test_results_in_a_folder_are_no_inputs(tmp_path):
     for name in names:
         (tmp_path / name).touch()
     found = inputs.find_inputs([tmp_path])
-    assert [path.name for path in found] == ['a.tif', 'b.png', 'labels.tif']
+    assert [path.name for path in found.paths] == ['a.tif', 'b.png', 'labels.tif']
+    left = 'a.labels.tif, a.tissue.png, b.overlay.png'
+    assert found.notes == [f'{tmp_path}: named like results of a run, left out: {left}']
     named = [tmp_path / 'a.labels.tif']
-    assert inputs.find_inputs(named) == named
+    assert inputs.find_inputs(named).paths == named
 
 
 @pytest.mark.parametrize(
@@ -336,8 +338,7 @@ def start(model, path, out):
     """A run with the settings of ``arguments``, ready to go, and the number of rows to do."""
     finder = Segmenter(*model, device='cpu', score_thr=0.0, tile=80, overlap=30)
     settings = planning.Settings(out, FORMATS)
-    planning.check_out(out)
-    paths = inputs.find_inputs([path])
+    paths = inputs.find_inputs([path]).paths
     plans = [
         planning.plan_slide(path, name, settings, finder)
         for path, name in zip(paths, inputs.name_outputs(paths), strict=True)
@@ -385,7 +386,7 @@ class TestWrong:
     def test_folder_that_cannot_be_made(self, capsys, random_model, images, tmp_path):
         (tmp_path / 'file').write_text('')
         options = arguments(random_model, tmp_path / 'file' / 'out', images)
-        self.check(capsys, options, 2, 'file/out: cannot be written to (Not a directory)')
+        self.check(capsys, options, 2, 'file/out: no folder for results (Not a directory)')
 
     def test_impossible_pixel_size(self, capsys, random_model, images, tmp_path):
         options = [*arguments(random_model, tmp_path, images), '--mpp', 90]
@@ -397,7 +398,7 @@ class TestWrong:
         settings = planning.Settings(tmp_path, ('csv',))
         plan = planning.plan_slide(images / 'small.png', 'small', settings, finder)
         planning.check_space([plan], settings)
-        with pytest.raises(UserError, match=r'GB free, about .* GB needed for'):
+        with pytest.raises(UserError, match=r'MB free, about .* MB needed for'):
             planning.check_space([replace(plan, tissue_mm2=1e12)], settings)
 
     def test_broken_slide_and_region_elsewhere(self, capsys, random_model, images, tmp_path):
@@ -479,10 +480,10 @@ class TestLaunchers:
 
 
 def test_two_runs_do_not_share_a_folder(random_model, images, tmp_path, capsys):
-    with only_run(tmp_path):
+    with owned_folder(tmp_path):
         assert segment.main(arguments(random_model, tmp_path, images)) == 2
     assert 'another run writes there' in capsys.readouterr().err
-    with only_run(tmp_path):  # free again
+    with owned_folder(tmp_path):  # free again
         pass
     assert list(tmp_path.iterdir()) == []
 

@@ -1,0 +1,123 @@
+"""COCO files as common tools write them, made what the format says.
+
+Only what can be read in one way is changed: ids that are whole numbers as text or floats, paths
+with backslashes, sizes of images that are left out or -1, categories of any id and name where all
+are nuclei. The rest stays, for the checks of ``coco`` to refuse.
+"""
+
+import copy
+import re
+from collections.abc import Callable, Collection
+from typing import Any
+
+from nucseg_mmdet.structures.coco import CATEGORY_ID, make_categories
+
+SizeOf = Callable[[str], tuple[int, int] | None]
+ID_KEYS = ('id', 'image_id', 'category_id')
+
+
+def tidy(data: Any, size_of: SizeOf | None = None) -> tuple[Any, list[str]]:
+    """Make COCO truth what the format says.
+
+    Args:
+        data: of a JSON file; not changed.
+        size_of: gives width and height, px, of an image by its file name, None if it is not there.
+
+    Returns:
+        The truth, and a line for each kind of change.
+    """
+    if not isinstance(data, dict):
+        return data, []
+    data, notes = copy.deepcopy(data), []
+    parts = {key: _objects(data.get(key)) for key in ('images', 'annotations', 'categories')}
+    _note(notes, sum(_number_ids(entry) for part in parts.values() for entry in part),
+          'ids as text or floats, read as whole numbers')  # fmt: skip
+    paths = [
+        image
+        for image in parts['images']
+        if isinstance(image.get('file_name'), str) and '\\' in image['file_name']
+    ]
+    for image in paths:
+        image['file_name'] = image['file_name'].replace('\\', '/')
+    _note(notes, len(paths), 'file names with backslashes, read as paths')
+    masks = {
+        annotation.get('image_id'): annotation['segmentation'].get('size')
+        for annotation in parts['annotations']
+        if isinstance(annotation.get('segmentation'), dict) and _is_id(annotation.get('image_id'))
+    }
+    filled = 0
+    for image in parts['images']:
+        if not any(image.get(side) in (None, 0, -1) for side in ('width', 'height')):
+            continue
+        size = size_of(image['file_name']) if size_of and image.get('file_name') else None
+        mask = masks.get(image['id']) if _is_id(image.get('id')) else None
+        if size is None and isinstance(mask, list) and len(mask) == 2:
+            size = mask[1], mask[0]
+        if size is not None:
+            image['width'], image['height'] = size
+            filled += 1
+    _note(notes, filled, 'images without width and height, taken from the images themselves')
+    return data, notes
+
+
+def as_one_class(data: Any) -> tuple[Any, list[str], set[int]]:
+    """Take all categories of tidy truth for nuclei; an annotation of no category stays wrong.
+
+    Returns:
+        The truth, not changed in place; a line where there are several categories; and the ids
+        that mean a nucleus in results.
+    """
+    if not isinstance(data, dict):
+        return data, [], {CATEGORY_ID}
+    categories = _objects(data.get('categories'))
+    known = {category.get('id') for category in categories if _is_id(category.get('id'))}
+    if known == {CATEGORY_ID} or len(known) != len(categories) or not known:
+        return data, [], {CATEGORY_ID}
+    annotations = [
+        dict(entry, category_id=CATEGORY_ID)
+        if isinstance(entry, dict) and _is_id(entry.get('category_id'))
+        and entry['category_id'] in known
+        else entry
+        for entry in data['annotations']
+    ]  # fmt: skip
+    names = ', '.join(str(category.get('name'))[:40] for category in categories)
+    notes = [f'{len(known)} categories ({names}), all taken for nuclei'] if len(known) > 1 else []
+    data = dict(data, annotations=annotations, categories=make_categories())
+    return data, notes, known | {CATEGORY_ID}
+
+
+def tidy_results(data: Any, nucleus_ids: Collection[int]) -> Any:
+    """Make COCO results what the format says; category ids that mean a nucleus become 1."""
+    if not isinstance(data, list):
+        return data
+    data = [dict(entry) if isinstance(entry, dict) else entry for entry in data]
+    for entry in _objects(data):
+        _number_ids(entry)
+        if _is_id(entry.get('category_id')) and entry['category_id'] in nucleus_ids:
+            entry['category_id'] = CATEGORY_ID
+    return data
+
+
+def _objects(part: Any) -> list[dict]:
+    return [entry for entry in part if isinstance(entry, dict)] if isinstance(part, list) else []
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number_ids(entry: dict) -> bool:
+    """Turn ids that are whole numbers into such, in place; whether there were any."""
+    changed = False
+    for key in ID_KEYS:
+        value = entry.get(key)
+        whole = isinstance(value, float) and value.is_integer()
+        if whole or (isinstance(value, str) and re.fullmatch('[0-9]{1,18}', value)):
+            entry[key] = int(value)
+            changed = True
+    return changed
+
+
+def _note(notes: list[str], number: int, text: str) -> None:
+    if number:
+        notes.append(f'{number:,} {text}')

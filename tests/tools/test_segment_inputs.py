@@ -1,0 +1,236 @@
+"""tools/segment.py with inputs as people bring them: one that is bad stops no other."""
+
+import json
+import os
+import struct
+import sys
+import zlib
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from nucseg_mmdet.commands import segment
+from nucseg_mmdet.inference import plan as planning
+from nucseg_mmdet.inference import shards
+from nucseg_mmdet.inference.inputs import find_inputs
+from nucseg_mmdet.synthetic.fields import synthesize
+from nucseg_mmdet.utils.files import LOCK, owned_folder
+
+IMAGE = synthesize(4, 80, 90, 20)[0]
+APERIO = 'Aperio Image Library v11\n90x80 (32x32) JPEG/RGB Q=90|AppMag = 40|MPP = {}'
+
+
+def run(model, out, *inputs):
+    config, checkpoint = model
+    options = ['--config', config, '--checkpoint', checkpoint, '--score-thr', 0.0]
+    options += ['--tile', 80, '--overlap', 30, '--device', 'cpu', '--backend', 'mmdet']
+    return segment.main([str(item) for item in [*inputs, '--out', out, *options]])
+
+
+def save(path, image=IMAGE):
+    Image.fromarray(image).save(path)
+    return path
+
+
+def write_svs(path, mpp='0.2500'):
+    with tifffile.TiffWriter(path, bigtiff=True) as tiff:
+        for step in (1, 4):
+            tiff.write(
+                np.ascontiguousarray(IMAGE[::step, ::step]), description=APERIO.format(mpp),
+                tile=(32, 32), compression='jpeg', photometric='rgb', metadata=None, software=None,
+            )  # fmt: skip
+
+
+def svs_that_ends_openslide(path):
+    """One bit of the count of a tag: OpenSlide asks for more memory than there is and aborts."""
+    write_svs(path)
+    with tifffile.TiffFile(path) as tiff:
+        tag = tiff.pages[0].tags['TileOffsets']
+        place = tag.offset + 4 + 7  # the highest byte of the count in BigTIFF
+    data = bytearray(path.read_bytes())
+    data[place] ^= 0x10
+    path.write_bytes(data)
+
+
+def indexed_png_without_palette(path):
+    parts = [(b'IHDR', struct.pack('>IIBBBBB', 40, 40, 8, 3, 0, 0, 0))]
+    parts += [(b'IDAT', zlib.compress(bytes(41 * 40))), (b'IEND', b'')]
+    path.write_bytes(
+        b'\x89PNG\r\n\x1a\n'
+        + b''.join(
+            struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
+            for kind, body in parts
+        )
+    )
+
+
+def tiff_that_says_it_is_huge(path):
+    tifffile.imwrite(path, IMAGE, tile=(32, 32), photometric='rgb', compression='zlib')
+    with tifffile.TiffFile(path, mode='r+') as tiff:
+        for name in ('ImageWidth', 'ImageLength'):
+            tag = tiff.pages[0].tags[name]
+            tag.overwrite(4_294_967_295, dtype='I')
+
+
+def tiff_with_too_few_tiles(path):
+    tifffile.imwrite(path, IMAGE, tile=(96, 96), photometric='rgb', compression='zlib')
+    with tifffile.TiffFile(path, mode='r+') as tiff:
+        tiff.pages[0].tags['ImageLength'].overwrite(16_777_472, dtype='I')
+
+
+BAD = {
+    'aborts.svs': svs_that_ends_openslide,
+    'indexed.png': indexed_png_without_palette,
+    'huge.tif': tiff_that_says_it_is_huge,
+    'few.tif': tiff_with_too_few_tiles,
+    'loop.png': lambda path: path.symlink_to(path.name),
+    'dangling.png': lambda path: path.symlink_to('nowhere.png'),
+    'empty.png': lambda path: path.touch(),
+    'pipe.png': os.mkfifo,
+    'text.jpg': lambda path: path.write_text('no image'),
+    'half.jpg': lambda path: path.write_bytes(save(path).read_bytes()[:-700] + b'\xff\xd9'),
+}
+GOOD = {
+    'a.png': save,
+    'thin.png': lambda path: save(path, np.full((3000, 1, 3), 200, np.uint8)),
+    'property.svs': lambda path: write_svs(path, 'none'),
+    os.fsdecode(b'gr\xfcn.png'): save,
+    'line\nbreak.png': save,
+}
+
+
+def test_bad_inputs_stop_no_other(random_model, tmp_path, capsys):
+    folder, out = tmp_path / 'in', tmp_path / 'out'
+    folder.mkdir()
+    for name, write in (BAD | GOOD).items():
+        write(folder / name)
+    assert run(random_model, out, folder, tmp_path / 'missing.png') == 1
+    head, *problems = capsys.readouterr().err.split('Problems: ')[1].splitlines()
+    assert int(head) == len(problems) == len(BAD) + 1
+    for name in [*BAD, 'missing.png']:
+        (line,) = [line for line in problems if f'/{name}: ' in line]
+        assert 'unforeseen' not in line
+    summaries = [json.loads(path.read_text()) for path in out.glob('*.summary.json')]
+    stems = sorted(name.rpartition('.')[0] for name in GOOD)
+    assert sorted(summary['name'] for summary in summaries) == stems
+    assert all(summary['nuclei'] > 10 for summary in summaries if summary['name'] != 'thin')
+    for stem in stems:
+        assert json.loads((out / f'{stem}.geojson').read_text())['type'] == 'FeatureCollection'
+
+
+def test_only_bad_inputs_are_refused(random_model, tmp_path, capsys):
+    BAD['text.jpg'](tmp_path / 'text.jpg')
+    assert run(random_model, tmp_path / 'out', tmp_path) == 2
+    assert capsys.readouterr().err.count('text.jpg: not an image') == 1
+    assert list((tmp_path / 'out').iterdir()) == []
+
+
+def test_an_error_that_nobody_foresaw_is_of_one_slide(random_model, tmp_path, capsys, monkeypatch):
+    for name in ('a.png', 'b.png'):
+        save(tmp_path / name)
+    tissue_mask = planning.tissue_mask
+
+    def stumble(slide):
+        return 1 / 0 if slide.name == 'a' else tissue_mask(slide)
+
+    monkeypatch.setattr(planning, 'tissue_mask', stumble)
+    assert run(random_model, tmp_path / 'out', tmp_path) == 1
+    error = capsys.readouterr().err
+    assert 'a.png: unforeseen ZeroDivisionError: division by zero (NUCSEG_DEBUG=1' in error
+    assert 'Traceback' not in error
+    assert (tmp_path / 'out/b.summary.json').is_file()
+    monkeypatch.setenv('NUCSEG_DEBUG', '1')
+    assert run(random_model, tmp_path / 'out', tmp_path) == 1
+    assert 'in stumble' in capsys.readouterr().err
+
+
+def test_names_of_any_bytes_on_a_strict_terminal(random_model, tmp_path, monkeypatch):
+    name = os.fsdecode(b'gr\xfcn')
+    save(tmp_path / f'{name}.png')
+    with (tmp_path / 'said').open('w', encoding='utf-8', errors='strict') as stdout:
+        monkeypatch.setattr(sys, 'stdout', stdout)
+        monkeypatch.setattr(sys, 'stderr', stdout)
+        assert run(random_model, tmp_path / 'out', tmp_path / f'{name}.png') == 0
+    features = json.loads((tmp_path / f'out/{name}.geojson').read_text())['features']
+    assert len({feature['id'] for feature in features}) == len(features) > 10
+    assert 'gr\\udcfcn: ' in (tmp_path / 'said').read_text()
+
+
+def test_a_file_that_cannot_be_written_is_of_one_slide(random_model, tmp_path, capsys):
+    for name in ('a.png', 'b.png'):
+        save(tmp_path / name)
+    (tmp_path / 'out/a.csv').mkdir(parents=True)
+    assert run(random_model, tmp_path / 'out', tmp_path, '--overwrite') == 1
+    assert 'a.csv: cannot be written (Is a directory)' in capsys.readouterr().err
+    assert (tmp_path / 'out/b.csv').is_file()
+
+
+def test_nothing_that_is_named_is_left_out_in_silence(tmp_path):
+    names = ['a.bmp', 'a.png', 'a.txt', 'b.xml', 'a.csv', 'a.geojson', 'a.tissue.png', '.hidden']
+    for name in names:
+        (tmp_path / name).touch()
+    (tmp_path / 'more').mkdir()
+    (tmp_path / 'link.png').symlink_to('a.png')
+    found = find_inputs([tmp_path, tmp_path / 'a.png'])
+    assert [path.name for path in found.paths] == ['a.bmp', 'a.png']
+    assert found.notes == [
+        f'{tmp_path}: no image by its suffix, left out: a.txt, b.xml, more/',
+        f'{tmp_path}: named like results of a run, left out: a.tissue.png',
+        f'{tmp_path}/link.png: the same file as {tmp_path}/a.png, segmented under that name',
+        f'{tmp_path}/a.png: the same file as {tmp_path}/a.png, segmented under that name',
+    ]
+    assert found.problems == []
+
+
+def test_one_run_at_a_time(random_model, tmp_path, capsys):
+    path, out = save(tmp_path / 'a.png'), tmp_path / 'out'
+    with owned_folder(out):
+        assert run(random_model, out, path) == 2
+        assert 'out: another run writes there, expected one at a time' in capsys.readouterr().err
+    (out / LOCK).touch()  # of a run that was killed
+    (out / '.a.csv.0123abcd.partial').write_text('cut')
+    victim = tmp_path / 'victim'
+    victim.write_text('mine')
+    (out / '.a.csv.partial').symlink_to(victim)
+    assert run(random_model, out, path) == 0
+    assert victim.read_text() == 'mine'
+    (out / '.a.csv.partial').unlink()
+    names = ['a.csv', 'a.geojson', 'a.summary.json']
+    assert sorted(path.name for path in out.iterdir()) == names
+
+
+def test_finished_is_what_its_run_wrote(random_model, tmp_path, capsys):
+    path, out = save(tmp_path / 'a.png'), tmp_path / 'out'
+    assert run(random_model, out, path) == 0
+    os.utime(out / 'a.csv', (1, 1))  # copied, with the content of before
+    assert run(random_model, out, path) == 0
+    assert '1 of 1 finished before' in capsys.readouterr().out
+    text = (out / 'a.csv').read_text()
+    (out / 'a.csv').write_text(text[:100])
+    assert run(random_model, out, path) == 2
+    assert 'a.csv: is not what the run wrote' in capsys.readouterr().err
+    assert (out / 'a.csv').read_text() == text[:100]
+    assert run(random_model, out, path, '--overwrite') == 0
+    assert (out / 'a.csv').read_text() == text
+
+
+def test_seconds_are_those_of_all_runs(random_model, tmp_path):
+    tall = np.full((400, 90, 3), 243, np.uint8)
+    tall[:80], tall[-80:] = IMAGE, IMAGE
+    path, out = save(tmp_path / 'tall.png', tall), tmp_path / 'out'
+
+    class Stop(Exception):
+        pass
+
+    def stop(*_):
+        raise Stop
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('nucseg_mmdet.inference.run.finish', stop)
+        assert run(random_model, out, path) == 1
+    shard = out / 'tall.partial/row_00000.npz'
+    shards.write_row(shard, shards.read_row(shard), seconds=1000.0)
+    assert run(random_model, out, path) == 0
+    assert json.loads((out / 'tall.summary.json').read_text())['seconds'] >= 1000
