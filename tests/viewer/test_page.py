@@ -26,8 +26,9 @@ BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stab
 GREEN = (0, 158, 115)  # of the nuclei of a slide with one class
 PATIENCE = 60  # s
 WHOLE = """() => {
-  const { layer } = window.nucseg ?? {};
-  return layer && layer.canvas.dataset.mode !== undefined && !layer.canvas.dataset.behind
+  const { layer, viewer } = window.nucseg ?? {};
+  return layer && viewer.world.getItemAt(0)?.getFullyLoaded()
+    && layer.canvas.dataset.mode !== undefined && !layer.canvas.dataset.behind
     && !layer.moving && !layer.store.running.size;
 }"""
 

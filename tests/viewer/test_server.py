@@ -228,4 +228,4 @@ class TestOddResults:
         path = folder / f'{NAME}.png'
         path.write_bytes(path.read_bytes()[:5000])
         with serve(folder) as client:
-            assert 'damaged PNG' in describe(client).json()['picture']['problem']
+            assert 'PNG' in describe(client).json()['picture']['problem']
