@@ -14,7 +14,7 @@ from typing import Any
 
 from nucseg_mmdet.evaluation.coco_ap import BANDS, LARGE, SMALL
 from nucseg_mmdet.evaluation.label_scores import FATES
-from nucseg_mmdet.evaluation.summary import make_report
+from nucseg_mmdet.evaluation.summary import SCORE_THR, make_report
 from nucseg_mmdet.imaging.image_files import read_size
 from nucseg_mmdet.structures.coco import (
     Detections,
@@ -40,8 +40,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--score-thr',
         type=float,
-        default=0.5,
-        help='label maps leave out results below this score, default: %(default)s',
+        help='label maps leave out results below this score, default: what the results say, '
+        f'which tools/test.py wrote, or else {SCORE_THR}',
     )
     parser.add_argument('--json', type=Path, metavar='OUT', help='write all scores to this file')
     return parser.parse_args(argv)
@@ -129,8 +129,11 @@ def _without_nan(item: Any) -> Any:
     return None if isinstance(item, float) and math.isnan(item) else item
 
 
-def read_both(truth: Path, results: Path) -> tuple[list[TruthImage], dict[int, Detections]]:
-    """Read truth and results, of any category, and say what was read in another way."""
+def read_both(truth: Path, results: Path) -> tuple[list[TruthImage], dict[int, Detections], float]:
+    """Read truth, results of any category, and the score from which on they show a nucleus.
+
+    What is read in another way than it stands there is said.
+    """
 
     def size_of(name: str) -> tuple[int, int] | None:
         try:
@@ -144,15 +147,22 @@ def read_both(truth: Path, results: Path) -> tuple[list[TruthImage], dict[int, D
         print(f'{truth}: {note}', file=sys.stderr)
     images = parse_truth(data, str(truth))
     found = tidy_results(load_json(results), nucleus_ids)
-    return images, parse_results(found, images, str(results))
+    detections = parse_results(found, images, str(results))
+    thresholds = {entry.get('score_thr') for entry in found} - {None}
+    score_thr = thresholds.pop() if len(thresholds) == 1 else SCORE_THR
+    if thresholds or isinstance(score_thr, bool) or not isinstance(score_thr, int | float):
+        raise UserError(f'{results}: several or odd score_thr, expected one, or --score-thr')
+    return images, detections, score_thr
 
 
 @exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     check_fraction('--score-thr', args.score_thr)
-    images, detections = read_both(args.truth, args.results)
-    report = make_report(images, detections, args.score_thr)
+    images, detections, score_thr = read_both(args.truth, args.results)
+    report = make_report(
+        images, detections, score_thr if args.score_thr is None else args.score_thr
+    )
     if args.json:
         write_json(args.json, _without_nan(report))
     print(format_report(report))

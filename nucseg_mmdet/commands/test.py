@@ -12,6 +12,11 @@ from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
 from nucseg_mmdet.engine import config_edits, fold_colors
+from nucseg_mmdet.engine.data_edits import (
+    check_evaluators,
+    set_test_data,
+    test_on_training_images,
+)
 from nucseg_mmdet.engine.model_zoo import find_config, model_files
 from nucseg_mmdet.structures.coco import load_shared_json
 from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code
@@ -35,6 +40,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument('--data-root', type=Path, help='folder that nucseg prepare made')
     parser.add_argument('--fold', type=int, help='test on the images that this fold holds out')
+    parser.add_argument(
+        '--annotations', type=Path, metavar='FILE', help='test on this COCO truth, with --images'
+    )
+    parser.add_argument(
+        '--images', type=Path, metavar='DIR', help='of --annotations, default: its folder'
+    )
     parser.add_argument(
         '--format-only', action='store_true', help='write answer.json and answer.zip, no scores'
     )
@@ -70,6 +81,18 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
     return parser.parse_args(argv)
+
+
+def check_inputs(args: argparse.Namespace) -> None:
+    """Refuse options that do not go together.
+
+    Raises:
+        UserError: as said.
+    """
+    if args.images and not args.annotations:
+        raise UserError(f'--images {args.images}: goes with --annotations')
+    if args.annotations and (args.fold is not None or args.data_root):
+        raise UserError(f'--annotations {args.annotations}: goes without --fold and --data-root')
 
 
 def check_outputs(args: argparse.Namespace) -> None:
@@ -133,6 +156,7 @@ def use_views(cfg: Config, path: Path, every: bool, others: list[Path]) -> None:
 @exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
+    check_inputs(args)
     check_outputs(args)
     check_fraction('--show-score-thr', args.show_score_thr)
     config = find_config(args.config)
@@ -141,6 +165,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         config_edits.set_data_root(cfg, args.data_root)
     if args.fold is not None:
         config_edits.hold_out_fold(cfg, args.fold)
+    if args.annotations:
+        for note in set_test_data(cfg, args.annotations, args.images or args.annotations.parent):
+            print(note)
+    elif args.data_root and args.fold is None and not args.format_only:
+        note = test_on_training_images(cfg)
+        if note:
+            print(note)
     config_edits.check_files(cfg, 'test_dataloader')
     if args.fold is not None and cfg.get('fold_colors'):
         fold_colors.use_training_colors(cfg)
@@ -151,12 +182,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         show_from = config_edits.score_threshold(cfg)
     if args.format_only:
         out = args.answer or Path(cfg.work_dir, 'answer.json')
+        classes = (cfg.test_dataloader.dataset.get('metainfo') or {}).get('classes') or ('nucleus',)
+        if len(classes) > 1:
+            raise UserError(
+                f'{args.config}: has {len(classes)} classes, expected one: answer.json has '
+                'category 1 for all nuclei'
+            )
         cfg.test_evaluator = dict(type='SubmissionMetric', ann_file=str(ann_file), out=str(out))
     elif not load_shared_json(ann_file)['annotations']:
         raise UserError(
             f'{ann_file}: has no nuclei to score against; --format-only writes answer.json, '
             '--fold N scores held-out training images'
         )
+    check_evaluators(cfg)
     make_folder(Path(cfg.work_dir))
     for evaluator in config_edits.as_list(cfg.test_evaluator):
         if evaluator.type == 'NucleiMetric':

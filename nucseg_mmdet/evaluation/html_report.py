@@ -18,7 +18,7 @@ import numpy as np
 from scipy.ndimage import find_objects
 
 from nucseg_mmdet.evaluation.coco_ap import ALL_DETS
-from nucseg_mmdet.evaluation.label_scores import find_overlaps
+from nucseg_mmdet.evaluation.label_scores import TOUCHED, find_overlaps
 from nucseg_mmdet.evaluation.run_cards import read_run_card
 from nucseg_mmdet.evaluation.summary import SCORE_THR, make_report, paint
 from nucseg_mmdet.structures import rle
@@ -30,7 +30,6 @@ from nucseg_mmdet.utils.files import write_text
 from nucseg_mmdet.utils.reading import MOST_TEXT, read_bytes
 
 FOUND = 0.5  # a pair of nuclei above this IoU is a match, as in PQ
-TOUCHED = 0.2  # from this IoU to FOUND a nucleus was seen, but badly cut
 THRESHOLDS = np.arange(5, 96) / 100  # score thresholds to try; models return none below 0.05
 RECALLS = np.linspace(0, 1, 101)  # where COCO reads the precision
 JPEG_QUALITY = 92  # no artifact to be seen at 4 screen px for one image px
@@ -208,7 +207,7 @@ def compare(image: TruthImage, found: Detections, score_thr: float) -> dict[str,
 
     Returns:
         ``truth`` and ``pred``: for each nucleus ``verdict`` ('found': the best IoU is above
-        0.5; 'cut': from 0.2 to 0.5; 'alone': below), ``iou``, ``rings`` (each ring starts
+        0.5; 'cut': from 0.1 to 0.5; 'alone': below), ``iou``, ``rings`` (each ring starts
         with a corner x, y and goes on with the steps to the next ones, px) and, if
         predicted, ``score``.
     """

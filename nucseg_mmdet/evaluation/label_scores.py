@@ -31,6 +31,7 @@ import numpy as np
 from scipy.sparse import coo_array, hstack
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
+TOUCHED = 0.1  # from this IoU on a nucleus that is not found was seen, but badly cut
 FATES = ('found', 'merged', 'split', 'cut', 'missed')
 
 
@@ -170,7 +171,7 @@ def find_fates(overlaps: Overlaps) -> np.ndarray:
     ``found``: a prediction has IoU > 0.5 with it. ``merged``: a prediction
     covers at least half of it, and at least half of another nucleus too. ``split``:
     two or more predictions lie in it with at least half of their pixels. ``cut``: a
-    prediction has IoU of 0.1 or more with it, so it was seen but badly outlined.
+    prediction has IoU of ``TOUCHED`` or more with it, so it was seen but badly outlined.
     ``missed``: all others.
 
     Returns:
@@ -186,7 +187,7 @@ def find_fates(overlaps: Overlaps) -> np.ndarray:
     pieces = np.bincount(truth[inside], minlength=len(best))
     merged = np.zeros(len(best), bool)
     merged[truth[covers & (covered[pred] > 1)]] = True
-    return np.select([best > 0.5, merged, pieces > 1, best >= 0.1], range(4), 4)
+    return np.select([best > 0.5, merged, pieces > 1, best >= TOUCHED], range(4), 4)
 
 
 def find_offset(overlaps: Overlaps) -> tuple[float, float]:

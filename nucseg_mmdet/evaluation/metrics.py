@@ -125,7 +125,12 @@ class NucleiMetric(ResultsMetric):
         if self._truth is None:
             self._truth = read_truth(Path(self.ann_file))
         if self.out:
-            flat = [result for of_image in results for result in of_image.results()]
+            # With the threshold, so that tools/score.py makes the same label maps of them.
+            flat = [
+                result | dict(score_thr=self.score_thr)
+                for of_image in results
+                for result in of_image.results()
+            ]
             write_json(Path(self.out), flat, indent=None)
         return mean_scores(self._truth, self._detections(results), self.score_thr)
 

@@ -14,6 +14,8 @@ import pytest
 import torch
 
 from nucseg_mmdet.commands import score, test, train
+from nucseg_mmdet.engine.data_edits import check_evaluators
+from nucseg_mmdet.utils.errors import UserError
 from tools.analysis_tools import browse_data
 
 ROOT = Path(__file__).parents[2]
@@ -181,6 +183,35 @@ def test_scores_of_a_fold(trained, data_root, tmp_path):
     assert (scores['checkpoint'], scores['score_thr']) == (checkpoint, 0.5)
 
 
+def test_scores_on_any_data(trained, data_root, tmp_path):
+    """Truth as another tool writes it, images elsewhere; scored again with no threshold given."""
+    truth = json.loads((data_root / 'annotations/fold1_val.json').read_text())
+    for image in truth['images']:
+        image.update(id=str(image['id']), width=-1, height=None)
+    for annotation in truth['annotations']:
+        annotation.update(image_id=float(annotation['image_id']), category_id=0)
+    truth['categories'] = [dict(id=0, name='Kern')]
+    path = tmp_path / 'odd.json'
+    path.write_text(json.dumps(truth))
+    checkpoint = str(trained / f'iter_{ITERATIONS}.pth')
+    arguments = ['--annotations', path, '--images', data_root / 'train', '--work-dir', tmp_path]
+    low = ['test_evaluator.score_thr=0.03', 'model.test_cfg.rcnn.score_thr=0.0']
+    done = tool('test', CONFIG, checkpoint, *arguments, '--cfg-options', *TINY, *low)
+    assert done.returncode == 0, done.stderr
+    assert f'{path}: 2 images without width and height' in done.stdout
+    card = json.loads((tmp_path / 'run_card.json').read_text())
+    (tested,) = card['scores'].values()
+    (results,) = tmp_path.glob('*_results.json')
+    assert score.main([str(path), str(results), '--json', str(tmp_path / 'scores.json')]) == 2
+    # Without the images beside it, the truth says nothing of sizes.
+    for image in (data_root / 'train').iterdir():
+        (tmp_path / image.name).symlink_to(image)
+    assert score.main([str(path), str(results), '--json', str(tmp_path / 'scores.json')]) == 0
+    scores = json.loads((tmp_path / 'scores.json').read_text())
+    assert scores['score_thr'] == tested['score_thr'] == 0.03
+    assert scores['scores']['PQ'] == pytest.approx(tested['nuclei/PQ'], abs=1e-9)
+
+
 def test_averaged_weights_in_half_precision(data_root, tmp_path):
     """The hook that averages must not swap weights of layers that bfloat16 has changed."""
     config, work_dir = tmp_path / 'averaged.py', tmp_path / 'work'
@@ -257,6 +288,31 @@ class TestWrongInput:
             (tmp_path / 'model.pth').touch()
             arguments[1:1] = [tmp_path / 'model.pth', '--format-only']
         self.check(capsys, main, arguments, f'{folder}: no folder for results (Not a directory)')
+
+    def test_truth_of_an_evaluator_is_missing(self, data_root, tmp_path):
+        config = tmp_path / 'other.py'
+        config.write_text(f'_base_ = {str(ROOT / CONFIG)!r}\n')
+        cfg = test.config_edits.load_config(config, {}, tmp_path)
+        test.config_edits.set_data_root(cfg, data_root)
+        test.config_edits.hold_out_fold(cfg, 1)
+        cfg.test_evaluator.ann_file = f'{tmp_path}/nowhere.json'
+        with pytest.raises(UserError, match=r'nowhere\.json: No such file'):
+            check_evaluators(cfg)
+
+    def test_annotations_with_other_options(self, capsys, tmp_path):
+        self.check(capsys, test.main, [CONFIG, '--images', tmp_path], 'goes with --annotations')
+        arguments = [CONFIG, '--annotations', tmp_path / 'a.json', '--fold', 1]
+        self.check(capsys, test.main, arguments, 'a.json: goes without --fold')
+
+    def test_an_answer_has_one_class(self, capsys, data_root, tmp_path):
+        config = tmp_path / 'two.py'
+        config.write_text(
+            f'_base_ = {str(ROOT / CONFIG)!r}\n'
+            "test_dataloader = dict(dataset=dict(metainfo=dict(classes=('a', 'b'))))\n"
+        )
+        (tmp_path / 'model.pth').touch()
+        arguments = [config, tmp_path / 'model.pth', '--format-only', '--data-root', data_root]
+        self.check(capsys, test.main, arguments, 'two.py: has 2 classes, expected one')
 
     def test_answer_where_a_folder_is(self, capsys, tmp_path):
         arguments = [CONFIG, '--format-only', '--answer', tmp_path]

@@ -1,0 +1,92 @@
+"""What ``tools/test.py`` does to a config for images and truth that it does not name."""
+
+from pathlib import Path
+
+from mmengine.config import Config
+
+from nucseg_mmdet.engine.config_edits import as_list
+from nucseg_mmdet.imaging.image_files import read_size
+from nucseg_mmdet.structures.coco import (
+    check_truth,
+    load_json,
+    load_shared_json,
+    make_categories,
+)
+from nucseg_mmdet.structures.coco_tidy import as_one_class, tidy
+from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.files import make_folder, write_json
+
+
+def set_test_data(cfg: Config, annotations: Path, images: Path) -> list[str]:
+    """Test on images and truth from anywhere, in place; odd truth is made what COCO says.
+
+    Truth that is changed for that, such as its one category to the config's one class, goes to
+    the work folder.
+
+    Returns:
+        A line for each kind of change.
+
+    Raises:
+        UserError: a file or the folder is missing, or the truth is none.
+    """
+    if not images.is_dir():
+        raise UserError(f'--images {images}: no such folder')
+
+    def size_of(name: str) -> tuple[int, int] | None:
+        try:
+            return read_size(images / name)
+        except UserError:
+            return None  # the data set says what is wrong
+
+    read = load_json(annotations)
+    data, notes = tidy(read, size_of)
+    dataset = cfg.test_dataloader.dataset
+    classes = (dataset.get('metainfo') or {}).get('classes') or ('nucleus',)
+    if len(classes) == 1:
+        data, more, _ = as_one_class(data)
+        notes += more
+        if isinstance(data, dict):
+            data['categories'] = make_categories(classes)
+    check_truth(data, str(annotations))
+    path = annotations.resolve()
+    if data != read:
+        path = Path(cfg.work_dir, f'{annotations.stem}_read.json').resolve()
+        make_folder(path.parent)
+        write_json(path, data, indent=None)
+    dataset.data_root, dataset.ann_file = '', str(path)
+    dataset.data_prefix = dict(img=str(images.resolve()))
+    for evaluator in as_list(cfg.test_evaluator):
+        if 'ann_file' in evaluator:
+            evaluator.ann_file = str(path)
+    return [f'{annotations}: {note}' for note in notes]
+
+
+def test_on_training_images(cfg: Config) -> str | None:
+    """Test on the training images where a folder of ``nucseg prepare`` has no others, in place.
+
+    Returns:
+        A line that says so.
+    """
+    root, train = Path(cfg.data_root), 'annotations/train.json'
+    dataset = cfg.test_dataloader.dataset
+    path = root / dataset.ann_file
+    if path.name != 'test.json' or not path.is_file() or not (root / train).is_file():
+        return None
+    if load_shared_json(path).get('images'):
+        return None
+    dataset.ann_file, dataset.data_prefix = train, dict(img='train/')
+    for evaluator in as_list(cfg.test_evaluator):
+        if 'ann_file' in evaluator:
+            evaluator.ann_file = str(root / train)
+    return f'{path}: has no images, those of {train} are tested'
+
+
+def check_evaluators(cfg: Config) -> None:
+    """Check the truth of the test's evaluators before any image is looked at.
+
+    Raises:
+        UserError: a file is missing, or no COCO truth.
+    """
+    for evaluator in as_list(cfg.test_evaluator):
+        if evaluator.get('ann_file'):
+            check_truth(load_shared_json(Path(evaluator.ann_file)), evaluator.ann_file)
