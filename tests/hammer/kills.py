@@ -101,7 +101,7 @@ def _kill_once(
     if 'Traceback' in said:
         return f'traceback: {said.splitlines()[-1]:.200}'
     if code not in (0, 130, -sent):
-        return f'exit code {code} after {sent.name}'
+        return f'exit code {code} after {sent.name}: {said[-300:]}'
     code, said = _wait(_start(command, folder, *command.again))
     if code:
         return f'the same command again: exit code {code}: {said:.300}'

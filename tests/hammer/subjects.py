@@ -24,6 +24,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from scipy.io import savemat
 
+import nucseg_mmdet.registration  # noqa: F401  once, and not in each fork
 from nucseg_mmdet.engine import config_edits, detectron2
 from nucseg_mmdet.inference import shards
 from nucseg_mmdet.inference.tiling import NOTHING
@@ -34,6 +35,8 @@ from nucseg_mmdet.synthetic.fields import synthesize
 from nucseg_mmdet.utils.errors import UserError, exit_code
 from tests.hammer import mutations
 
+ROOT = Path(__file__).parents[2]
+CONFIG_FILE = str(ROOT / 'configs/demo/mask-rcnn_r18_fpn_demo_nuclei.py')
 SIDE = 96  # px
 IMAGE, LABELS = synthesize(1, SIDE, SIDE, 8)
 LOOKED_AT = 2_000  # px a side of a slide that are read, however large it says it is
@@ -403,8 +406,23 @@ def scores(folder: Path) -> Any:
     return json.loads((folder / 'scores.json').read_text())
 
 
+def _browsed(folder: Path) -> None:
+    for name in ('annotations', 'train'):
+        (folder / 'data' / name).mkdir(parents=True)
+    for name in 'ab':
+        write_cv2(folder / f'data/train/{name}.png')
+    truth = coco_truth()
+    truth['annotations'] = [truth['annotations'][0], truth['annotations'][2]]  # polygons alone
+    (folder / 'data/annotations/train.json').write_text(json.dumps(truth))
+
+
 def results() -> list[Subject]:
-    subjects = []
+    browse = tool(
+        'tools.analysis_tools.browse_data', CONFIG_FILE, '--data-root', 'data', '--out', 'out'
+    )
+    subjects = [
+        Subject('COCO trained on', 'data/annotations/train.json', _browsed, browse, mutations.JSON)
+    ]
     packers = {'answer.json': bytes, 'answer.json.gz': gzip.compress, 'answer.zip': _zip}
     for name, pack in packers.items():
         run = tool('tools.score', 'truth.json', name, '--json', 'scores.json')
