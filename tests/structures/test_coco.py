@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from nucseg_mmdet.structures.coco import parse_results, parse_truth, read_results, read_truth
+from nucseg_mmdet.structures.coco import (
+    check_truth,
+    parse_results,
+    parse_truth,
+    read_results,
+    read_truth,
+)
 from nucseg_mmdet.utils.errors import UserError
 
 SQUARE = [[2.0, 1.0, 6.0, 1.0, 6.0, 5.0, 2.0, 5.0]]  # 4 x 4 px at x 2, y 1
@@ -212,3 +218,40 @@ def test_refuses_other_documents():
         parse_truth([], 'T')
     with pytest.raises(UserError, match='R: found dict, expected a list of COCO results'):
         parse_results({}, [], 'R')
+
+
+def training_truth(**changes):
+    """One image and one annotation as mmdet reads it, changed."""
+    annotation = dict(
+        id=1, image_id=1, category_id=2, area=100, bbox=[0, 0, 10, 10], iscrowd=0,
+        segmentation=[[0, 0, 10, 0, 10, 10, 0, 10]],
+    )  # fmt: skip
+    image = dict(id=1, file_name='a.png', height=20, width=30)
+    categories = [dict(id=1, name='one'), dict(id=2, name='two')]
+    return dict(
+        images=[image | changes.pop('image', {})],
+        annotations=[annotation | changes],
+        categories=categories,
+    )
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (dict(category_id=3), r'category_id is 3, expected one of \[1, 2\]'),
+        (dict(image_id=7), 'image_id is 7'),
+        (dict(id='1'), "id is '1', expected int"),
+        (dict(bbox=[0, 0, 10]), 'bbox is'),
+        (dict(bbox=[0, 0, 10, float('nan')]), 'bbox is'),
+        (dict(area='x'), 'area is'),
+        (dict(area=float('inf')), 'area is'),
+        (dict(segmentation=[[1, 1]]), 'polygon is'),
+        (dict(segmentation=[[float('nan'), 0, 10, 0, 10, 10]]), 'polygon is'),
+        (dict(image=dict(width='x')), "width is 'x', expected int"),
+        (dict(image=dict(height=-20)), 'expected 1 to'),
+    ],
+)
+def test_truth_to_train_on_is_checked_as_any_other(changes, message):
+    check_truth(training_truth(), 'a.json')
+    with pytest.raises(UserError, match=f'a.json: .*{message}'):
+        check_truth(training_truth(**changes), 'a.json')

@@ -1,0 +1,84 @@
+"""Checkpoints in a work folder: whole, of this run, and never none."""
+
+import json
+
+import pytest
+import torch
+
+from nucseg_mmdet.engine.checkpoint import load_weights_only
+from nucseg_mmdet.engine.work_dir import CARD, WholeFiles, find_last_checkpoint, read_card
+from nucseg_mmdet.utils.errors import UserError
+
+
+def save(folder, iteration, run='this'):
+    content = dict(meta=dict(iter=iteration, run=run), state_dict=dict(weight=torch.ones(2_000)))
+    torch.save(content, folder / f'iter_{iteration}.pth')
+    return folder / f'iter_{iteration}.pth'
+
+
+@pytest.fixture
+def work_dir(tmp_path):
+    (tmp_path / CARD).write_text(json.dumps(dict(run='this')))
+    save(tmp_path, 9)
+    save(tmp_path, 10)
+    return tmp_path
+
+
+def test_newest_checkpoint_is_found_without_the_file_last_checkpoint(work_dir):
+    (work_dir / 'last_checkpoint').write_text('')  # torn
+    assert find_last_checkpoint(work_dir) == work_dir / 'iter_10.pth'
+
+
+def test_checkpoint_that_is_not_whole_is_passed_over(work_dir):
+    path = work_dir / 'iter_10.pth'
+    path.write_bytes(path.read_bytes()[:-100])
+    assert find_last_checkpoint(work_dir) == work_dir / 'iter_9.pth'
+
+
+def test_checkpoints_of_an_earlier_run_are_not_taken(work_dir):
+    (work_dir / CARD).write_text(json.dumps(dict(run='new')))
+    assert find_last_checkpoint(work_dir) is None
+    assert find_last_checkpoint(save(work_dir, 3, 'new').parent) == work_dir / 'iter_3.pth'
+
+
+@pytest.mark.parametrize('text', ['', '{"run": ', '[]', '{"run": ' + '[' * 200_000])
+def test_torn_card_is_none(text, tmp_path):
+    (tmp_path / CARD).write_text(text)
+    assert read_card(tmp_path) == {}
+
+
+def test_an_old_file_stays_until_the_next_is_written(tmp_path):
+    files = WholeFiles()
+    files.put(b'one', tmp_path / 'one')
+    files.remove(tmp_path / 'one')
+    assert (tmp_path / 'one').read_bytes() == b'one'
+    WholeFiles().put(b'two', tmp_path / 'two')
+    assert [path.name for path in tmp_path.iterdir()] == ['two']
+
+
+def change(path, old, new):
+    data = path.read_bytes()
+    assert old in data
+    path.write_bytes(data.replace(old, new, 1))
+
+
+WEIGHT = torch.ones(4).numpy().tobytes()
+DAMAGES = {
+    'changed': lambda path: change(path, WEIGHT, bytes(len(WEIGHT))),
+    'cut': lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    'NaN': lambda path: torch.save(dict(state_dict=dict(a=torch.tensor([torch.nan]))), path),
+    'expanded': lambda path: torch.save(
+        dict(state_dict=dict(a=torch.zeros(1).expand(10**12))), path
+    ),
+    'no weights': lambda path: torch.save(dict(state_dict=None), path),
+    'weights by number': lambda path: torch.save(dict(state_dict={1: torch.ones(1)}), path),
+}
+
+
+@pytest.mark.parametrize('name', DAMAGES)
+def test_damaged_weights_are_refused(name, tmp_path):
+    path = save(tmp_path, 1)
+    assert load_weights_only(str(path))['meta']['iter'] == 1
+    DAMAGES[name](path)
+    with pytest.raises(UserError, match=r'iter_1\.pth'):
+        load_weights_only(str(path))
