@@ -1,9 +1,9 @@
 """The nuclei data set."""
 
+import contextlib
 from pathlib import Path
 from typing import ClassVar
 
-from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.registry import DATASETS
 from mmengine.logging import print_log
@@ -11,6 +11,9 @@ from mmengine.logging import print_log
 from nucseg_mmdet.imaging.image_files import read_size
 from nucseg_mmdet.structures.coco import load_shared_json
 from nucseg_mmdet.utils.errors import UserError
+
+with contextlib.redirect_stdout(None):  # it prints that another product of its makers is missing
+    from mmdet.datasets import CocoDataset
 
 
 class SharedCOCO(COCO):
