@@ -4,7 +4,6 @@ import contextlib
 from pathlib import Path
 from typing import ClassVar
 
-from mmdet.datasets.api_wrappers import COCO
 from mmdet.registry import DATASETS
 from mmengine.logging import print_log
 
@@ -14,6 +13,7 @@ from nucseg_mmdet.utils.errors import UserError
 
 with contextlib.redirect_stdout(None):  # it prints that another product of its makers is missing
     from mmdet.datasets import CocoDataset
+    from mmdet.datasets.api_wrappers import COCO
 
 
 class SharedCOCO(COCO):
