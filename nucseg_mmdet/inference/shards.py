@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
@@ -12,6 +11,7 @@ from nucseg_mmdet.inference.tiling import Part
 from nucseg_mmdet.structures.nuclei import COLUMNS, Nuclei
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.files import new_file
+from nucseg_mmdet.utils.reading import check_file
 
 
 def write_row(
@@ -71,8 +71,11 @@ def read_seconds(path: Path) -> float:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[NpzFile]:
+    check_file(path)
     try:
         with np.load(path, allow_pickle=False) as shard:
             yield shard
-    except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
+    except UserError:
+        raise
+    except Exception as error:  # NumPy and zipfile raise many kinds for a damaged file
         raise UserError(f'{path}: no readable row of tiles ({error}); remove it') from None
