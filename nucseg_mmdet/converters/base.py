@@ -252,16 +252,21 @@ def in_processes(
     # spawn: a forked process would inherit the locks of OpenMP's threads, and hang.
     context = multiprocessing.get_context('spawn')
     start = functools.partial(_start_worker, os.getpid())
-    with ProcessPoolExecutor(workers or os.cpu_count(), context, start) as pool:
-        try:
-            yield from pool.map(function, entries)
-        except BrokenProcessPool:
-            raise UserError(
-                'a worker process ended by itself, perhaps for want of memory; --workers 1 shows '
-                'at which image'
-            ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)  # at an interrupt leave the rest
+    try:
+        with ProcessPoolExecutor(workers or os.cpu_count(), context, start) as pool:
+            try:
+                yield from pool.map(function, entries)
+            finally:
+                pool.shutdown(cancel_futures=True)  # at an interrupt leave the rest
+    except BrokenProcessPool:
+        raise UserError(
+            'a worker process ended by itself, perhaps for want of memory; --workers 1 shows '
+            'at which image'
+        ) from None
+    except KeyboardInterrupt:
+        for worker in multiprocessing.active_children():
+            worker.kill()  # one that has only started would complain that we are gone
+        raise
 
 
 def _start_worker(parent: int) -> None:
