@@ -25,7 +25,7 @@ from nucseg_mmdet.structures.coco import (
 )
 from nucseg_mmdet.structures.coco_tidy import as_one_class, tidy, tidy_results
 from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code
-from nucseg_mmdet.utils.files import write_json
+from nucseg_mmdet.utils.files import without_nan, write_json
 
 COCO_KEYS = (
     'AP50@100', 'AP50@100_ceiling', 'AP', 'AP50', 'AP75', 'AP_small', 'AP_medium', 'AP_large',
@@ -120,15 +120,6 @@ def _fate_table(
     return lines
 
 
-def _without_nan(item: Any) -> Any:
-    """Put null for NaN, which JSON does not have."""
-    if isinstance(item, dict):
-        return {key: _without_nan(value) for key, value in item.items()}
-    if isinstance(item, list):
-        return [_without_nan(value) for value in item]
-    return None if isinstance(item, float) and math.isnan(item) else item
-
-
 def read_both(truth: Path, results: Path) -> tuple[list[TruthImage], dict[int, Detections], float]:
     """Read truth, results of any category, and the score from which on they show a nucleus.
 
@@ -164,6 +155,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         images, detections, score_thr if args.score_thr is None else args.score_thr
     )
     if args.json:
-        write_json(args.json, _without_nan(report))
+        write_json(args.json, without_nan(report))
     print(format_report(report))
     return 0

@@ -28,6 +28,7 @@ import contextlib
 import glob
 import hashlib
 import json
+import math
 import os
 import secrets
 import shutil
@@ -149,6 +150,15 @@ def write_json(path: Path, content: Any, indent: int | None = 2) -> None:
         ValueError: there is a NaN or an infinity, which JSON has no word for.
     """
     write_text(path, json.dumps(content, indent=indent, allow_nan=False) + '\n')
+
+
+def without_nan(item: Any) -> Any:
+    """Put null for NaN in what is written as JSON: a score that is not defined."""
+    if isinstance(item, dict):
+        return {key: without_nan(value) for key, value in item.items()}
+    if isinstance(item, list):
+        return [without_nan(value) for value in item]
+    return None if isinstance(item, float) and math.isnan(item) else item
 
 
 def make_folder(path: Path) -> None:

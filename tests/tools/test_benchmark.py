@@ -96,3 +96,14 @@ def test_made_up_data(tmp_path):
     counts = stock.count_nuclei(tmp_path / 'data')
     assert counts[0] == (2, labels.max())
     assert counts[0][1] > counts[1][1]
+
+
+@pytest.mark.parametrize(
+    ('precision', 'expected'), [('bf16', ['fp32', 'bf16']), ('fp32', ['fp32'])]
+)
+def test_equal_arithmetic_stands_beside_half_precision(tmp_path, precision, expected):
+    options = ['--step', 'test', 'train', '--precision', precision, '--device', 'cpu']
+    args = benchmark.parse_args(options)
+    cases = list(benchmark._step_cases(args, benchmark.make_cases(args, tmp_path)[0].spec))
+    assert [case.spec.precision for case in cases] == expected
+    assert [case.name.rpartition(' ')[2] for case in cases] == expected

@@ -1,5 +1,6 @@
 """Files appear whole or not at all, and never through another's file or link."""
 
+import json
 import os
 import zipfile
 
@@ -12,6 +13,7 @@ from nucseg_mmdet.utils.files import (
     make_folder,
     new_file,
     new_folder,
+    without_nan,
     write_bytes,
     write_json,
     write_text,
@@ -35,6 +37,8 @@ def test_json_without_a_word_for_it_leaves_the_older_file(tmp_path):
     write_json(path, 1)
     with pytest.raises(ValueError, match='not JSON compliant'):
         write_json(path, float('nan'))
+    write_json(path, without_nan(dict(a=[float('nan'), 1.5], b=dict(c=float('nan')))))
+    assert json.loads(path.read_text()) == dict(a=[None, 1.5], b=dict(c=None))
     assert path.read_text() == '1\n'
     assert os.listdir(tmp_path) == ['a.json']
 

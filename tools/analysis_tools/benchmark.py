@@ -111,7 +111,21 @@ def _step_cases(args: argparse.Namespace, base: Spec) -> Iterator[Case]:
                 'test': (f'R-101, {count:,} nuclei', MODEL_BYTES + PASTE_BYTES * pixels),
             }[step]
             spec = base._replace(step=step, count=count, size=size)
-            yield Case(f'{step}: {name}, {size} px', spec, need)
+            if step == 'test':
+                yield from _in_precisions(Case(f'{step}: {name}, {size} px', spec, need))
+            else:
+                yield Case(f'{step}: {name}, {size} px', spec, need)
+
+
+def _in_precisions(case: Case) -> Iterator[Case]:
+    """A case with both sides in float32, and with ours in the precision that was asked for.
+
+    The stock side is always in float32: only the first of the two compares the same arithmetic.
+    """
+    for precision in dict.fromkeys(['fp32', case.spec.precision]):
+        yield case._replace(
+            name=f'{case.name}, ours in {precision}', spec=case.spec._replace(precision=precision)
+        )
 
 
 def _data_cases(args: argparse.Namespace, base: Spec, scratch: Path) -> Iterator[Case]:
@@ -129,9 +143,11 @@ def _data_cases(args: argparse.Namespace, base: Spec, scratch: Path) -> Iterator
         small = scratch / 'small'
         write_data(small, [40] * 4, 256)
         demo = Spec('train', 'ours', str(SMALL), 0, 0, args.device, args.precision, str(small), 4)
-        yield Case('train: R-18 of the demo, 4 x 256 px', demo, MODEL_BYTES)
+        yield from _in_precisions(Case('train: R-18 of the demo, 4 x 256 px', demo, MODEL_BYTES))
         need = BATCH_BYTES + PAIR_BYTES * ANCHORS * pixels
-        yield Case(f'train: R-101, {images}', spec._replace(step='train'), need)
+        yield from _in_precisions(
+            Case(f'train: R-101, {images}', spec._replace(step='train'), need)
+        )
     if 'load' in args.step:
         yield Case(f'load: {images}', spec._replace(step='load'), LOAD_BYTES * pixels)
 

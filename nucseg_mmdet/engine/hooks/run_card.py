@@ -18,7 +18,7 @@ from mmengine.runner import Runner
 
 from nucseg_mmdet.engine.config_edits import score_threshold
 from nucseg_mmdet.engine.work_dir import CARD, read_card
-from nucseg_mmdet.utils.files import write_json
+from nucseg_mmdet.utils.files import without_nan, write_json
 
 
 @HOOKS.register_module()
@@ -135,4 +135,4 @@ class RunCardHook(Hook):
             **facts.get('scores', {}),
         }
         card.update(facts)
-        write_json(Path(runner.work_dir, CARD), card)
+        write_json(Path(runner.work_dir, CARD), without_nan(card))

@@ -1,0 +1,23 @@
+"""Resizing by OpenCV and by PIL."""
+
+import numpy as np
+import pytest
+
+from tools.analysis_tools import resizing
+
+
+def test_shrinking_differs_and_staying_does_not(capsys, data_root):
+    assert resizing.main([str(data_root / 'train'), '--sides', '48', '96']) == 0
+    shrunk, same = capsys.readouterr().out.splitlines()[2:]
+    assert float(shrunk.split('|')[2]) > 0.5
+    assert same == '| 96 px | 0.00 | 0 | 0.0% |'
+
+
+@pytest.mark.parametrize('side', [10, 20, 40])
+def test_a_flat_image_stays(side):
+    assert resizing.difference(np.full((20, 30, 3), 77, np.uint8), side).max() == 0
+
+
+def test_no_images(capsys, tmp_path):
+    assert resizing.main([str(tmp_path)]) == 2
+    assert 'no PNG images' in capsys.readouterr().err

@@ -1,0 +1,59 @@
+"""Compare OpenCV's and PIL's bilinear filters: python tools/analysis_tools/resizing.py DIR...
+
+For the table in docs/detectron2.md: Detectron2 resizes with PIL's filter, which averages when it
+shrinks, the configs with OpenCV's. Prints a row for each short side, over all PNG images of the
+folders.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from nucseg_mmdet.slides.open import open_slide
+from nucseg_mmdet.utils.errors import UserError, exit_code
+
+SIDES = (800, 1000, 1200)  # px, of the 15 experiments
+
+
+def difference(image: np.ndarray, side: int) -> np.ndarray:
+    """Gray levels by which the filters differ, uint8, (h, w, 3).
+
+    Args:
+        image: uint8, (H, W, 3).
+        side: short side to resize to, px.
+    """
+    scale = side / min(image.shape[:2])
+    size = round(image.shape[1] * scale), round(image.shape[0] * scale)
+    by_cv2 = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+    by_pil = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+    return cv2.absdiff(by_cv2, by_pil)
+
+
+@exit_code
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('folders', type=Path, nargs='+')
+    parser.add_argument('--sides', type=int, nargs='+', default=SIDES, help='short sides, px')
+    args = parser.parse_args(argv)
+    paths = [path for folder in args.folders for path in sorted(folder.glob('*.png'))]
+    if not paths:
+        raise UserError(f'{args.folders[0]}: no PNG images, expected some')
+    print(f'{len(paths)} images\n| short side | mean | largest | differ by more than 2 |')
+    for side in args.sides:
+        histogram = np.zeros(256, np.int64)
+        for path in paths:
+            with open_slide(path) as slide:
+                image = slide.read(0, 0, slide.width, slide.height)
+            histogram += np.bincount(difference(image, side).ravel(), minlength=256)
+        share = histogram / histogram.sum()
+        mean, largest = share @ np.arange(256), np.flatnonzero(histogram).max()
+        print(f'| {side} px | {mean:.2f} | {largest} | {share[3:].sum():.1%} |')
+    return 0
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())
