@@ -502,6 +502,6 @@ def test_rows_of_another_version_are_refused(random_model, images, tmp_path, cap
 
 def test_pixels_that_are_too_large(random_model, images, tmp_path, capsys):
     options = [*arguments(random_model, tmp_path, images / 'small.png'), '--mpp', '1.1']
-    assert segment.main(options) == 1
+    assert segment.main(options) == 2
     error = capsys.readouterr().err
     assert 'small.png: pixels of 1.1 microns (as given) would be enlarged 4.4 times' in error
