@@ -27,7 +27,7 @@ from openvino import Node, opset15
 from nucseg_mmdet.engine.model_zoo import DEFAULT, MODELS, find_file
 from nucseg_mmdet.evaluation.label_scores import count_image, summarize
 from nucseg_mmdet.inference import inputs
-from nucseg_mmdet.inference.plan import Settings, check_out
+from nucseg_mmdet.inference.plan import Settings
 from nucseg_mmdet.inference.rows import InProcess
 from nucseg_mmdet.inference.run import SlideRun
 from nucseg_mmdet.inference.segmenter import Segmenter
@@ -162,7 +162,6 @@ def whole_path(segmenter: Segmenter, path: Path) -> Callable[[], float]:
     def run() -> float:
         with tempfile.TemporaryDirectory() as name, contextlib.redirect_stderr(io.StringIO()):
             settings = Settings(Path(name), ('geojson',), skip_glass=True)
-            check_out(settings.out)
             start = time.perf_counter()
             engine = InProcess(segmenter)
             plans = engine.plan([path], inputs.name_outputs([path]), settings)
