@@ -37,10 +37,14 @@ def test_json_without_a_word_for_it_leaves_the_older_file(tmp_path):
     write_json(path, 1)
     with pytest.raises(ValueError, match='not JSON compliant'):
         write_json(path, float('nan'))
-    write_json(path, without_nan(dict(a=[float('nan'), 1.5], b=dict(c=float('nan')))))
-    assert json.loads(path.read_text()) == dict(a=[None, 1.5], b=dict(c=None))
     assert path.read_text() == '1\n'
     assert os.listdir(tmp_path) == ['a.json']
+
+
+def test_what_is_not_defined_is_null(tmp_path):
+    path = tmp_path / 'a.json'
+    write_json(path, without_nan(dict(a=[float('nan'), 1.5], b=dict(c=float('nan')))))
+    assert json.loads(path.read_text()) == dict(a=[None, 1.5], b=dict(c=None))
 
 
 def test_a_file_is_in_place_after_the_block_or_never(tmp_path):
