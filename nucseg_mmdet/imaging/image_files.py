@@ -29,6 +29,7 @@ PNG, JPEG = b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff'
 # of colors, and the later frames of an animation, whose number stands in acTL.
 PNG_KEPT = {b'IHDR', b'PLTE', b'IDAT', b'IEND', b'tRNS', b'pHYs', b'eXIf'}
 TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # the latter two: BigTIFF
+DEFLATE = (8, 32946)  # the tag Compression: zlib
 # What libjpeg says of a file that it decodes nonetheless.
 COMPLAINTS = ('Corrupt JPEG data', 'Premature end')
 PADDING = 8  # bytes between the last pixels of a JPEG and its end that are no sign of damage
@@ -168,7 +169,7 @@ def _unpack(unpacker: 'zlib._Decompress', body: bytes) -> None:
         unpacked += len(unpacker.decompress(body, 1 << 24))
         body = unpacker.unconsumed_tail
         if unpacked > 8 * MAX_PIXELS:
-            raise _Damaged('damaged PNG (more pixels than an image may have)')
+            raise _Damaged('damaged (more pixels than an image may have)')
 
 
 def _decode_jpeg(data: bytes) -> np.ndarray:
@@ -199,7 +200,7 @@ def _decode_tiff(data: bytes) -> np.ndarray:
             raise _Damaged(f'{len(tiff.pages)} pages, expected one image')
         page = tiff.pages[0]
         _check_size(page.imagewidth, page.imagelength)
-        _check_segments(page, len(data))
+        _check_segments(page, data)
         pixels = page.asarray()
         plain = page.photometric in (1, 2) and page.planarconfig == 1 and page.bitspersample >= 8
     if not plain:
@@ -210,17 +211,23 @@ def _decode_tiff(data: bytes) -> np.ndarray:
     return pixels
 
 
-def _check_segments(page: tifffile.TiffPage, size: int) -> None:
+def _check_segments(page: tifffile.TiffPage, data: bytes) -> None:
     """Refuse a TIFF whose tiles or strips are not all there."""
     expected = int(np.prod(page.chunked))
     spans = list(zip(page.dataoffsets, page.databytecounts, strict=True))
     if len(spans) != expected:
         raise _Damaged(f'damaged TIFF ({len(spans)} tiles or strips, expected {expected})')
-    if any(not (start and length) or start + length > size for start, length in spans):
+    if any(not (start and length) or start + length > len(data) for start, length in spans):
         raise _Damaged('damaged TIFF (a tile or strip is missing)')
     _check_size(int(np.prod(page.chunks)), 1)
     if page.compression == 1 and sum(length for _, length in spans) < page.nbytes:
         raise _Damaged('damaged TIFF (pixels are missing)')
+    if page.compression in DEFLATE:
+        for start, length in spans:  # the decoder takes a stream without its end and checksum
+            unpacker = zlib.decompressobj()
+            _unpack(unpacker, data[start : start + length])
+            if not unpacker.eof:
+                raise _Damaged('damaged TIFF (a tile or strip is cut off)')
 
 
 def write_png(path: Path, pixels: np.ndarray) -> None:

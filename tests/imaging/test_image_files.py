@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from nucseg_mmdet.imaging.image_files import PictureNames, decode_image, pages_and_orientation
+from nucseg_mmdet.imaging.image_files import PictureNames, decode_image
 from nucseg_mmdet.synthetic.fields import synthesize
 from nucseg_mmdet.utils.errors import UserError
 
@@ -60,7 +60,6 @@ def test_png_with_much_text_is_whole(tmp_path):
     data = png()
     (tmp_path / 'a.png').write_bytes(data[:33] + text + data[33:])
     assert (decode_image(tmp_path / 'a.png')[..., ::-1] == IMAGE).all()
-    assert pages_and_orientation(tmp_path / 'a.png') == (1, 1)
 
 
 def damages(folder):

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import zipfile
 
 import pytest
@@ -162,3 +164,48 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
         (folder / 'b').write_text('b')
     assert os.listdir(place) == ['b']
     assert os.listdir(tmp_path) == ['data']
+
+
+def test_what_killed_processes_left_is_removed_and_what_is_in_use_stays(tmp_path):
+    path = tmp_path / 'a.json'
+    code = (
+        'import os, sys; from pathlib import Path; from nucseg_mmdet.utils.files import *\n'
+        'path = Path(sys.argv[1]); part = PartialFile(path); part.file.write(b"x")\n'
+        'with new_folder(path.with_name("folder")) as folder: os._exit(9)'
+    )
+    assert subprocess.run([sys.executable, '-c', code, str(path)]).returncode == 9
+    assert len(list(tmp_path.iterdir())) == 2  # a hidden file and a hidden folder
+    in_use = PartialFile(path)
+    assert in_use.partial.exists()
+    write_bytes(path, b'{}')
+    with new_folder(tmp_path / 'folder'):
+        pass
+    assert {item.name for item in tmp_path.iterdir()} == {in_use.partial.name, 'a.json', 'folder'}
+    in_use.abort()
+
+
+def test_planted_link_is_not_written_through(tmp_path):
+    (tmp_path / 'victim').write_text('must stay')
+    for name in ('.a.json.partial', 'a.json'):
+        (tmp_path / name).symlink_to(tmp_path / 'victim')
+    write_bytes(tmp_path / 'a.json', b'{}')
+    assert (tmp_path / 'victim').read_text() == 'must stay'
+    assert (tmp_path / 'a.json').read_bytes() == b'{}'
+
+
+def test_folder_that_is_replaced_stands_whole_at_every_moment(tmp_path, monkeypatch):
+    out = tmp_path / 'out'
+    out.mkdir()
+    (out / 'old').touch()
+    seen = []
+    replace = os.replace
+    monkeypatch.setattr(os, 'replace', lambda *paths: (seen.append(look(out)), replace(*paths)))
+    with new_folder(out, replace=True) as folder:
+        (folder / 'new').touch()
+    assert seen == [['old'], None]  # never a part of it
+    assert look(out) == ['new']
+    assert [path.name for path in tmp_path.iterdir()] == ['out']
+
+
+def look(folder):
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else None
