@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from nucseg_mmdet import Segmenter, __version__
-from nucseg_mmdet.inference.predictor import BACKENDS
+from nucseg_mmdet.inference.backends import BACKENDS
 from nucseg_mmdet.utils.errors import UserError, exit_code
 
 # What each part of the project imports.

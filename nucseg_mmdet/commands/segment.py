@@ -20,7 +20,7 @@ from nucseg_mmdet.export.formats import FORMATS
 from nucseg_mmdet.inference import inputs, segmenter
 from nucseg_mmdet.inference import plan as planning
 from nucseg_mmdet.inference import run as running
-from nucseg_mmdet.inference.predictor import BACKENDS
+from nucseg_mmdet.inference.backends import BACKENDS
 from nucseg_mmdet.inference.rows import Engine, InProcess
 from nucseg_mmdet.slides import pixel_size
 from nucseg_mmdet.utils.errors import UserError, exit_code, printable

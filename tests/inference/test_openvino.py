@@ -18,7 +18,8 @@ from mmengine.config import Config
 from nucseg_mmdet import Segmenter
 from nucseg_mmdet.engine.model_zoo import model_files
 from nucseg_mmdet.inference import openvino_export
-from nucseg_mmdet.inference.predictor import ModelOptions, load_predictor, runtime_file
+from nucseg_mmdet.inference.backends import load_predictor
+from nucseg_mmdet.inference.predictor import ModelOptions, runtime_file
 from nucseg_mmdet.synthetic.fields import synthesize
 from nucseg_mmdet.utils.errors import UserError
 from tools.model_converters import export_openvino
