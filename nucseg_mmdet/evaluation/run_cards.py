@@ -45,8 +45,8 @@ def _check(values: dict, keys: Any, kind: Any, where: Path | str) -> None:
     for key in keys:
         value = values.get(key)
         right = isinstance(value, kind) and not isinstance(value, bool)
-        if right and kind is not str:
-            right = abs(value) <= sys.float_info.max
+        if isinstance(value, int | float):
+            right = right and abs(value) <= sys.float_info.max  # which whole numbers may exceed
         if value is not None and not right:
             expected = 'text' if kind is str else 'a finite number'
             raise UserError(f'{where}: {key} is {value!r:.50}, expected {expected}')
