@@ -28,9 +28,9 @@ tifffile.logger().addHandler(logging.NullHandler())
 
 
 # A level that nothing marks as one is compared with the one above it at so many places a side, by
-# the mean colors of squares. Rounding, sharpening and JPEG change them by less than 3 grey levels,
+# the mean colors of squares. Rounding, sharpening and JPEG change them by less than 3 gray levels,
 # two fields of one slide differ by 20 and more somewhere.
-PLACES, PLACE_SIDE, MAX_DIFFERENCE = 5, 32, 10  # number, px of the level, grey levels
+PLACES, PLACE_SIDE, MAX_DIFFERENCE = 5, 32, 10  # number, px of the level, gray levels
 
 
 class Plane(NamedTuple):

@@ -70,7 +70,7 @@ def as_one_class(data: Any) -> tuple[Any, list[str], set[int]]:
     if not isinstance(data, dict):
         return data, [], {CATEGORY_ID}
     categories = _objects(data.get('categories'))
-    known = {category.get('id') for category in categories if _is_id(category.get('id'))}
+    known = {category['id'] for category in categories if _is_id(category.get('id'))}
     if known == {CATEGORY_ID} or len(known) != len(categories) or not known:
         return data, [], {CATEGORY_ID}
     annotations = [
@@ -111,8 +111,9 @@ def _number_ids(entry: dict) -> bool:
     changed = False
     for key in ID_KEYS:
         value = entry.get(key)
-        whole = isinstance(value, float) and value.is_integer()
-        if whole or (isinstance(value, str) and re.fullmatch('[0-9]{1,18}', value)):
+        if (isinstance(value, float) and value.is_integer()) or (
+            isinstance(value, str) and re.fullmatch('[0-9]{1,18}', value)
+        ):
             entry[key] = int(value)
             changed = True
     return changed
