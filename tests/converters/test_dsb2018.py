@@ -58,15 +58,16 @@ def test_limit_of_nothing(raw, capsys):
     assert '--limit 0: expected 1 or more' in capsys.readouterr().err
 
 
-def test_transparent_image_is_refused(raw, capsys):
+def test_transparent_parts_are_laid_over_white(raw):
     path = raw / '1bb/images/1bb.png'
     pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     pixels[0, :3, 3] = 0
     write(path, pixels)
-    assert run(raw) == 2
-    assert '1bb.png: 3 px of the alpha channel are not 255' in capsys.readouterr().err
-    assert run(raw, '--skip-bad') == 0
-    assert [path.name for path in (raw.parent / 'out/train').iterdir()] == ['0aa.png']
+    assert run(raw) == 0
+    written = cv2.imread(str(raw.parent / 'out/train/1bb.png'), cv2.IMREAD_UNCHANGED)
+    assert written.shape[2] == 3
+    assert (written[0, :3] == 255).all()
+    assert (written[1:] == pixels[1:, :, :3]).all()
 
 
 def test_overlapping_masks_are_named(raw, capsys):

@@ -148,7 +148,7 @@ BAD = {
     'foreground mask': ('a.png', FOREGROUND, 'one label, 255, in 4 parts: a foreground mask'),
     'colors': ('a.png', np.zeros((4, 6, 3), np.uint8), 'array of shape (4, 6, 3)'),
     'another size': ('a.png', np.zeros((6, 4), np.uint8), '4 x 6 px, expected 6 x 4 px'),
-    'negative': ('a.npy', LABELS - 1, 'labels -1 to 299, expected 0 to'),
+    'negative': ('a.npy', LABELS - 1, 'label -1, expected labels from 0'),
     'not whole': ('a.npy', LABELS / 2, 'not whole'),
     'not finite': ('a.npy', LABELS * np.nan, 'not whole'),
     'texts': ('a.npy', LABELS.astype(str), 'expected whole numbers'),

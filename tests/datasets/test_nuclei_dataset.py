@@ -2,6 +2,7 @@
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 
@@ -22,7 +23,7 @@ def write(folder, **changes):
         categories=[dict(id=1, name='nucleus')],
     )
     (folder / 'truth.json').write_text(json.dumps(truth))
-    (folder / 'a.png').touch()
+    cv2.imwrite(str(folder / 'a.png'), np.full((20, 20, 3), 200, np.uint8))
 
 
 def load(folder, **kwargs):

@@ -332,7 +332,7 @@ def break_image_size(work_dir):
     [
         (break_folder, 'work_dirs: no such folder'),
         (break_card, 'run_card.json: not there, expected one; nucseg train'),
-        (break_card_text, 'run_card.json: found no run card'),
+        (break_card_text, 'run_card.json: found no valid JSON'),
         (break_card_kind, 'run_card.json: found no run card'),
         (break_results, 'nucseg test CONFIG CHECKPOINT makes them'),
         (break_results_text, 'fold1_val_results.json: found dict, expected a list'),

@@ -333,7 +333,7 @@ class TestShard:
         path.write_bytes(path.read_bytes()[:size])
         with pytest.raises(UserError, match=r'row\.npz: no readable row of tiles'):
             shards.read_row(path)
-        with pytest.raises(UserError, match=r'gone\.npz: no readable row of tiles'):
+        with pytest.raises(UserError, match=r'gone\.npz: No such file'):
             shards.read_row(tmp_path / 'gone.npz')
 
 

@@ -90,7 +90,7 @@ def test_command(tmp_path, images):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (['nothing.png'], 'nothing.png: no such file'),
+        (['nothing.png'], 'nothing.png: No such file'),
         (['.'], '.: no images, expected .png'),
         (['a.png', '--size', '0'], 'sizes must be positive'),
         (['a.png', '--empty', '2'], '--empty 0 to 1'),

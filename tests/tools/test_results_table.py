@@ -185,14 +185,22 @@ def test_tool_writes_both(tmp_path, capsys):
     assert {path.name for path in tmp_path.iterdir()} == {'work_dirs', 'page.md', 'table.csv'}
 
 
-@pytest.mark.parametrize('card', ['{"config": ', '[1]', '{"scores": {"a.json": 5}}'])
-def test_damaged_card_is_one_line_and_code_2(tmp_path, capsys, card):
+@pytest.mark.parametrize(
+    ('card', 'message'),
+    [
+        ('{"config": ', 'found no valid JSON'),
+        ('[1]', 'found no run card'),
+        ('{"scores": {"a.json": 5}}', 'scores of a.json are 5, expected an object'),
+    ],
+)
+def test_damaged_card_is_one_line_and_code_2(tmp_path, capsys, card, message):
     write_card(tmp_path / 'run')
     (tmp_path / 'run' / 'run_card.json').write_text(card)
     assert main([str(tmp_path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith('results_table: ')
-    assert 'run_card.json: found no run card' in line
+    assert 'run_card.json: ' in line
+    assert message in line
 
 
 def test_missing_folder_is_code_2(tmp_path, capsys):

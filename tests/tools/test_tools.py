@@ -347,7 +347,7 @@ class TestWrongInput:
         ('content', 'message'),
         [
             ('{"images": [{"id"', 'train.json: found no valid JSON'),
-            ('[]', 'train.json: no COCO JSON'),
+            ('[]', 'train.json: found list, expected a COCO object'),
         ],
     )
     def test_broken_annotations(self, capsys, tmp_path, content, message):
