@@ -85,6 +85,8 @@ def _run_and_exit(action: Callable[[], int], folder: Path, out: Path, err: Path)
         os.chdir(folder)
         for number, path in enumerate((Path(os.devnull), out, err)):
             os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC), number)
+        # pytest's own streams would swallow what is said.
+        sys.stdout, sys.stderr = (os.fdopen(number, 'w', 1, closefd=False) for number in (1, 2))
         in_use = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (in_use + MEMORY, in_use + MEMORY))
         resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))

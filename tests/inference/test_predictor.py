@@ -2,7 +2,7 @@
 
 import pytest
 
-from nucseg_mmdet.inference import predictor
+from nucseg_mmdet.inference import backends, predictor
 from nucseg_mmdet.inference.predictor import ModelOptions
 
 
@@ -14,8 +14,8 @@ def test_tiles_start_where_the_coarsest_map_does(factor, step):
 
 
 def test_backend_follows_what_is_asked_for(random_model):
-    assert predictor.choose_backend(ModelOptions(device='cuda:0')) == 'mmdet'
-    assert predictor.choose_backend(ModelOptions(device='cpu', precision='fp16')) == 'mmdet'
-    assert predictor.choose_backend(ModelOptions(device='cpu')) == 'openvino'
+    assert backends.choose_backend(ModelOptions(device='cuda:0')) == 'mmdet'
+    assert backends.choose_backend(ModelOptions(device='cpu', precision='fp16')) == 'mmdet'
+    assert backends.choose_backend(ModelOptions(device='cpu')) == 'openvino'
     # Without a file for OpenVINO beside the checkpoint.
-    assert predictor.choose_backend(ModelOptions(*random_model, device='cpu')) == 'mmdet'
+    assert backends.choose_backend(ModelOptions(*random_model, device='cpu')) == 'mmdet'
