@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 from ImageNet weights, truth on the nuclei from the start, 4,000 iterations.
+"""EfficientNet-Lite0 from ImageNet weights, truth on the nuclei from the start, 3,000 iterations.
 
 python tools/train.py configs/dense/mask-rcnn_lite0_fpn_dense_nuclei.py \
     --initial-weights FILE
@@ -37,7 +37,7 @@ custom_hooks = [
 ]
 # The backbone is trained already.
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.5))))
-train_cfg = dict(max_iters=4_000, val_interval=4_000)
-param_scheduler = [_base_.warm_up, dict(_base_.decay, begin=2_000, end=4_000)]
+train_cfg = dict(max_iters=3_000, val_interval=3_000)
+param_scheduler = [_base_.warm_up, dict(_base_.decay, begin=1_500, end=3_000)]
 
 fold_colors = True  # with --fold, no held-out image has a part in the training

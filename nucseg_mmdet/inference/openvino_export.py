@@ -26,11 +26,16 @@ from nucseg_mmdet.inference.mmdet_predictor import MMDetPredictor, build_model, 
 from nucseg_mmdet.inference.openvino_model import FORMAT, RuntimeModel
 from nucseg_mmdet.inference.openvino_predictor import OpenVinoPredictor
 from nucseg_mmdet.inference.predictor import RUNTIME_SUFFIX, TILE, ModelOptions, Prediction
+from nucseg_mmdet.models.efficientnet_lite import EfficientNetLite, SameConv2d
 from nucseg_mmdet.utils.errors import UserError
 
 MAX_BOX, MAX_SCORE = 0.01, 1e-4  # px; how far a rebuilt model may be from torch
 PARTS = dict(
-    backbone=ResNet, neck=FPN, rpn_head=RPNHead, bbox_head=Shared2FCBBoxHead, mask_head=FCNMaskHead
+    backbone=(ResNet, EfficientNetLite),
+    neck=FPN,
+    rpn_head=RPNHead,
+    bbox_head=Shared2FCBBoxHead,
+    mask_head=FCNMaskHead,
 )
 NORMALIZATIONS = dict(ReinhardNormalize='reinhard', MacenkoNormalize='macenko')
 
@@ -118,8 +123,13 @@ def _check(model: MaskRCNN) -> None:
     for name, kind in PARTS.items():
         part = heads.get(name) or getattr(model, name)
         if not isinstance(part, kind):
-            raise UserError(f'{name} is {type(part).__name__}, expected {kind.__name__}')
-    if model.backbone.deep_stem or model.neck.add_extra_convs or model.rpn_head.num_convs > 1:
+            kinds = ' or '.join(one.__name__ for one in np.atleast_1d(kind))
+            raise UserError(f'{name} is {type(part).__name__}, expected {kinds}')
+    if (
+        getattr(model.backbone, 'deep_stem', False)
+        or model.neck.add_extra_convs
+        or model.rpn_head.num_convs > 1
+    ):
         raise UserError('backbone, neck or rpn_head has layers that a plain Mask R-CNN has not')
     for coder in (model.rpn_head.bbox_coder, heads['bbox_head'].bbox_coder):
         if type(coder) is not DeltaXYWHBBoxCoder or any(coder.means) or coder.add_ctr_clamp:
@@ -201,8 +211,11 @@ def _per_channel(values: Tensor) -> Node:
 def _conv(x: Node, conv: nn.Conv2d) -> Node:
     if conv.padding_mode != 'zeros':
         raise UserError(f'padding of {conv} is not of zeros')
-    pads = list(conv.padding)
-    where = (list(conv.stride), pads, pads, list(conv.dilation))
+    before = after = list(conv.padding)
+    if isinstance(conv, SameConv2d) and conv.edges:
+        left, right, top, bottom = conv.edges
+        before, after = [top, left], [bottom, right]
+    where = (list(conv.stride), before, after, list(conv.dilation))
     if conv.groups == 1:
         x = opset15.convolution(x, _constant(conv.weight), *where)
     else:
@@ -231,7 +244,7 @@ def _block(x: Node, block: BasicBlock | Bottleneck) -> Node:
     return opset15.relu(opset15.add(out, x))
 
 
-def _backbone(x: Node, backbone: ResNet) -> list[Node]:
+def _resnet(x: Node, backbone: ResNet) -> list[Node]:
     x = opset15.relu(_norm(_conv(x, backbone.conv1), backbone.norm1))
     x = opset15.max_pool(x, [2, 2], [1, 1], [1, 1], [1, 1], [3, 3], 'floor').output(0)
     levels = []
@@ -241,6 +254,25 @@ def _backbone(x: Node, backbone: ResNet) -> list[Node]:
         if index in backbone.out_indices:
             levels.append(x)
     return levels
+
+
+def _conv_norm(x: Node, layers: nn.Sequential | nn.Identity) -> Node:
+    """Convolution and batch norm, with ReLU6 or without, as ``efficientnet_lite.conv_norm``."""
+    if isinstance(layers, nn.Identity):
+        return x
+    x = _norm(_conv(x, layers[0]), layers[1])
+    return opset15.clamp(x, 0.0, 6.0) if len(layers) > 2 else x
+
+
+def _efficientnet_lite(x: Node, backbone: EfficientNetLite) -> list[Node]:
+    x, levels = _conv_norm(x, backbone.stem), []
+    for number, block in enumerate(backbone.blocks):
+        expanded = _conv_norm(x, block.expand)
+        if number in backbone.ends:
+            levels.append(expanded)
+        out = _conv_norm(_conv_norm(expanded, block.depthwise), block.project)
+        x = opset15.add(x, out) if block.residual else out
+    return [*levels, _conv_norm(x, backbone.last)]
 
 
 def _neck(levels: list[Node], neck: FPN) -> list[Node]:
@@ -295,7 +327,8 @@ def _features(model: MaskRCNN) -> openvino.Model:
     end = opset15.floor_mod(opset15.negative(size), divisor)
     end = opset15.multiply(end, np.array([0, 0, 1, 1]))
     x = opset15.pad(x, np.zeros(4, np.int64), end, 'constant', np.float32(preprocessor.pad_value))
-    levels = _neck(_backbone(x, model.backbone), model.neck)
+    rebuild = _resnet if isinstance(model.backbone, ResNet) else _efficientnet_lite
+    levels = _neck(rebuild(x, model.backbone), model.neck)
     outputs = {}
     for index in range(len(model.roi_head.bbox_roi_extractor.featmap_strides)):
         outputs[f'map{index}'] = opset15.transpose(levels[index], np.array([0, 2, 3, 1]))
