@@ -32,7 +32,8 @@ options:
   --version   show the version
 """
 # What a command needs beyond the plain installation, and the extra that brings it.
-EXTRAS = {'torch': 'train', 'mmengine': 'train', 'mmcv': 'train', 'mmdet': 'train'}
+EXTRAS = dict.fromkeys(('torch', 'mmengine', 'mmcv', 'mmdet'), 'train')
+EXTRAS |= dict.fromkeys(('starlette', 'uvicorn'), 'view')
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,6 +14,7 @@ import nucseg_mmdet.engine.hooks.non_finite_loss
 import nucseg_mmdet.engine.hooks.outlines
 import nucseg_mmdet.engine.hooks.random_state
 import nucseg_mmdet.engine.hooks.run_card
+import nucseg_mmdet.engine.hooks.spread_class_layer
 import nucseg_mmdet.engine.hooks.unfit_checkpoint
 import nucseg_mmdet.engine.optim_wrapper
 import nucseg_mmdet.engine.work_dir
@@ -21,6 +22,7 @@ import nucseg_mmdet.evaluation.metrics
 import nucseg_mmdet.models.efficientnet_lite
 import nucseg_mmdet.models.mask_ensemble
 import nucseg_mmdet.models.mask_tta
+import nucseg_mmdet.models.one_type_bbox_head
 import nucseg_mmdet.models.rle_mask_head
 import nucseg_mmdet.models.roi_extractor
 import nucseg_mmdet.models.rpn_head

@@ -1,8 +1,9 @@
 """The default model, trained on, on a few fields of your own.
 
-python tools/train.py configs/finetune/mask-rcnn_r18-c4_fpn_finetune_nuclei.py --data-root data/mine
+python tools/train.py configs/finetune/mask-rcnn_r18-c4_fpn_finetune_nuclei.py --data data/mine
 
-Length, rate and held-out fold follow from the number of fields (nucseg_mmdet/engine/finetune.py);
+``nucseg train finetune --data data/mine`` is the same. Length, rate and held-out fold follow from
+the number of fields (nucseg_mmdet/engine/finetune.py), classes from the data's categories;
 docs/finetune.md has the commands before and after.
 """
 

@@ -45,6 +45,7 @@ def make_shapes() -> Nuclei:
         np.ones(SHAPES, np.float32),
         np.full((SHAPES, 2), 0.5),
         np.ones((SHAPES, len(MEASUREMENTS)), np.float32),
+        np.zeros(SHAPES, np.uint8),
     )
 
 

@@ -77,6 +77,7 @@ def lattice(shapes: Nuclei, side: int, row: int) -> Nuclei:
         rng.beta(8, 2, side).astype(np.float32),
         centers + 0.5,
         measurements,
+        nuclei.labels,
     )
 
 

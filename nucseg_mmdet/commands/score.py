@@ -1,8 +1,8 @@
 """Score COCO results: nucseg score TRUTH.json RESULTS.json [--json OUT].
 
 RESULTS may also be a .json.gz file or an answer.zip. Prints three tables: COCO's average
-precisions, the scores of label maps, and what became of the true nuclei by image and size;
---json writes them, and more, to a file.
+precisions, the scores of label maps, and what became of the true nuclei by image and size; and
+one of each class, where truth and results have several. --json writes them, and more, to a file.
 """
 
 import argparse
@@ -20,16 +20,19 @@ from nucseg_mmdet.structures.coco import (
     Detections,
     TruthImage,
     load_json,
+    parse_categories,
     parse_results,
     parse_truth,
 )
-from nucseg_mmdet.structures.coco_tidy import as_one_class, tidy, tidy_results
+from nucseg_mmdet.structures.coco_entries import CATEGORY_ID
+from nucseg_mmdet.structures.coco_tidy import as_one_class, has_types, tidy, tidy_results
 from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code
 from nucseg_mmdet.utils.files import without_nan, write_json
 
 COCO_KEYS = (
     'AP50@100', 'AP50@100_ceiling', 'AP', 'AP50', 'AP75', 'AP_small', 'AP_medium', 'AP_large',
 )  # fmt: skip
+TYPE_KEYS = ('PQ', 'DQ', 'SQ', 'precision', 'recall', 'F_c')
 LABEL_KEYS = ('AJI', 'AJI+', 'DQ', 'SQ', 'PQ', 'Dice', 'F1', 'precision', 'recall', 'F1@75')
 
 
@@ -71,8 +74,34 @@ def format_report(report: dict[str, Any]) -> str:
             *_fate_table(names, [row['fates'] for row in rows], [row['offset'] for row in rows]),
             'merged: with another nucleus; cut: found, at an IoU below 0.5; else missed',
             'right, below: px by which found nuclei lie there of their truth, by the centroids',
+            *(_type_tables(report['types']) if 'types' in report else []),
         ]
     )
+
+
+def _type_tables(types: dict[str, Any]) -> list[str]:
+    """Lay out the scores of each class, and what nuclei of one were taken for."""
+    names = [one['name'] for one in types['classes']]
+    first = max(len(name) for name in ['% taken for', *names])
+    heads = ['nuclei', 'results', *(key.rjust(6) for key in TYPE_KEYS)]
+    lines = ['', '  '.join(['classes'.ljust(first), *heads])]
+    for one in types['classes']:
+        cells = [f'{one["nuclei"]:6}', f'{one["results"]:7}']
+        scores = ['-' if math.isnan(one[key]) else f'{one[key]:.4f}' for key in TYPE_KEYS]
+        cells += [cell.rjust(len(head)) for cell, head in zip(scores, heads[2:], strict=True)]
+        lines.append('  '.join([one['name'].ljust(first), *cells]))
+    lines += [
+        f'mPQ+ {types["mPQ+"]:.4f}, mPQ {types["mPQ"]:.4f}, F_d {types["F_d"]:.4f}',
+        '',
+        '  '.join(['% taken for'.ljust(first), *(name.rjust(6) for name in names), ' missed']),
+    ]
+    for one, row in zip(types['classes'], types['pairs'], strict=True):
+        cells = [*row, one['nuclei'] - sum(row)]
+        shares = [f'{100 * cell / one["nuclei"]:.1f}' if one['nuclei'] else '-' for cell in cells]
+        widths = [*(max(6, len(name)) for name in names), 7]
+        cells = [share.rjust(width) for share, width in zip(shares, widths, strict=True)]
+        lines.append('  '.join([one['name'].ljust(first), *cells]))
+    return lines
 
 
 def _table(
@@ -120,10 +149,13 @@ def _fate_table(
     return lines
 
 
-def read_both(truth: Path, results: Path) -> tuple[list[TruthImage], dict[int, Detections], float]:
+def read_both(
+    truth: Path, results: Path
+) -> tuple[list[TruthImage], dict[int, Detections], float, list[str]]:
     """Read truth, results of any category, and the score from which on they show a nucleus.
 
-    What is read in another way than it stands there is said.
+    What is read in another way than it stands there is said. Last come the names of the classes,
+    if results and truth both tell classes apart.
     """
 
     def size_of(name: str) -> tuple[int, int] | None:
@@ -133,27 +165,33 @@ def read_both(truth: Path, results: Path) -> tuple[list[TruthImage], dict[int, D
             return None
 
     data, notes = tidy(load_json(truth), size_of)
-    data, more, nucleus_ids = as_one_class(data)
-    for note in notes + more:
+    found, categories = load_json(results), {}
+    if has_types(data, found):
+        categories = parse_categories(data, str(truth))
+        found = tidy_results(found, ())
+    else:
+        data, more, nucleus_ids = as_one_class(data)
+        notes += more
+        found = tidy_results(found, nucleus_ids)
+    for note in notes:
         print(f'{truth}: {note}', file=sys.stderr)
     images = parse_truth(data, str(truth))
-    found = tidy_results(load_json(results), nucleus_ids)
-    detections = parse_results(found, images, str(results))
+    detections = parse_results(found, images, str(results), list(categories) or [CATEGORY_ID])
     thresholds = {entry.get('score_thr') for entry in found} - {None}
     score_thr = thresholds.pop() if len(thresholds) == 1 else SCORE_THR
     if thresholds or isinstance(score_thr, bool) or not isinstance(score_thr, int | float):
         raise UserError(f'{results}: several or odd score_thr, expected one, or --score-thr')
-    return images, detections, score_thr
+    return images, detections, score_thr, list(categories.values())
 
 
 @exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     check_fraction('--score-thr', args.score_thr)
-    images, detections, score_thr = read_both(args.truth, args.results)
-    report = make_report(
-        images, detections, score_thr if args.score_thr is None else args.score_thr
-    )
+    images, detections, score_thr, names = read_both(args.truth, args.results)
+    if args.score_thr is not None:
+        score_thr = args.score_thr
+    report = make_report(images, detections, score_thr, names)
     if args.json:
         write_json(args.json, without_nan(report))
     print(format_report(report))

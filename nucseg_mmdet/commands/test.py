@@ -12,12 +12,14 @@ from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
 from nucseg_mmdet.engine import config_edits, fold_colors
+from nucseg_mmdet.engine.checkpoint import load_weights_only
 from nucseg_mmdet.engine.data_edits import (
     check_evaluators,
     set_test_data,
     test_on_training_images,
 )
 from nucseg_mmdet.engine.model_zoo import find_config, model_files
+from nucseg_mmdet.engine.types_of_nuclei import fit_types
 from nucseg_mmdet.structures.coco import load_shared_json
 from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code
 from nucseg_mmdet.utils.files import make_folder
@@ -38,7 +40,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--work-dir', type=Path, help='default: work_dirs/<name of the config>[_fold<N>]'
     )
-    parser.add_argument('--data-root', type=Path, help='folder that nucseg prepare made')
+    parser.add_argument('--data-root', '--data', type=Path, help='folder that nucseg prepare made')
     parser.add_argument('--fold', type=int, help='test on the images that this fold holds out')
     parser.add_argument(
         '--annotations', type=Path, metavar='FILE', help='test on this COCO truth, with --images'
@@ -176,6 +178,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.fold is not None and cfg.get('fold_colors'):
         fold_colors.use_training_colors(cfg)
     checkpoint, *others = (model_files(config, path)[1] for path in args.checkpoints or [None])
+    if 'finetune' in cfg:
+        fit_types(cfg, load_weights_only(str(checkpoint)), str(checkpoint))
     ann_file = Path(cfg.test_dataloader.dataset.data_root, cfg.test_dataloader.dataset.ann_file)
     show_from = args.show_score_thr
     if show_from is None:

@@ -1,4 +1,7 @@
-"""Train one config: nucseg train CONFIG [--fold N] [--resume] [--amp]."""
+"""Train a model: nucseg train CONFIG [--fold N] [--resume] [--amp].
+
+nucseg train finetune --data DIR trains the default model on, on fields of your own.
+"""
 
 import argparse
 from collections.abc import Sequence
@@ -13,12 +16,14 @@ from nucseg_mmdet.utils.files import make_folder
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', type=Path)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', type=Path, help='a file, the name of one in configs/, finetune')
     parser.add_argument(
         '--work-dir', type=Path, help='default: work_dirs/<name of the config>[_fold<N>]'
     )
-    parser.add_argument('--data-root', type=Path, help='folder that nucseg prepare made')
+    parser.add_argument('--data-root', '--data', type=Path, help='folder that nucseg prepare made')
     parser.add_argument(
         '--fold', type=int, help='hold out this fold of the training images and validate on it'
     )

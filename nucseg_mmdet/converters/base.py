@@ -28,7 +28,12 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
-from nucseg_mmdet.structures.coco import CATEGORY_ID, make_annotation, make_categories, make_image
+from nucseg_mmdet.structures.coco_entries import (
+    CATEGORY_ID,
+    make_annotation,
+    make_categories,
+    make_image,
+)
 from nucseg_mmdet.structures.polygons import Polygon
 from nucseg_mmdet.utils.errors import UserError, few, say_unforeseen
 from nucseg_mmdet.utils.files import new_folder

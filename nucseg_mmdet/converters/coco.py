@@ -21,7 +21,8 @@ from nucseg_mmdet.converters.base import AnnotatedImage, ImageFile
 from nucseg_mmdet.converters.nuclei import from_mask
 from nucseg_mmdet.converters.pictures import open_picture
 from nucseg_mmdet.imaging.image_files import read_size
-from nucseg_mmdet.structures.coco import CATEGORY_ID, load_json, parse_truth
+from nucseg_mmdet.structures.coco import load_json, parse_truth
+from nucseg_mmdet.structures.coco_entries import CATEGORY_ID
 from nucseg_mmdet.structures.coco_tidy import tidy
 from nucseg_mmdet.utils.errors import UserError
 

@@ -48,6 +48,7 @@ class NucleiDataset(CocoDataset):
     def load_data_list(self) -> list[dict]:
         self.num_skipped = 0
         data_list = super().load_data_list()
+        self._check_order()
         for data_info in data_list:
             self._check_image(Path(data_info['img_path']), data_info['width'], data_info['height'])
         if self.num_skipped:
@@ -64,6 +65,19 @@ class NucleiDataset(CocoDataset):
                 'current',
             )
         return kept
+
+    def _check_order(self) -> None:
+        """Refuse classes in another order than the file's, which mmdet would name wrongly."""
+        classes = list(self.metainfo['classes'])
+        names = [
+            category['name'] for category in load_shared_json(Path(self.ann_file))['categories']
+        ]
+        ordered = [name for name in names if name in classes]
+        if ordered != classes and set(ordered) == set(classes):
+            raise UserError(
+                f'{self.ann_file}: categories are {", ".join(ordered)}, expected the order of the '
+                f'classes of the config, {", ".join(classes)}'
+            )
 
     def _check_image(self, path: Path, width: int, height: int) -> None:
         if not path.is_file():

@@ -171,8 +171,11 @@ def publish(source: Path, out: Path, facts: dict) -> int:
         weights[key] = value.half() if half else value.clone()
         if half and not weights[key].isfinite().all():
             raise UserError(f'{source}: {key} has values beyond float16 or not finite')
-    iteration = checkpoint.get('meta', {}).get('iter')
-    save(dict(meta=dict(facts, iteration=iteration), state_dict=weights), out)
+    known = checkpoint.get('meta', {})
+    kept = dict(iteration=known.get('iter'))
+    if 'dataset_meta' in known:  # names of the classes
+        kept['dataset_meta'] = known['dataset_meta']
+    save(dict(meta=facts | kept, state_dict=weights), out)
     return out.stat().st_size
 
 

@@ -6,12 +6,8 @@ from mmengine.config import Config
 
 from nucseg_mmdet.engine.config_edits import as_list
 from nucseg_mmdet.imaging.image_files import read_size
-from nucseg_mmdet.structures.coco import (
-    check_truth,
-    load_json,
-    load_shared_json,
-    make_categories,
-)
+from nucseg_mmdet.structures.coco import check_truth, load_json, load_shared_json
+from nucseg_mmdet.structures.coco_entries import make_categories
 from nucseg_mmdet.structures.coco_tidy import as_one_class, tidy
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.files import make_folder, write_json

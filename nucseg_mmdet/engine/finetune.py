@@ -7,6 +7,7 @@ from mmengine.config import Config
 
 from nucseg_mmdet.engine.config_edits import hold_out_fold
 from nucseg_mmdet.engine.model_zoo import model_files
+from nucseg_mmdet.engine.types_of_nuclei import set_types
 from nucseg_mmdet.structures.coco import load_json
 from nucseg_mmdet.utils.errors import UserError
 
@@ -20,11 +21,13 @@ class Recipe(NamedTuple):
         iterations: of 4 crops.
         lr: highest rate of AdamW; the model's own last stage had 5e-4.
         fold: that is held out and scored; 0 for none.
+        types: of nuclei, where the data has several.
     """
 
     iterations: int
     lr: float
     fold: int
+    types: tuple[str, ...] = ()
 
 
 def choose_recipe(num_fields: int) -> Recipe:
@@ -56,7 +59,8 @@ def fit_to_data(cfg: Config, fold: int | None = None) -> Recipe:
         UserError: there is no data, none of its fields has a nucleus, or there is no such model.
     """
     given = cfg.finetune
-    chosen = choose_recipe(_count_fields(cfg))
+    num_fields, types = _read_data(cfg)
+    chosen = choose_recipe(num_fields)
     iterations = given.iterations or chosen.iterations
     lr = given.lr or chosen.lr
     fold = next(one for one in (fold, given.fold, chosen.fold) if one is not None)
@@ -68,19 +72,22 @@ def fit_to_data(cfg: Config, fold: int | None = None) -> Recipe:
     warm_up, decay = cfg.param_scheduler
     warm_up.end = decay.begin = iterations // 10
     decay.end = iterations
+    if types:
+        set_types(cfg, types)
     if fold:
         hold_out_fold(cfg, fold)
-    return Recipe(iterations, lr, fold)
+    return Recipe(iterations, lr, fold, types)
 
 
 def describe(recipe: Recipe) -> str:
     """Say in one line what was chosen."""
     held_out = f'fold {recipe.fold} is held out and scored' if recipe.fold else 'nothing held out'
-    return f'finetune: {recipe.iterations:,} iterations, rate {recipe.lr:g}, {held_out}'
+    types = f', types {", ".join(recipe.types)}' if recipe.types else ''
+    return f'finetune: {recipe.iterations:,} iterations, rate {recipe.lr:g}, {held_out}{types}'
 
 
-def _count_fields(cfg: Config) -> int:
-    """The number of images with nuclei."""
+def _read_data(cfg: Config) -> tuple[int, tuple[str, ...]]:
+    """The number of images with nuclei, and the types of these if there are several."""
     path = Path(cfg.data_root, 'annotations/train.json')
     if not path.is_file():
         raise UserError(
@@ -90,4 +97,5 @@ def _count_fields(cfg: Config) -> int:
     fields = {annotation['image_id'] for annotation in truth['annotations']}
     if not fields:
         raise UserError(f'{path}: no nucleus in it, expected fields to train on')
-    return len(fields)
+    names = tuple(str(category.get('name')) for category in truth['categories'])
+    return len(fields), names if len(names) > 1 else ()

@@ -56,6 +56,8 @@ MODELS = {
     ),
 }
 DEFAULT = 'dense-r18'
+# Short names of configs that have no model yet.
+RECIPES = {'finetune': 'configs/finetune/mask-rcnn_r18-c4_fpn_finetune_nuclei.py'}
 
 
 def find_file(name: str) -> Path:
@@ -75,8 +77,8 @@ def find_config(config: str | Path) -> Path:
     """Find the config that a user names.
 
     Args:
-        config: a file; or the name of a model or of a config of the project, of today or of the
-            release before, which a line on stderr tells.
+        config: a file; 'finetune'; or the name of a model or of a config of the project, of today
+            or of the release before, which a line on stderr tells.
 
     Raises:
         UserError: there is none of this name.
@@ -86,6 +88,8 @@ def find_config(config: str | Path) -> Path:
         return path
     if str(config) in MODELS:
         return find_file(MODELS[str(config)].config)
+    if str(config) in RECIPES:
+        return find_file(RECIPES[str(config)])
     found = new_name(path.stem)
     if found:
         print(f'{config}: is {found} now', file=sys.stderr)
@@ -96,7 +100,7 @@ def find_config(config: str | Path) -> Path:
                 return candidate
     raise UserError(
         f'{config}: no such config, expected a file, the name of one in configs/ or '
-        f'{" or ".join(MODELS)}'
+        f'{" or ".join([*RECIPES, *MODELS])}'
     )
 
 

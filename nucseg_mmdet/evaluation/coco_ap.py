@@ -12,13 +12,8 @@ from faster_coco_eval.core.coco import COCO
 from faster_coco_eval.core.faster_eval_api import COCOeval_faster
 
 from nucseg_mmdet.evaluation.label_scores import ap_ceiling
-from nucseg_mmdet.structures.coco import (
-    Detections,
-    TruthImage,
-    make_annotation,
-    make_categories,
-    make_image,
-)
+from nucseg_mmdet.structures.coco import Detections, TruthImage
+from nucseg_mmdet.structures.coco_entries import make_annotation, make_categories, make_image
 
 FEW_DETS = 100  # an image: COCO's own limit, and the competition's
 ALL_DETS = 3_000  # an image: above any real count, the densest training image has 1,862 nuclei

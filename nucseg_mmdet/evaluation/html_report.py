@@ -22,7 +22,13 @@ from nucseg_mmdet.evaluation.label_scores import TOUCHED, find_overlaps
 from nucseg_mmdet.evaluation.run_cards import read_run_card
 from nucseg_mmdet.evaluation.summary import SCORE_THR, make_report, paint
 from nucseg_mmdet.structures import rle
-from nucseg_mmdet.structures.coco import Detections, TruthImage, read_results, read_truth
+from nucseg_mmdet.structures.coco import (
+    Detections,
+    TruthImage,
+    read_categories,
+    read_results,
+    read_truth,
+)
 from nucseg_mmdet.structures.polygons import Polygon, mask_to_outlines
 from nucseg_mmdet.structures.rle import coco_mask
 from nucseg_mmdet.utils.errors import UserError
@@ -44,6 +50,7 @@ class Run(NamedTuple):
         tested: the part of the card about the scored annotation file.
         images: the truth.
         detections: of each image.
+        names: of the classes.
         image_paths: file of each image.
         log: as ``read_log``.
     """
@@ -52,6 +59,7 @@ class Run(NamedTuple):
     tested: dict[str, Any]
     images: list[TruthImage]
     detections: dict[int, Detections]
+    names: list[str]
     image_paths: list[Path]
     log: dict[str, list[dict[str, float]]]
 
@@ -108,9 +116,11 @@ def read_run(work_dir: Path, annotations: str | None = None) -> Run:
         raise UserError(f'{work_dir}: found no results of {name}, expected one of {sorted(made)}')
     entry = scores[name]
     images = read_truth(Path(entry['annotations']))
-    detections = read_results(made[name], images)
+    categories = read_categories(Path(entry['annotations']))
+    detections = read_results(made[name], images, list(categories))
     paths = [Path(entry['images'], image.file_name) for image in images]
-    return Run(card, entry, images, detections, paths, read_log(work_dir))
+    names = list(categories.values())
+    return Run(card, entry, images, detections, names, paths, read_log(work_dir))
 
 
 def read_log(work_dir: Path) -> dict[str, list[dict[str, float]]]:
@@ -162,15 +172,16 @@ def collect(run: Run, score_thr: float) -> tuple[dict[str, Any], list[dict[str, 
     Raises:
         UserError: an image is missing or has another size than in the truth.
     """
-    report = make_report(run.images, run.detections, score_thr)
+    report = make_report(run.images, run.detections, score_thr, run.names)
     views = []
     for image, path, row in zip(run.images, run.image_paths, report['per_image'], strict=True):
-        nuclei = compare(image, run.detections[image.id], score_thr)
+        nuclei = compare(image, run.detections[image.id], score_thr, run.names)
         tally = {
             f'{side}_{verdict}': sum(nucleus['verdict'] == verdict for nucleus in nuclei[side])
             for side in ('truth', 'pred')
             for verdict in ('found', 'cut', 'alone')
         }
+        tally['wrong_type'] = sum(nucleus.get('wrong', False) for nucleus in nuclei['pred'])
         row.update(name=Path(image.file_name).name, **tally)
         picture = embed(path, image.height, image.width)
         size = dict(width=image.width, height=image.height)
@@ -184,6 +195,7 @@ def collect(run: Run, score_thr: float) -> tuple[dict[str, Any], list[dict[str, 
         limits=[TOUCHED, FOUND],
         scores=report['scores'],
         pooled=report['pooled'],
+        types=report.get('types'),
         totals={key: report[key] for key in ('images', 'nuclei', 'results', 'results_kept')},
         rows=[report['per_image'][index] for index in order],
         recalls=RECALLS.tolist(),
@@ -199,7 +211,9 @@ def collect(run: Run, score_thr: float) -> tuple[dict[str, Any], list[dict[str, 
     return page, [views[index] for index in order]
 
 
-def compare(image: TruthImage, found: Detections, score_thr: float) -> dict[str, list[dict]]:
+def compare(
+    image: TruthImage, found: Detections, score_thr: float, names: Sequence[str] = ()
+) -> dict[str, list[dict]]:
     """Judge every true and every predicted nucleus of an image by its best IoU.
 
     Both sides are label maps, as for PQ: where detections overlap, the higher score keeps
@@ -209,7 +223,8 @@ def compare(image: TruthImage, found: Detections, score_thr: float) -> dict[str,
         ``truth`` and ``pred``: for each nucleus ``verdict`` ('found': the best IoU is above
         0.5; 'cut': from 0.1 to 0.5; 'alone': below), ``iou``, ``rings`` (each ring starts
         with a corner x, y and goes on with the steps to the next ones, px) and, if
-        predicted, ``score``.
+        predicted, ``score``; with several ``names`` of classes also ``type`` and, if predicted,
+        ``wrong``: found, but of another type.
     """
     truth = rle.label_map(image.rles, image.height, image.width)
     pred = paint(image, found, score_thr)
@@ -232,6 +247,14 @@ def compare(image: TruthImage, found: Detections, score_thr: float) -> dict[str,
         if side == 'pred':
             for nucleus, score in zip(sides[side], found.scores[ids - 1].tolist(), strict=True):
                 nucleus['score'] = round(score, 3)
+        if len(names) > 1:
+            kinds = (image if side == 'truth' else found).labels[ids - 1].tolist()
+            for nucleus, kind in zip(sides[side], kinds, strict=True):
+                nucleus['type'] = names[kind]
+    if len(names) > 1:
+        for one, other in zip(overlaps.truth[iou > FOUND], overlaps.pred[iou > FOUND], strict=True):
+            pred = sides['pred'][other]
+            pred['wrong'] = pred['type'] != sides['truth'][one]['type']
     return sides
 
 

@@ -14,7 +14,8 @@ from pycocotools import mask as coco_mask
 from nucseg_mmdet.evaluation import submission
 from nucseg_mmdet.evaluation.summary import SCORE_THR, mean_scores
 from nucseg_mmdet.structures import rle
-from nucseg_mmdet.structures.coco import Detections, TruthImage, make_results, read_truth
+from nucseg_mmdet.structures.coco import Detections, TruthImage, read_categories, read_truth
+from nucseg_mmdet.structures.coco_entries import CATEGORY_ID, make_results
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.files import write_json
 
@@ -28,16 +29,22 @@ class Predicted:
         boxes: float32, (N, 4), xyxy, px.
         scores: float64, (N,).
         rles: N masks, compressed COCO run lengths.
+        labels: int64, (N,), of the classes.
     """
 
     image_id: int
     boxes: np.ndarray
     scores: np.ndarray
     rles: list[dict]
+    labels: np.ndarray
 
-    def results(self) -> list[dict[str, Any]]:
-        """Make COCO results of them."""
-        return make_results(self.image_id, self.boxes, self.scores, self.rles)
+    def results(self, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
+        """Make COCO results of them; the ids of categories by label are 1, 2, ... by default."""
+        ids = [
+            category_ids[label] if category_ids else CATEGORY_ID + label
+            for label in self.labels.tolist()
+        ]
+        return make_results(self.image_id, self.boxes, self.scores, self.rles, ids)
 
 
 def unpack(sample: dict[str, Any]) -> Predicted:
@@ -45,7 +52,7 @@ def unpack(sample: dict[str, Any]) -> Predicted:
 
     Args:
         sample: ``img_id`` and ``pred_instances`` with ``bboxes`` (N, 4) xyxy px, ``scores``
-            (N,) and ``masks``, N RLE dicts or a bool tensor (N, H, W).
+            (N,), ``labels`` (N,) and ``masks``, N RLE dicts or a bool tensor (N, H, W).
     """
     pred = sample['pred_instances']
     masks = pred['masks']
@@ -56,6 +63,7 @@ def unpack(sample: dict[str, Any]) -> Predicted:
         pred['bboxes'].cpu().numpy(),
         pred['scores'].cpu().double().numpy(),
         [dict(mask) for mask in masks],
+        pred['labels'].cpu().numpy(),
     )
 
 
@@ -104,6 +112,9 @@ class SubmissionMetric(ResultsMetric):
 class NucleiMetric(ResultsMetric):
     """All scores of ``tools/score.py`` in one pass: COCO's, AJI, DQ, SQ, PQ, Dice, F1.
 
+    They are of nuclei of any class; where the truth has several, also mPQ+, mPQ, F_d, and PQ and
+    F_c of each.
+
     Args:
         ann_file: COCO truth.
         score_thr: label maps leave out predictions below this score.
@@ -120,24 +131,29 @@ class NucleiMetric(ResultsMetric):
         self.score_thr = score_thr
         self.out = out
         self._truth: list[TruthImage] | None = None  # read once, for every validation
+        self._categories: dict[int, str] = {}
 
     def compute_metrics(self, results: list[Predicted]) -> dict[str, float]:
         if self._truth is None:
             self._truth = read_truth(Path(self.ann_file))
+            self._categories = read_categories(Path(self.ann_file))
+        category_ids = list(self._categories)
         if self.out:
             # With the threshold, so that tools/score.py makes the same label maps of them.
             flat = [
                 result | dict(score_thr=self.score_thr)
                 for of_image in results
-                for result in of_image.results()
+                for result in of_image.results(category_ids)
             ]
             write_json(Path(self.out), flat, indent=None)
-        return mean_scores(self._truth, self._detections(results), self.score_thr)
+        names = list(self._categories.values())
+        return mean_scores(self._truth, self._detections(results), self.score_thr, names)
 
     def _detections(self, results: list[Predicted]) -> dict[int, Detections]:
         """The nuclei of each image of the truth; none where an image was not looked at."""
         sizes = {image.id: [image.height, image.width] for image in self._truth or []}
-        found = {image_id: Detections([], np.zeros(0, np.int64), np.zeros(0)) for image_id in sizes}
+        none = np.zeros(0, np.int64)
+        found = {image_id: Detections([], none, np.zeros(0), none) for image_id in sizes}
         for of_image in results:
             size = sizes.get(of_image.image_id)
             if size is None or any(list(mask['size']) != size for mask in of_image.rles):
@@ -145,5 +161,7 @@ class NucleiMetric(ResultsMetric):
                     f'{self.ann_file}: has no image {of_image.image_id} of the size of its masks'
                 )
             rles = of_image.rles
-            found[of_image.image_id] = Detections(rles, rle.areas(rles), of_image.scores)
+            found[of_image.image_id] = Detections(
+                rles, rle.areas(rles), of_image.scores, of_image.labels
+            )
         return found

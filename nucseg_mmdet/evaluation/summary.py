@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from nucseg_mmdet.evaluation.class_scores import class_scores, count_classes, flatten
 from nucseg_mmdet.evaluation.coco_ap import BANDS, coco_scores
 from nucseg_mmdet.evaluation.label_scores import (
     FATES,
@@ -93,16 +94,60 @@ def count_fates(overlaps: Overlaps) -> dict[str, dict[str, int]]:
     }
 
 
+def score_classes(
+    images: Sequence[TruthImage],
+    detections: Mapping[int, Detections],
+    score_thr: float,
+    names: Sequence[str],
+) -> dict[str, Any]:
+    """Score nuclei of several classes, see ``class_scores``.
+
+    The predictions are painted together, as for all other scores: a pixel has one class. A true
+    nucleus keeps its pixels, as PanNuke's types have a map each.
+
+    Args:
+        images: the truth.
+        detections: of each image.
+        score_thr: detections below this score are left out.
+        names: of the classes.
+    """
+    counts = []
+    for image in images:
+        found = detections[image.id]
+        painted = paint(image, found, score_thr)
+        label_of = np.append(-1, found.labels)[painted]
+        truth, pred = [], []
+        for label in range(len(names)):
+            chosen = np.flatnonzero(image.labels == label)
+            rles = [image.rles[index] for index in chosen]
+            truth.append(rle.label_map(rles, image.height, image.width))
+            pred.append(np.where(label_of == label, painted, 0))
+        counts.append(count_classes(truth, pred))
+    return class_scores(counts, names)
+
+
 def mean_scores(
-    images: Sequence[TruthImage], detections: Mapping[int, Detections], score_thr: float
+    images: Sequence[TruthImage],
+    detections: Mapping[int, Detections],
+    score_thr: float,
+    names: Sequence[str] = (),
 ) -> dict[str, float]:
-    """Score a whole set: those of ``coco_scores`` and the means of ``summarize``."""
+    """Score a whole set: those of ``coco_scores`` and the means of ``summarize``.
+
+    Of nuclei of any class; with several ``names`` of classes also those of ``class_scores``.
+    """
+    by_class = {}
+    if len(names) > 1:
+        by_class = flatten(score_classes(images, detections, score_thr, names))
     counts = count_images(images, detections, score_thr)
-    return coco_scores(images, detections) | summarize(counts)['mean']
+    return coco_scores(images, detections) | summarize(counts)['mean'] | by_class
 
 
 def make_report(
-    images: Sequence[TruthImage], detections: Mapping[int, Detections], score_thr: float
+    images: Sequence[TruthImage],
+    detections: Mapping[int, Detections],
+    score_thr: float,
+    names: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Score a results file in every way.
 
@@ -112,7 +157,9 @@ def make_report(
         ``pooled`` and ``images_in_mean``: the other parts of ``label_scores.summarize``;
         ``per_image``: for each image ``image_id``, ``file_name``, ``nuclei``,
         ``results``, ``results_kept``, ``fates`` (see ``count_fates``), ``offset`` (see
-        ``label_scores.find_offset``) and all scores.
+        ``label_scores.find_offset``) and all scores;
+        ``types``: with several ``names`` of classes, as ``class_scores``; all others are of nuclei
+        of any class.
     """
     overlaps = overlap_images(images, detections, score_thr)
     counts = [count_overlaps(pairs) for pairs in overlaps]
@@ -136,6 +183,7 @@ def make_report(
     totals = {
         key: sum(row[key] for row in per_image) for key in ('nuclei', 'results', 'results_kept')
     }
+    types = dict(types=score_classes(images, detections, score_thr, names)) if names[1:] else {}
     return dict(
         images=len(images),
         **totals,
@@ -144,4 +192,5 @@ def make_report(
         pooled=summary['pooled'],
         images_in_mean=summary['images'],
         per_image=per_image,
+        **types,
     )

@@ -6,6 +6,7 @@ import numpy as np
 
 from nucseg_mmdet.export.writer import Target, Writer
 from nucseg_mmdet.structures import rle
+from nucseg_mmdet.structures.coco_entries import CATEGORY_ID
 from nucseg_mmdet.structures.nuclei import Nuclei
 from nucseg_mmdet.structures.polygons import ring_runs
 
@@ -13,7 +14,7 @@ COCO_LIMIT = 1 << 32  # px; pycocotools counts them in 32 bits
 
 
 class CocoResults(Writer):
-    """COCO results with run lengths at the size of the slide, as its truth has."""
+    """COCO results with run lengths at the size of the slide; categories count from 1."""
 
     suffix = '.coco.json'
 
@@ -38,12 +39,16 @@ class CocoResults(Writer):
         last = np.append(first[1:], len(owner)) - 1
         low, high = np.minimum.reduceat(top, first), np.maximum.reduceat(bottom, first)
         boxes = np.stack([x[first], low, x[last] + 1 - x[first], high - low], 1).tolist()
-        head = f'{{"image_id":{self.target.image_id},"category_id":1,"bbox":'
+        head = f'{{"image_id":{self.target.image_id},"category_id":'
         lines = [
-            f'{head}{box},"score":{score:.6g},"segmentation":{{"size":[{height},{width}],'
-            f'"counts":{json.dumps(masks[index]["counts"].decode())}}}}}'
-            for index, box, score in zip(
-                kept.tolist(), boxes, nuclei.scores[kept].tolist(), strict=True
+            f'{head}{CATEGORY_ID + label},"bbox":{box},"score":{score:.6g},'
+            f'"segmentation":{{"size":[{height},{width}],"counts":{json.dumps(masks[index]["counts"].decode())}}}}}'
+            for index, label, box, score in zip(
+                kept.tolist(),
+                nuclei.labels[kept].tolist(),
+                boxes,
+                nuclei.scores[kept].tolist(),
+                strict=True,
             )
         ]
         text = ('[\n' if self._empty else ',\n') + ',\n'.join(lines)

@@ -3,6 +3,7 @@
 import os
 import shutil
 import uuid
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO
 from pathlib import Path
@@ -49,7 +50,8 @@ class DicomAnn(Writer):
     slide's name, and the image that is referred to does not exist.
 
     A nucleus that touches itself around a bay is one ring here: DICOM's polygons have no holes.
-    What is undefined is left out of a measurement's values.
+    What is undefined is left out of a measurement's values. Each class that has nuclei is a group,
+    labeled with its name.
 
     Source:
         DICOM PS3.3, A.87 and C.37.1; coordinates as in C.18.6, where the top left corner of the
@@ -65,24 +67,27 @@ class DicomAnn(Writer):
             raise UserError('format dicom-ann needs highdicom: pip install highdicom') from None
         self._source = _read_source(self.options.source, self.target.width, self.target.height)
         # Coordinates are most of it; they wait in a file.
-        self._coordinates = self._open_scratch()
-        self._sizes: list[np.ndarray] = []
-        self._values: list[np.ndarray] = []
+        self._coordinates = [self._open_scratch() for _ in self.options.classes]
+        self._sizes: list[list[np.ndarray]] = [[] for _ in self.options.classes]
+        self._values: list[list[np.ndarray]] = [[] for _ in self.options.classes]
 
     def _write(self, nuclei: Nuclei, ids: np.ndarray) -> None:
-        points = self.target.to_slide(nuclei.points).astype('<f4')
-        self._coordinates.write(points.tobytes())
-        self._sizes.append(nuclei.sizes)
-        self._values.append(np.column_stack([nuclei.measurements, nuclei.scores]))
+        for label in np.unique(nuclei.labels).tolist():
+            part = nuclei.take(nuclei.labels == label)
+            points = self.target.to_slide(part.points).astype('<f4')
+            self._coordinates[label].write(points.tobytes())
+            self._sizes[label].append(part.sizes)
+            self._values[label].append(np.column_stack([part.measurements, part.scores]))
 
     def _finish(self) -> None:
         import highdicom as hd
 
-        sizes = np.concatenate([np.zeros(0, np.int32), *self._sizes])
-        size = self._coordinates.tell()
+        labels = [label for label, sizes in enumerate(self._sizes) if sizes]
+        files = [self._coordinates[label] for label in labels]
+        size = max([0, *(file.tell() for file in files)])
         if size > MAX_BYTES:
             raise UserError(f'{self.path}: {size / 1e9:.1f} GB of vertices, DICOM takes 4.2')
-        groups = [self._group(sizes, uuid.uuid4().bytes)] if len(sizes) else []
+        groups = [self._group(number, label) for number, label in enumerate(labels, start=1)]
         name = self.target.name
         annotations = hd.ann.MicroscopyBulkSimpleAnnotations(
             source_images=[self._source or self._made_up()],
@@ -99,35 +104,37 @@ class DicomAnn(Writer):
             content_label='NUCLEI',
             content_description=name[:64],
         )
-        _save(annotations, self._coordinates, size, self._file)
+        _save(annotations, files, self._file)
 
-    def _group(self, sizes: np.ndarray, mark: bytes) -> 'Dataset':
-        """All nuclei as a group whose coordinates are a mark, 16 bytes, to be replaced."""
+    def _group(self, number: int, label: int) -> 'Dataset':
+        """Nuclei of a class as a group whose coordinates are a mark, 16 bytes, to be replaced."""
         import highdicom as hd
         from pydicom.sr.codedict import codes
 
-        values = np.concatenate(self._values)
+        sizes, values = np.concatenate(self._sizes[label]), np.concatenate(self._values[label])
+        name, color = self.options.classes[label]
         algorithm = hd.AlgorithmIdentificationSequence(
             name='nucseg-mmdet', family=codes.DCM.ArtificialIntelligence, version=_version()
         )
         measurements = [
-            _measurement(name, column)
-            for name, column in zip((*self.names, 'score'), values.T, strict=True)
+            _measurement(measure, column)
+            for measure, column in zip((*self.names, 'score'), values.T, strict=True)
             if not np.isnan(column).all()  # without a value it can't be read
         ]
         group = hd.ann.AnnotationGroup(
-            number=1,
-            uid=self._uid('group'),
-            label='Nuclei',
+            number=number,
+            uid=self._uid(f'group of {name}' if self.classes else 'group'),
+            label=name if self.classes else 'Nuclei',
             annotated_property_category=codes.SCT.AnatomicalStructure,
             annotated_property_type=hd.sr.CodedConcept('84640000', 'SCT', 'Nucleus'),
             graphic_type='POLYGON',
             graphic_data=[np.array([[0, 0], [1, 0], [1, 1]], np.float32)],
             algorithm_type='AUTOMATIC',
             algorithm_identification=algorithm,
+            display_color=hd.color.CIELabColor.from_rgb(*color) if self.classes else None,
         )
         group.NumberOfAnnotations = len(sizes)
-        group.PointCoordinatesData = mark
+        group.PointCoordinatesData = uuid.uuid4().bytes
         # From 1, counted in numbers and not in points.
         group.LongPrimitivePointIndexList = (2 * ragged.starts(sizes) + 1).astype('<i4').tobytes()
         group.MeasurementsSequence = measurements
@@ -211,28 +218,25 @@ def _read_source(path: Path | None, width: int, height: int) -> 'Dataset | None'
     raise UserError(f'{path}: none of its series has {width} x {height} px, expected one')
 
 
-def _save(annotations: 'Dataset', coordinates: BinaryIO, size: int, file: BinaryIO) -> None:
+def _save(annotations: 'Dataset', coordinates: Sequence[BinaryIO], file: BinaryIO) -> None:
     """Write annotations whose coordinates are in a file: they are never in memory together.
 
     Args:
-        annotations: with 16 bytes in place of the coordinates of its group, if it has one.
-        coordinates: the file.
-        size: of the coordinates, bytes.
+        annotations: with 16 bytes in place of the coordinates of each group.
+        coordinates: a file for each group.
         file: to write to.
     """
-    if not annotations.AnnotationGroupSequence:
-        annotations.save_as(file, enforce_file_format=True)
-        return
-    (group,) = annotations.AnnotationGroupSequence
-    mark = group.PointCoordinatesData
     # Of undefined length, so that no length around the coordinates has to be known.
-    annotations['AnnotationGroupSequence'].is_undefined_length = True
-    group.is_undefined_length_sequence_item = True
+    annotations['AnnotationGroupSequence'].is_undefined_length = bool(coordinates)
+    for group in annotations.AnnotationGroupSequence:
+        group.is_undefined_length_sequence_item = True
     buffer = BytesIO()
     annotations.save_as(buffer, enforce_file_format=True)
-    before, after = buffer.getvalue().split(mark)
-    file.write(before[:-4])
-    file.write(np.array(size, '<u4').tobytes())
-    coordinates.seek(os.SEEK_SET)
-    shutil.copyfileobj(coordinates, file)
-    file.write(after)
+    rest = buffer.getvalue()
+    for group, points in zip(annotations.AnnotationGroupSequence, coordinates, strict=True):
+        before, rest = rest.split(group.PointCoordinatesData)
+        file.write(before[:-4])
+        file.write(np.array(points.tell(), '<u4').tobytes())
+        points.seek(os.SEEK_SET)
+        shutil.copyfileobj(points, file)
+    file.write(rest)

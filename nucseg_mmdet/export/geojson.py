@@ -1,6 +1,7 @@
 """GeoJSON as QuPath writes and reads it."""
 
 import gzip
+import json
 import re
 import uuid
 from itertools import pairwise
@@ -16,7 +17,7 @@ GZIP_LEVEL = 5  # 6 takes twice and 9 five times as long, for files as large
 FEATURE = (
     '{"type":"Feature","id":"%s","geometry":{"type":"Polygon","coordinates":[%s]},'
     '"properties":{"objectType":"detection",'
-    '"classification":{"name":"Nucleus","color":[220,20,60]},"measurements":{NUMBERS}}}'
+    '"classification":%s,"measurements":{NUMBERS}}}'
 )
 UNDEFINED = re.compile(r'"\w+":nan,')  # JSON has no NaN; the score comes last and has a value
 
@@ -51,6 +52,8 @@ class GeoJson(Writer):
             self._text = self._held.enter_context(packed)
         numbers = ','.join(f'"{name}":%.6g' for name in (*self.names, 'score'))
         self._feature = FEATURE.replace('NUMBERS', numbers)
+        kinds = [one._asdict() for one in self.options.classes]
+        self._kinds = [json.dumps(kind, separators=(',', ':')) for kind in kinds]
         self._text.write(b'{"type":"FeatureCollection","features":[')
 
     def _write(self, nuclei: Nuclei, ids: np.ndarray) -> None:
@@ -61,7 +64,8 @@ class GeoJson(Writer):
             name += ','.join(map(str, self.target.region)) + '/'
         uuids = [str(uuid.uuid5(uuid.NAMESPACE_URL, f'{name}{i}')) for i in ids.tolist()]
         values = np.column_stack([nuclei.measurements, nuclei.scores])
-        rows = zip(uuids, self._polygons(nuclei), *values.T.tolist(), strict=True)
+        kinds = [self._kinds[label] for label in nuclei.labels.tolist()]
+        rows = zip(uuids, self._polygons(nuclei), kinds, *values.T.tolist(), strict=True)
         features = [self._feature % row for row in rows]
         for index in np.flatnonzero(np.isnan(values).any(1)):
             features[index] = UNDEFINED.sub('', features[index])

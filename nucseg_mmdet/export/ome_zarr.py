@@ -1,5 +1,6 @@
 """Nuclei as labels of OME-Zarr."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     import zarr
 
 VERSION = '0.5'
-NAME = 'nuclei'
+NAME, CLASSES = 'nuclei', 'classes'
 CHUNK = (256, 1024)  # px; a row of chunks, all that is painted at once, is 100 MB at 100,000 px
 SMALLEST = 512  # px; the pyramid ends at a level that is no larger
 
@@ -23,7 +24,8 @@ class OmeZarr(FolderWriter):
 
     ``<name>.ome.zarr/labels/nuclei`` is a pyramid of the size of the image, or of the region, in
     microns from the slide's corner; each level has every second pixel of the one before, since
-    numbers have no mean. Chunks without nuclei are not stored.
+    numbers have no mean. Chunks without nuclei are not stored. Where there are several classes,
+    ``labels/classes`` has that of each pixel, from 1, with names and colors.
 
     Source:
         OME-NGFF 0.5 (ngff.openmicroscopy.org/0.5), "labels" and "multiscales".
@@ -36,39 +38,47 @@ class OmeZarr(FolderWriter):
         root = zarr.create_group(self._folder, zarr_format=3)
         root.attrs['ome'] = dict(version=VERSION)
         labels = root.create_group('labels')
-        labels.attrs['ome'] = dict(version=VERSION, labels=[NAME])
-        self._group = labels.create_group(NAME)
+        names = [NAME, CLASSES] if self.classes else [NAME]
+        labels.attrs['ome'] = dict(version=VERSION, labels=names)
+        self._groups = [labels.create_group(name) for name in names]
+        self._classes = [np.zeros(1, np.uint8)]  # of each number, from 1; 0 is none
         self._painter = LabelStrips(self._open_scratch(), self.target)
 
     def _write(self, nuclei: Nuclei, ids: np.ndarray) -> None:
         self._painter.add(nuclei)
+        self._classes.append(nuclei.labels + 1)
 
     def _finish(self) -> None:
         _, _, width, height = self.target.box
         shapes = [(height, width)]
         while max(shapes[-1]) > SMALLEST:
             shapes.append(tuple(-(-side // 2) for side in shapes[-1]))
-        level = None
-        for number in reversed(range(len(shapes))):
-            array = self._group.create_array(
-                str(number),
-                shape=shapes[number],
-                chunks=CHUNK,
-                dtype=np.int32,
-                dimension_names=('y', 'x'),
-            )
-            level = _Level(array, level)
-        multiscale = self._multiscale(len(shapes))
-        self._group.attrs['ome'] = {
-            'version': VERSION,
-            'multiscales': [multiscale],
-            'image-label': {},
-        }
+        pyramids = []
+        for group in self._groups:
+            name = group.basename
+            kind, about = (np.int32, {}) if name == NAME else (np.uint8, self._describe_classes())
+            group.attrs['ome'] = {
+                'version': VERSION,
+                'multiscales': [self._multiscale(name, len(shapes))],
+                'image-label': about,
+            }
+            pyramids.append(_pyramid(group, shapes, kind))
+        class_of = np.concatenate(self._classes)
         for strip in self._painter.strips(CHUNK[0]):
-            level.add(strip)
-        level.finish()
+            pyramids[0].add(strip)
+            if self.classes:
+                pyramids[1].add(class_of[strip])
+        for pyramid in pyramids:
+            pyramid.finish()
 
-    def _multiscale(self, levels: int) -> dict:
+    def _describe_classes(self) -> dict:
+        numbered = list(enumerate(self.options.classes, start=1))
+        return dict(
+            colors=[{'label-value': i, 'rgba': [*one.color, 255]} for i, one in numbered],
+            properties=[{'label-value': i, 'class': one.name} for i, one in numbered],
+        )
+
+    def _multiscale(self, name: str, levels: int) -> dict:
         mpp = self.target.slide_mpp
         corner = [side * mpp for side in reversed(self.target.box[:2])]
         axes = [dict(name=axis, type='space', unit='micrometer') for axis in 'yx']
@@ -78,7 +88,22 @@ class OmeZarr(FolderWriter):
             scale = dict(type='scale', scale=[mpp * 2**number] * 2)
             move = dict(type='translation', translation=corner)
             datasets.append(dict(path=str(number), coordinateTransformations=[scale, move]))
-        return dict(name=NAME, axes=axes, datasets=datasets, type='nearest')
+        return dict(name=name, axes=axes, datasets=datasets, type='nearest')
+
+
+def _pyramid(group: 'zarr.Group', shapes: Sequence[tuple[int, int]], kind: type) -> '_Level':
+    """Make the arrays of a pyramid; the finest is returned."""
+    level = None
+    for number in reversed(range(len(shapes))):
+        array = group.create_array(
+            str(number),
+            shape=shapes[number],
+            chunks=CHUNK,
+            dtype=kind,
+            dimension_names=('y', 'x'),
+        )
+        level = _Level(array, level)
+    return level
 
 
 class _Level:

@@ -6,14 +6,17 @@ import cv2
 import numpy as np
 
 from nucseg_mmdet.export.writer import Target, Writer
-from nucseg_mmdet.imaging.draw import draw_outlines
+from nucseg_mmdet.imaging.draw import draw_key, draw_outlines
 from nucseg_mmdet.structures.nuclei import Nuclei
 
 OVERLAY_LIMIT = 4096 * 4096  # px; the drawing is twice as wide and high, 200 MB
 
 
 class Overlay(Writer):
-    """A PNG of the image, or the region, with the outlines of the nuclei."""
+    """A PNG of the image, or the region, with the outlines of the nuclei.
+
+    Of several classes each has its color, named at the top left; of one, neighbors differ in color.
+    """
 
     suffix = '.overlay.png'
 
@@ -21,6 +24,7 @@ class Overlay(Writer):
         if self.options.image is None:
             raise ValueError('format overlay needs the image')
         self._outlines: list[list[list[float]]] = []
+        self._labels: list[int] = []
 
     @classmethod
     def obstacle(cls, target: Target) -> str | None:
@@ -33,8 +37,15 @@ class Overlay(Writer):
         points = self.target.to_slide(nuclei.points) - self.target.box[:2]
         points = points.reshape(-1).tolist()
         ends = (2 * np.cumsum(nuclei.sizes)).tolist()
+        self._labels += nuclei.labels.tolist()
         self._outlines += [[points[start:end]] for start, end in pairwise([0, *ends])]
 
     def _finish(self) -> None:
-        drawn = draw_outlines(self.options.image()[..., ::-1], self._outlines)
+        image = self.options.image()[..., ::-1]
+        if self.classes:
+            colors = [one.color for one in self.options.classes]
+            chosen = [colors[label] for label in self._labels]
+            drawn = draw_key(draw_outlines(image, self._outlines, chosen), self.classes, colors)
+        else:
+            drawn = draw_outlines(image, self._outlines)
         self._file.write(cv2.imencode('.png', drawn)[1])

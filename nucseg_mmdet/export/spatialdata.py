@@ -10,6 +10,7 @@ import numpy as np
 from nucseg_mmdet.export.geoparquet import ROW_GROUP, GeoParquet
 from nucseg_mmdet.export.outlines import polygons
 from nucseg_mmdet.export.writer import FolderWriter
+from nucseg_mmdet.structures.classes import NucleusClass
 from nucseg_mmdet.structures.nuclei import Nuclei
 from nucseg_mmdet.utils.errors import UserError
 
@@ -30,9 +31,10 @@ class SpatialData(FolderWriter):
     """A SpatialData store: outlines as shapes ``nuclei``, numbers as AnnData ``table``.
 
     Shapes are in full-resolution pixels of the slide (system ``global``) and in microns
-    (``microns``). The table has the measurements as ``X``, the score in ``obs``, the centroids in
-    pixels in ``obsm['spatial']``; ``instance_id`` is the number in the other tables. Without nuclei
-    the store has no element.
+    (``microns``). The table has the measurements as ``X``, the score and, of several, the class in
+    ``obs``, the centroids in pixels in ``obsm['spatial']``; ``instance_id`` is the number in the
+    other tables. Without nuclei the store has no element. The slide is not copied:
+    ``attrs['slide']`` says where it is, and its size.
 
     spatialdata itself holds all shapes and the whole table in memory to write them; here rows go
     to disk as they come, so the store is written by its specification, with zarr and pyarrow.
@@ -51,6 +53,14 @@ class SpatialData(FolderWriter):
             'version': '0.2',
             'spatialdata_software_version': '0.7.3',  # by whose reader it was tested
         }
+        if self.options.source is not None:
+            target = self.target
+            self._root.attrs['slide'] = {
+                'path': str(self.options.source.resolve()),
+                'width': target.width,
+                'height': target.height,
+                'microns_per_pixel': target.slide_mpp,
+            }
         self._waiting: list[dict[str, np.ndarray]] = []
 
     def _start_elements(self) -> None:
@@ -61,7 +71,8 @@ class SpatialData(FolderWriter):
         file = self._held.enter_context(path.open('wb'))
         columns = GeoParquet(file, dict(instance_id='int64'), index='instance_id')
         self._shapes = self._held.enter_context(columns)
-        self._rows = _start_table(self._root.create_group('tables').create_group(TABLE), self.names)
+        table = self._root.create_group('tables').create_group(TABLE)
+        self._rows = _start_table(table, self.names, self.options.classes)
 
     def _write(self, nuclei: Nuclei, ids: np.ndarray) -> None:
         if ids[0] == 1:
@@ -74,6 +85,7 @@ class SpatialData(FolderWriter):
                 'obs/instance_id': ids,
                 'obs/region/codes': np.zeros(len(ids), np.int8),
                 'obs/score': nuclei.scores,
+                'obs/class/codes': nuclei.labels.astype(np.int16),
                 'obsm/spatial': self.target.to_slide(nuclei.centroids),
             }
         )
@@ -128,7 +140,9 @@ def _shape_attributes(mpp: float) -> dict:
     }
 
 
-def _start_table(table: 'zarr.Group', measurements: Sequence[str]) -> dict[str, 'zarr.Array']:
+def _start_table(
+    table: 'zarr.Group', measurements: Sequence[str], classes: Sequence[NucleusClass]
+) -> dict[str, 'zarr.Array']:
     """Lay out an AnnData table; returns the arrays that grow with the nuclei, by path."""
     keys = dict(region=SHAPES, region_key='region', instance_key='instance_id')
     table.attrs.update(
@@ -147,12 +161,19 @@ def _start_table(table: 'zarr.Group', measurements: Sequence[str]) -> dict[str, 
         one[...] = value
         one.attrs.update(STRING)
     columns = ['region', 'instance_id', 'score']
+    texts = {'var/_index': measurements, 'obs/region/categories': [SHAPES]}
+    if len(classes) > 1:
+        columns.append('class')
+        texts['obs/class/categories'] = [one.name for one in classes]
+        # Where scanpy looks for the colors of a column.
+        texts['uns/class_colors'] = [f'#{bytes(one.color).hex()}' for one in classes]
     table.create_group('obs').attrs.update({**FRAME, 'column-order': columns})
     table.create_group('var').attrs.update({**FRAME, 'column-order': []})
-    table.create_group('obs/region').attrs.update(CATEGORICAL)
-    for name, texts in (('var/_index', measurements), ('obs/region/categories', [SHAPES])):
-        array = table.create_array(name, shape=(len(texts),), dtype=str)
-        array[:] = np.array(texts, object)
+    for name in ('region', 'class')[: 1 + ('class' in columns)]:
+        table.create_group(f'obs/{name}').attrs.update(CATEGORICAL)
+    for name, values in texts.items():
+        array = table.create_array(name, shape=(len(values),), dtype=str)
+        array[:] = np.array(values, object)
         array.attrs.update(STRINGS)
 
     rows = {}
@@ -161,6 +182,7 @@ def _start_table(table: 'zarr.Group', measurements: Sequence[str]) -> dict[str, 
         ('obs/_index', (), str),
         ('obs/instance_id', (), np.int64),
         ('obs/region/codes', (), np.int8),
+        *([('obs/class/codes', (), np.int16)] if 'class' in columns else []),
         ('obs/score', (), np.float32),
         ('obsm/spatial', (2,), np.float64),
     ):

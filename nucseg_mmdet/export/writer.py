@@ -7,6 +7,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from nucseg_mmdet.structures.classes import ONE_CLASS, NucleusClass
 from nucseg_mmdet.structures.nuclei import MEASUREMENTS, Nuclei
 from nucseg_mmdet.utils import files
 from nucseg_mmdet.utils.errors import UserError
@@ -78,6 +79,7 @@ class Options(NamedTuple):
         source: a file of the slide, for what formats take over from it.
         features: names of the measurements that the nuclei have beside ``MEASUREMENTS``, in the
             columns after these.
+        classes: of the nuclei, which their labels are indices of.
     """
 
     compress: bool = False
@@ -85,6 +87,7 @@ class Options(NamedTuple):
     image: Callable[[], np.ndarray] | None = None
     source: Path | None = None
     features: tuple[str, ...] = ()
+    classes: tuple[NucleusClass, ...] = ONE_CLASS
 
 
 class Writer:
@@ -93,6 +96,7 @@ class Writer:
     Attributes:
         path: the file that ``finish`` and ``publish`` leave.
         names: of the measurements.
+        classes: names of the classes, where there are several, else empty.
     """
 
     suffix: str
@@ -101,6 +105,8 @@ class Writer:
         self.target, self.options = target, options
         self.path = Path(out_dir, self.file_name(target, options))
         self.names = (*MEASUREMENTS, *options.features)
+        several = options.classes if len(options.classes) > 1 else ()
+        self.classes = tuple(one.name for one in several)
         self._count = 0
         self._held = contextlib.ExitStack()  # what has to be closed beside the file
         files.make_folder(self.path.parent)

@@ -14,7 +14,13 @@ from nucseg_mmdet.utils import ragged
 LEFT = 0.5  # of a mask's pixels, that more certain ones must leave it
 
 
-def to_nuclei(rles: Sequence[dict], scores: np.ndarray, image: np.ndarray, mpp: float) -> Nuclei:
+def to_nuclei(
+    rles: Sequence[dict],
+    scores: np.ndarray,
+    image: np.ndarray,
+    mpp: float,
+    labels: np.ndarray | None = None,
+) -> Nuclei:
     """Turn the masks of a tile into nuclei.
 
     The network lets masks overlap, and without ``mask_nms`` lie on each other. Here, as in the
@@ -29,14 +35,15 @@ def to_nuclei(rles: Sequence[dict], scores: np.ndarray, image: np.ndarray, mpp: 
         scores: float, (N,), 0 to 1.
         image: uint8, (H, W, 3), RGB; the tile.
         mpp: microns per pixel of the tile.
+        labels: int, (N,), below 256, of the classes; by default all of one.
     """
-    labels = rle.label_map(rles, *image.shape[:2], order=np.argsort(scores, kind='stable'))
-    left = np.bincount(labels.ravel(), minlength=len(rles) + 1)[1:]
+    painted = rle.label_map(rles, *image.shape[:2], order=np.argsort(scores, kind='stable'))
+    left = np.bincount(painted.ravel(), minlength=len(rles) + 1)[1:]
     kept = np.flatnonzero((left >= LEFT * rle.areas(rles)) & (left > 0))
     if not kept.size:
         return EMPTY
     boxes = rle.boxes([rles[index] for index in kept])
-    strip, starts = _lay_out(labels, kept + 1, boxes)
+    strip, starts = _lay_out(painted, kept + 1, boxes)
     _keep_whole_parts(strip, starts)
 
     height = boxes[:, 3]
@@ -53,8 +60,9 @@ def to_nuclei(rles: Sequence[dict], scores: np.ndarray, image: np.ndarray, mpp: 
         np.asarray(scores, np.float32)[kept],
         centroids,
         measurements,
+        np.zeros(len(kept), np.uint8) if labels is None else labels[kept].astype(np.uint8),
     )
-    return nuclei.take(_outermost(masks, boxes, labels.shape))
+    return nuclei.take(_outermost(masks, boxes, painted.shape))
 
 
 def _lay_out(

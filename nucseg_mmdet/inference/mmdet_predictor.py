@@ -18,6 +18,7 @@ from pycocotools import mask as coco_mask
 from nucseg_mmdet.engine import config_edits
 from nucseg_mmdet.engine.checkpoint import load_weights_only, refuse_unfit
 from nucseg_mmdet.engine.model_zoo import model_files
+from nucseg_mmdet.engine.types_of_nuclei import fit_types
 from nucseg_mmdet.inference.predictor import (
     MIN_OBJECTNESS,
     TILE,
@@ -25,7 +26,7 @@ from nucseg_mmdet.inference.predictor import (
     Prediction,
     tile_step,
 )
-from nucseg_mmdet.models import rpn_head  # noqa: F401, registers
+from nucseg_mmdet.models import one_type_bbox_head, rpn_head  # noqa: F401, register
 from nucseg_mmdet.models.half_precision import prepare_for_inference
 from nucseg_mmdet.structures.rle_masks import RLEMasks
 from nucseg_mmdet.utils.errors import UserError
@@ -48,6 +49,8 @@ class MMDetPredictor:
         self.device = str(self._device)
         self.precision = options.precision or ('fp32' if self._device.type == 'cpu' else 'bf16')
         cfg = config_edits.load_config(config, {}, None)
+        weights = load_weights_only(str(checkpoint), 'cpu')
+        self.classes = fit_types(cfg, weights, str(checkpoint))
         init_default_scope(cfg.get('default_scope', 'mmdet'))
         pipeline = prepare_config(cfg, options.score_thr, options.tile)
         self._score_thr = cfg.model.test_cfg.rcnn.score_thr
@@ -59,10 +62,11 @@ class MMDetPredictor:
             model=_digest(str(cfg.model.to_dict()).encode()),
             pipeline=_digest(str(pipeline).encode()),
             checkpoint=_digest(checkpoint.read_bytes()),
+            classes=[one.name for one in self.classes],
             score_thr=self._score_thr,
             precision=self.precision,
         )
-        model = build_model(cfg, checkpoint)
+        model = build_model(cfg, weights, checkpoint)
         self._model = prepare_for_inference(model.to(self._device), self.precision)
 
     def prepare(self, tile: np.ndarray, colors: Any = None) -> dict:
@@ -86,7 +90,10 @@ class MMDetPredictor:
         found = [nuclei[nuclei.scores >= self._score_thr] for nuclei in found]
         return [
             Prediction(
-                nuclei.bboxes.cpu().numpy(), nuclei.scores.cpu().numpy(), _to_rles(nuclei.masks)
+                nuclei.bboxes.cpu().numpy(),
+                nuclei.scores.cpu().numpy(),
+                _to_rles(nuclei.masks),
+                nuclei.labels.cpu().numpy(),
             )
             for nuclei in found
         ]
@@ -166,14 +173,13 @@ def raise_limits(cfg: Config, tile: int) -> None:
                 stage[key] = round(stage[key] * more)
 
 
-def build_model(cfg: Config, path: Path) -> torch.nn.Module:
-    """Build a model with the weights of a checkpoint.
+def build_model(cfg: Config, checkpoint: dict, path: Path) -> torch.nn.Module:
+    """Build a model with the weights of a checkpoint, as loaded from a file.
 
     Raises:
         UserError: they are not those of this model.
     """
     model = MODELS.build(cfg.model)
-    checkpoint = load_weights_only(str(path), 'cpu')
     refuse_unfit(model, checkpoint, str(path))
     if dropped := checkpoint.get('meta', {}).get('dropped'):
         raise UserError(f'{path}: has no class layers for this config, missing {dropped[0]}')

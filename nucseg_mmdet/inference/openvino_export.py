@@ -6,6 +6,7 @@ half precision are stored in it without another rounding.
 """
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,17 @@ from openvino import Node, opset15
 from torch import Tensor, nn
 
 from nucseg_mmdet import __version__
+from nucseg_mmdet.engine.checkpoint import load_weights_only
 from nucseg_mmdet.engine.config_edits import load_config
+from nucseg_mmdet.engine.types_of_nuclei import fit_types
 from nucseg_mmdet.inference import openvino_model
 from nucseg_mmdet.inference.mmdet_predictor import MMDetPredictor, build_model, prepare_config
 from nucseg_mmdet.inference.openvino_model import FORMAT, RuntimeModel
 from nucseg_mmdet.inference.openvino_predictor import OpenVinoPredictor
 from nucseg_mmdet.inference.predictor import RUNTIME_SUFFIX, TILE, ModelOptions, Prediction
 from nucseg_mmdet.models.efficientnet_lite import EfficientNetLite, SameConv2d
+from nucseg_mmdet.models.one_type_bbox_head import OneTypeBBoxHead
+from nucseg_mmdet.structures.classes import ONE_CLASS, NucleusClass
 from nucseg_mmdet.utils.errors import UserError
 
 MAX_BOX, MAX_SCORE = 0.01, 1e-4  # px; how far a rebuilt model may be from torch
@@ -57,8 +62,10 @@ def export(config: Path, checkpoint: Path, out: Path, image: np.ndarray) -> tupl
     """
     cfg = load_config(config, {}, None)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
+    weights = load_weights_only(str(checkpoint), 'cpu')
+    classes = fit_types(cfg, weights, str(checkpoint))
     pipeline = prepare_config(cfg, None, TILE)
-    rebuilt = convert(build_model(cfg, checkpoint), cfg, pipeline, checkpoint)
+    rebuilt = convert(build_model(cfg, weights, checkpoint), cfg, pipeline, checkpoint, classes)
     beside = out.with_name(f'.{out.name}.unchecked{RUNTIME_SUFFIX}')
     try:
         openvino_model.write(beside, rebuilt)
@@ -91,6 +98,8 @@ def compare(one: Prediction, other: Prediction) -> tuple[float, float]:
     nearest = away.argmin(axis=1)
     box = float(away.min(axis=1).max())
     score = float(np.abs(one.scores - other.scores[nearest]).max())
+    if (one.labels != other.labels[nearest]).any():
+        raise UserError('nuclei of other classes than in torch, expected the same')
     if box > MAX_BOX or score > MAX_SCORE or len(set(nearest.tolist())) < len(nearest):
         raise UserError(
             f'boxes differ by up to {box:.2g} px and scores by {score:.2g} from torch, expected '
@@ -99,7 +108,13 @@ def compare(one: Prediction, other: Prediction) -> tuple[float, float]:
     return box, score
 
 
-def convert(model: MaskRCNN, cfg: Config, pipeline: list[dict], weights: Path) -> RuntimeModel:
+def convert(
+    model: MaskRCNN,
+    cfg: Config,
+    pipeline: list[dict],
+    weights: Path,
+    classes: Sequence[NucleusClass] = ONE_CLASS,
+) -> RuntimeModel:
     """Rebuild a model.
 
     Args:
@@ -107,6 +122,7 @@ def convert(model: MaskRCNN, cfg: Config, pipeline: list[dict], weights: Path) -
         cfg: that it was built from.
         pipeline: the steps from a tile to the network's input.
         weights: file that they are from, for the record.
+        classes: of nuclei.
 
     Raises:
         UserError: a part of the model or a step of the pipeline is of a kind that cannot be
@@ -115,7 +131,7 @@ def convert(model: MaskRCNN, cfg: Config, pipeline: list[dict], weights: Path) -
     _check(model)
     model.eval()
     networks = dict(features=_features(model), boxes=_boxes(model), masks=_masks(model))
-    return RuntimeModel(networks, describe(model, cfg, pipeline, weights))
+    return RuntimeModel(networks, describe(model, cfg, pipeline, weights, classes))
 
 
 def _check(model: MaskRCNN) -> None:
@@ -136,18 +152,25 @@ def _check(model: MaskRCNN) -> None:
             raise UserError(f'bbox_coder is {coder}, expected DeltaXYWHBBoxCoder with means of 0')
 
 
-def describe(model: MaskRCNN, cfg: Config, pipeline: list[dict], weights: Path) -> dict:
+def describe(
+    model: MaskRCNN,
+    cfg: Config,
+    pipeline: list[dict],
+    weights: Path,
+    classes: Sequence[NucleusClass],
+) -> dict:
     """What the runtime has to know beside the networks."""
     roi_head, rpn = model.roi_head, model.rpn_head
     resize, normalize = _read_pipeline(pipeline)
     generator = rpn.anchor_generator
     rcnn = model.test_cfg.rcnn
     return dict(
-        format=FORMAT,
+        format=1 if len(classes) == 1 else FORMAT,
         version=__version__,
         weights=hashlib.sha256(weights.read_bytes()).hexdigest(),
         config=Path(cfg.filename).stem,
         field=TILE,
+        classes=[one._asdict() for one in classes],
         score_thr=rcnn.score_thr,
         resize=resize,
         normalize=normalize,
@@ -172,6 +195,7 @@ def describe(model: MaskRCNN, cfg: Config, pipeline: list[dict], weights: Path) 
         ),
         rcnn=dict(
             num_classes=roi_head.bbox_head.num_classes,
+            one_type=isinstance(roi_head.bbox_head, OneTypeBBoxHead),
             iou_threshold=rcnn.nms.iou_threshold,
             max_per_img=rcnn.max_per_img,
             stds=list(roi_head.bbox_head.bbox_coder.stds),

@@ -17,10 +17,12 @@ from typing import Any, NamedTuple
 
 import openvino
 
+from nucseg_mmdet.structures.classes import ONE_CLASS, NucleusClass, make_classes
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.files import new_file
 
-FORMAT = 1  # raised when an older reader would misread a file
+# Raised when an older reader would misread a file; one of several classes has 2, others 1.
+FORMAT = 2
 NETWORKS = ('features', 'boxes', 'masks')
 
 
@@ -80,3 +82,19 @@ def read(path: Path, core: openvino.Core) -> RuntimeModel:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f'{path}: no model for OpenVINO ({reason})') from None
     return RuntimeModel(networks, meta)
+
+
+def read_classes(meta: dict[str, Any], path: Path) -> tuple[NucleusClass, ...]:
+    """The classes of a model; files of one class may not name it.
+
+    Raises:
+        UserError: they are not as expected.
+    """
+    known = meta.get('classes')
+    if known is None:
+        return ONE_CLASS
+    try:
+        names, colors = zip(*((one['name'], one['color']) for one in known), strict=True)
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f'{path}: classes are {known!r:.60}, expected names and colors') from None
+    return make_classes(names, colors, str(path))

@@ -76,6 +76,7 @@ class OpenVinoPredictor:
             )
         core = openvino.Core()
         networks, self._meta = openvino_model.read(path, core)
+        self.classes = openvino_model.read_classes(self._meta, path)
         score_thr = options.score_thr
         self._score_thr = self._meta['score_thr'] if score_thr is None else score_thr
         normalize = self._meta['normalize']
@@ -95,6 +96,7 @@ class OpenVinoPredictor:
         }
         self.identity = dict(
             model=hashlib.sha256(path.read_bytes()).hexdigest()[:16],
+            classes=[one.name for one in self.classes],
             score_thr=self._score_thr,
             precision=self.precision,
         )
@@ -166,6 +168,10 @@ class OpenVinoPredictor:
         rcnn = self._meta['rcnn']
         answer = self._look('boxes', proposals)
         scores = answer['scores'][:, :-1]
+        one_type = rcnn.get('one_type', False)
+        if one_type:  # as OneTypeBBoxHead
+            likeliest = np.arange(scores.shape[1]) == scores.argmax(1)[:, None]
+            scores = np.where(likeliest, scores.sum(1, keepdims=True), 0)
         place, label = np.nonzero(scores > self._score_thr)
         deltas = answer['deltas'].reshape(len(proposals), -1, 4)
         deltas = deltas[place, label if deltas.shape[1] > 1 else 0]
@@ -174,9 +180,10 @@ class OpenVinoPredictor:
             box_math.decode(proposals[place], deltas * stds, *size),
             scores[place, label],
         )
+        by_class = [np.flatnonzero(label == kind) for kind in range(rcnn['num_classes'])]
         kept = [
             members[box_math.suppress(boxes[members], scores[members], rcnn['iou_threshold'])]
-            for members in (np.flatnonzero(label == kind) for kind in range(rcnn['num_classes']))
+            for members in ([np.arange(len(label))] if one_type else by_class)
         ]
         kept = np.concatenate(kept)
         kept = kept[np.argsort(-scores[kept], kind='stable')]
@@ -201,8 +208,10 @@ class OpenVinoPredictor:
         """Leave out nuclei that lie on others and, with a lowered score, are not certain enough."""
         scores, mask_nms = found.scores, self._meta['rcnn']['mask_nms']
         if mask_nms and len(masks):
-            doubles = find_doubles(masks, found.labels, mask_nms['iom_thr'])
+            labels = found.labels * (not mask_nms.get('class_agnostic', False))
+            doubles = find_doubles(masks, labels, mask_nms['iom_thr'])
             scores = np.where(doubles, scores * np.float32(mask_nms['factor']), scores)
         order = np.argsort(-scores, kind='stable')
         order = order[scores[order] >= self._score_thr]
-        return Prediction(boxes[order], scores[order], [masks[index] for index in order])
+        masks = [masks[index] for index in order]
+        return Prediction(boxes[order], scores[order], masks, found.labels[order])

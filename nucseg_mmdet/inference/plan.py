@@ -19,6 +19,7 @@ from nucseg_mmdet.slides.base import RegionError, Slide
 from nucseg_mmdet.slides.open import open_shared
 from nucseg_mmdet.slides.pixel_size import PixelSize
 from nucseg_mmdet.slides.tissue import TissueMask, draw_mask, is_white, tissue_mask
+from nucseg_mmdet.structures.classes import ONE_CLASS, NucleusClass
 from nucseg_mmdet.utils.errors import UserError, describe
 from nucseg_mmdet.utils.files import write_bytes
 
@@ -80,6 +81,7 @@ class Plan:
         notes: lines for the user.
         identity: what the rows of tiles depend on.
         device: that the model runs on.
+        classes: of nuclei that the model tells apart.
         colors: of the slide, for the predictor.
         tissue_picture: uint8, (h, w, 3), RGB; what counts as tissue, if there is glass.
     """
@@ -95,6 +97,7 @@ class Plan:
     notes: list[str]
     identity: dict
     device: str
+    classes: tuple[NucleusClass, ...] = ONE_CLASS
     colors: Any = None
     tissue_picture: np.ndarray | None = None
 
@@ -166,6 +169,7 @@ def plan_slide(path: Path, name: str, settings: Settings, segmenter: Segmenter) 
         ],
         identity=identify(path, slide, frame, settings, segmenter),
         device=segmenter.predictor.device,
+        classes=segmenter.classes,
         colors=segmenter.slide_colors(slide, frame, grid, tissue.wanted),
         tissue_picture=tissue.picture,
     )

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from nucseg_mmdet.engine.model_zoo import model_files
+from nucseg_mmdet.structures.classes import NucleusClass
 
 # Anchors with less are not looked at: of 8,000 boxes in a tile of 512 px a third are left. Boxes of
 # the nuclei that are found then agree with those of all 8,000 to a PQ of 0.997 and more.
@@ -23,17 +24,20 @@ class Prediction(NamedTuple):
         boxes: float32, (N, 4), xyxy, px of the tile.
         scores: float32, (N,), 0 to 1.
         masks: N masks of the tile's size, COCO run lengths.
+        labels: int64, (N,); indices into ``Predictor.classes``.
     """
 
     boxes: np.ndarray
     scores: np.ndarray
     masks: list[dict]
+    labels: np.ndarray
 
 
 class Predictor(Protocol):
     """A model in a runtime.
 
     Attributes:
+        classes: of nuclei that it tells apart.
         identity: what the nuclei depend on, plain values.
         device: 'cpu', 'cuda:0', ...
         precision: 'fp32', 'bf16' or 'fp16'.
@@ -42,6 +46,7 @@ class Predictor(Protocol):
             all tiles of a slide alike; None if the model's images are not normalized.
     """
 
+    classes: tuple[NucleusClass, ...]
     identity: dict
     device: str
     precision: str

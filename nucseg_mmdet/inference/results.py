@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -36,8 +37,8 @@ def finish(plan: Plan, settings: Settings, facts: dict) -> dict:
     """
     image = partial(_read_image, plan, settings)
     names = FEATURES if settings.features else ()
-    options = Options(settings.compress, settings.simplify, image, plan.path, names)
-    counts: dict[str, int] = {}
+    options = Options(settings.compress, settings.simplify, image, plan.path, names, plan.classes)
+    counts: dict[str, Any] = {}
     batches = _join(plan, counts)
     if settings.features:
         slide = open_shared(plan.path, settings.mpp)
@@ -63,6 +64,10 @@ def finish(plan: Plan, settings: Settings, facts: dict) -> dict:
         nuclei=num,
         tissue_mm2=round(plan.tissue_mm2, 6),
         nuclei_per_mm2=round(num / plan.tissue_mm2, 1) if plan.tissue_mm2 else None,
+        classes=[
+            dict(one._asdict(), nuclei=int(number))
+            for one, number in zip(plan.classes, counts['classes'], strict=True)
+        ],
         nuclei_cut_by_tiles=counts['cut'],
         tiles=int(plan.wanted.sum()),
         tiles_skipped_as_glass=int((~plan.wanted).sum()),
@@ -93,13 +98,15 @@ def _describe_grid(rectangles: np.ndarray, wanted: np.ndarray) -> dict:
     )
 
 
-def _join(plan: Plan, counts: dict[str, int]) -> Iterator[Nuclei]:
-    """Join all rows; counts the nuclei, and those that tiles cut."""
-    counts.update(nuclei=0, cut=0)
+def _join(plan: Plan, counts: dict[str, Any]) -> Iterator[Nuclei]:
+    """Join all rows; counts the nuclei, those of each class, and those that tiles cut."""
+    num = len(plan.classes)
+    counts.update(nuclei=0, cut=0, classes=np.zeros(num, np.int64))
     rows = (shards.read_row(path) for path in plan.shards())
     for part in tiling.join_rows(rows, plan.grid):
         counts['nuclei'] += len(part.nuclei)
         counts['cut'] += int(part.cut.sum())
+        counts['classes'] += np.bincount(part.nuclei.labels, minlength=num)
         yield part.nuclei
 
 
@@ -112,6 +119,9 @@ def describe(summary: dict) -> str:
         f'tiles, {summary["tiles_skipped_as_glass"]:,} of glass left out; '
         f'{summary["seconds"]:,.0f} s on {summary["device"]} in {summary["precision"]}'
     )
+    if len(summary['classes']) > 1:
+        named = (f'{one["nuclei"]:,} {one["name"]}' for one in summary['classes'])
+        line += f'; {", ".join(named)}'
     if summary['nuclei_cut_by_tiles']:
         line += (
             f'; {summary["nuclei_cut_by_tiles"]:,} nuclei are larger than the overlap of tiles '

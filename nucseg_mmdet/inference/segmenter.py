@@ -80,6 +80,7 @@ class Segmenter:
 
     Attributes:
         predictor: the model in its runtime.
+        classes: of nuclei, which ``Nuclei.labels`` are indices of.
         identity: what the nuclei depend on, to recognize results of the same model.
 
     Raises:
@@ -115,6 +116,7 @@ class Segmenter:
         )
         self._made_in = os.getpid()
         self.predictor: Predictor = load_predictor(options, backend)
+        self.classes = self.predictor.classes
         self.identity = dict(self.predictor.identity, batch=batch, tile=tile, overlap=overlap)
 
     def __call__(
@@ -279,7 +281,7 @@ def _whole(item: tuple[Hashable, Nuclei | RegionError]) -> tuple[int, Nuclei]:
 def _trace(found: Prediction, tile: np.ndarray) -> Nuclei | RegionError:
     """Outline and measure the nuclei of a tile."""
     try:
-        return to_nuclei(found.masks, found.scores, tile, MODEL_MPP)
+        return to_nuclei(found.masks, found.scores, tile, MODEL_MPP, found.labels)
     except Exception as error:  # of this tile; the others go on
         return RegionError(describe(error))
 

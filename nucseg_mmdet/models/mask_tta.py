@@ -86,13 +86,14 @@ class MaskTTAModel(BaseTTAModel):
         boxes = [
             to_image(nuclei.bboxes, sample) for nuclei, sample in zip(found, samples, strict=True)
         ]
+        cfg = self.module.roi_head.test_cfg
         boxes, scores, labels = fuse_boxes(
             boxes,
             [nuclei.scores for nuclei in found],
             [nuclei.labels for nuclei in found],
             self.iou_thr,
+            cfg.nms.get('class_agnostic', False),
         )
-        cfg = self.module.roi_head.test_cfg
         keep = (scores > cfg.score_thr).nonzero()[: cfg.max_per_img, 0]
         return InstanceData(bboxes=boxes[keep], scores=scores[keep], labels=labels[keep])
 
@@ -150,7 +151,11 @@ def turn_back(maps: Tensor, orientation: tuple[bool, int]) -> Tensor:
 
 
 def fuse_boxes(
-    boxes: list[Tensor], scores: list[Tensor], labels: list[Tensor], iou_thr: float
+    boxes: list[Tensor],
+    scores: list[Tensor],
+    labels: list[Tensor],
+    iou_thr: float,
+    class_agnostic: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Fuse the boxes of several views of an image.
 
@@ -163,6 +168,8 @@ def fuse_boxes(
         scores: of each view, float, (N,), 0 to 1.
         labels: of each view, int64, (N,).
         iou_thr: from this IoU on boxes are of one nucleus.
+        class_agnostic: whether boxes of two classes can be of one nucleus; it then has the class
+            with the largest sum of scores.
 
     Returns:
         boxes, scores and labels of the fused nuclei, the highest score first.
@@ -176,13 +183,14 @@ def fuse_boxes(
     boxes, scores, labels = torch.cat(boxes), torch.cat(scores), torch.cat(labels)
     if not len(boxes):
         return boxes, scores, labels
-    apart = boxes + labels[:, None] * (boxes.amax() + 1)  # boxes of two classes do not meet
+    kinds = torch.zeros_like(labels) if class_agnostic else labels
+    apart = boxes + kinds[:, None] * (boxes.amax() + 1)  # boxes of two kinds do not meet
     _, chosen = nms(apart, scores, iou_thr)
     assigner = SparseMaxIoUAssigner(
         pos_iou_thr=iou_thr, neg_iou_thr=iou_thr, match_low_quality=False
     )
     owner = assigner.assign(
-        InstanceData(priors=apart), InstanceData(bboxes=apart[chosen], labels=labels[chosen])
+        InstanceData(priors=apart), InstanceData(bboxes=apart[chosen], labels=kinds[chosen])
     ).gt_inds
     owner[chosen] = torch.arange(1, len(chosen) + 1, device=owner.device)
     members = owner > 0
@@ -193,5 +201,7 @@ def fuse_boxes(
     fused_scores = best.view(-1, num_views).mean(1)
     total = weight.new_zeros(len(chosen)).index_add_(0, owner, weight)
     fused = boxes.new_zeros(len(chosen), 4).index_add_(0, owner, boxes * weight[:, None])
+    votes = weight.new_zeros(len(chosen), int(labels.max()) + 1)
+    votes.index_put_((owner, labels[members]), weight, accumulate=True)
     order = fused_scores.argsort(descending=True, stable=True)
-    return (fused / total[:, None])[order], fused_scores[order], labels[chosen][order]
+    return (fused / total[:, None])[order], fused_scores[order], votes.argmax(1)[order]

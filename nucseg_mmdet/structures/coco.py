@@ -1,4 +1,4 @@
-"""COCO truth and results: the entries of both are made here, and files are read and checked.
+"""COCO truth and results, read and checked; ``coco_entries`` makes the entries of both.
 
 Every entry of a file is checked, so that a wrong file ends in one line that names it. Images,
 annotations and results are counted from 0 there; mask 5 belongs to annotation or result 5.
@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nucseg_mmdet.structures import rle
-from nucseg_mmdet.structures.polygons import Polygon, segmentation_to_rle
+from nucseg_mmdet.structures.coco_entries import CATEGORY_ID
+from nucseg_mmdet.structures.polygons import segmentation_to_rle
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.reading import read_packed
 
-CATEGORY_ID = 1
 MAX_PIXELS = 2**32 - 1  # of an image; pycocotools counts runs in 32 bits
 
 
@@ -33,6 +33,7 @@ class TruthImage(NamedTuple):
         width: px.
         rles: N masks, compressed COCO run lengths.
         areas: int64, (N,), px.
+        labels: int64, (N,); which of the file's categories, from 0.
     """
 
     id: int
@@ -41,6 +42,7 @@ class TruthImage(NamedTuple):
     width: int
     rles: list[dict]
     areas: np.ndarray
+    labels: np.ndarray
 
 
 class Detections(NamedTuple):
@@ -50,81 +52,13 @@ class Detections(NamedTuple):
         rles: N masks, compressed COCO run lengths.
         areas: int64, (N,), px.
         scores: float64, (N,), finite.
+        labels: int64, (N,); which of the truth's categories, from 0.
     """
 
     rles: list[dict]
     areas: np.ndarray
     scores: np.ndarray
-
-
-def make_categories(names: Sequence[str] = ('nucleus',)) -> list[dict[str, Any]]:
-    """Make the categories of a COCO file, numbered from 1."""
-    return [dict(id=index, name=name) for index, name in enumerate(names, start=CATEGORY_ID)]
-
-
-def make_image(
-    image_id: int | None, file_name: str, height: int, width: int, organ: str | None = None
-) -> dict[str, Any]:
-    """Make an image of a COCO file; this project's own key ``organ`` only where it is known."""
-    image = dict(id=image_id, file_name=file_name, height=height, width=width)
-    return image if organ is None else image | dict(organ=organ)
-
-
-def make_annotation(
-    annotation_id: int,
-    image_id: int | None,
-    segmentation: list[Polygon] | dict,
-    area: int,
-    bbox: Sequence[float] | None = None,
-    category_id: int = CATEGORY_ID,
-    kind: str | None = None,
-) -> dict[str, Any]:
-    """Make an annotation of a COCO file: one nucleus.
-
-    Args:
-        annotation_id: from 1; pycocotools takes 0 for "no match".
-        image_id: of its image.
-        segmentation: polygons on pixel edges, or an RLE.
-        area: of the mask, px.
-        bbox: xywh of the mask, px; left out where nobody reads it.
-        category_id: of its class.
-        kind: type of the nucleus, for this project's own key ``type``, where it is known.
-    """
-    annotation: dict[str, Any] = dict(
-        id=annotation_id, image_id=image_id, category_id=category_id, segmentation=segmentation
-    )
-    annotation['area'] = area
-    if bbox is not None:
-        annotation['bbox'] = list(bbox)
-    annotation['iscrowd'] = 0
-    if kind is not None:
-        annotation['type'] = kind
-    return annotation
-
-
-def make_results(
-    image_id: int, boxes: np.ndarray, scores: np.ndarray, rles: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """Make the results of an image for a COCO results file.
-
-    Args:
-        image_id: of the image.
-        boxes: float, (N, 4), xyxy, px; written as xywh with two decimals.
-        scores: float, (N,).
-        rles: N masks, ``counts`` in bytes, which become text.
-    """
-    boxes = boxes.astype(np.float64).round(2)
-    boxes[:, 2:] -= boxes[:, :2]
-    return [
-        dict(
-            image_id=image_id,
-            bbox=box,
-            score=score,
-            category_id=CATEGORY_ID,
-            segmentation=dict(size=list(mask['size']), counts=mask['counts'].decode()),
-        )
-        for box, score, mask in zip(boxes.round(2).tolist(), scores.tolist(), rles, strict=True)
-    ]
+    labels: np.ndarray
 
 
 def read_truth(path: Path) -> list[TruthImage]:
@@ -136,13 +70,24 @@ def read_truth(path: Path) -> list[TruthImage]:
     return parse_truth(load_shared_json(path), str(path))
 
 
-def read_results(path: Path, images: Sequence[TruthImage]) -> dict[int, Detections]:
+def read_categories(path: Path) -> dict[int, str]:
+    """Read the categories of COCO truth: their names by id, in order.
+
+    Raises:
+        UserError: the file cannot be read, or has none.
+    """
+    return parse_categories(load_shared_json(path), str(path))
+
+
+def read_results(
+    path: Path, images: Sequence[TruthImage], category_ids: Sequence[int] = (CATEGORY_ID,)
+) -> dict[int, Detections]:
     """Read COCO results from a ``.json``, ``.json.gz`` or ``.zip`` file, see ``parse_results``.
 
     Raises:
         UserError: the file cannot be read, or is not what was expected.
     """
-    return parse_results(load_json(path), images, str(path))
+    return parse_results(load_json(path), images, str(path), category_ids)
 
 
 def parse_truth(data: Any, source: str) -> list[TruthImage]:
@@ -157,17 +102,12 @@ def parse_truth(data: Any, source: str) -> list[TruthImage]:
         The images by ascending id.
 
     Raises:
-        UserError: a part is missing or wrong, there is another category, or an
-            annotation is a crowd.
+        UserError: a part is missing or wrong, or an annotation is a crowd.
     """
     if not isinstance(data, dict):
         raise UserError(f'{source}: found {type(data).__name__}, expected a COCO object')
-    infos, annotations, categories = (
-        _field(data, key, list, source) for key in ('images', 'annotations', 'categories')
-    )
-    found = [_field(category, 'id', int, f'{source}: category') for category in categories]
-    if found != [CATEGORY_ID]:
-        raise UserError(f'{source}: categories have ids {found}, expected [{CATEGORY_ID}]')
+    infos, annotations = (_field(data, key, list, source) for key in ('images', 'annotations'))
+    category_ids = list(parse_categories(data, source))
     sizes, names = {}, {}
     for index, info in enumerate(infos):
         where = f'{source}: image {index}'
@@ -184,10 +124,11 @@ def parse_truth(data: Any, source: str) -> list[TruthImage]:
 
     for index, annotation in enumerate(annotations):
         where = f'{source}: annotation {index}'
-        _check_ids(annotation, sizes, where)
+        _check_ids(annotation, sizes, category_ids, where)
         if annotation.get('iscrowd'):
             raise UserError(f'{where}: is a crowd, expected one nucleus')
     rles, areas = _read_masks(annotations, sizes, source)
+    labels = _labels(annotations, category_ids)
     groups = _group(annotations, sizes)
     return [
         TruthImage(
@@ -197,37 +138,45 @@ def parse_truth(data: Any, source: str) -> list[TruthImage]:
             sizes[image_id][1],
             [rles[i] for i in groups[image_id]],
             areas[groups[image_id]],
+            labels[groups[image_id]],
         )
         for image_id in sorted(sizes)
     ]
 
 
+def parse_categories(data: Any, source: str) -> dict[int, str]:
+    """Check the categories of COCO truth.
+
+    Returns:
+        Their names by id, in order; a category without a name has none, ''.
+
+    Raises:
+        UserError: there is none, or two have one id.
+    """
+    categories = _field(data, 'categories', list, source)
+    found = [_field(category, 'id', int, f'{source}: category') for category in categories]
+    if not found or len(set(found)) < len(found):
+        raise UserError(f'{source}: categories have ids {found!r:.100}, expected different ones')
+    names = [str(category.get('name') or '') for category in categories]
+    return dict(zip(found, names, strict=True))
+
+
 def check_truth(data: Any, source: str) -> None:
-    """Check COCO truth of any classes, and beside what ``parse_truth`` checks what mmdet reads.
+    """Check COCO truth, beside what ``parse_truth`` checks for what mmdet reads.
 
     Args:
         data: as for ``parse_truth``; ids, boxes and areas of annotations are checked as well.
         source: what messages call the data.
 
     Raises:
-        UserError: as ``parse_truth``, but there may be several categories.
+        UserError: as ``parse_truth``.
     """
-    if not isinstance(data, dict):
-        raise UserError(f'{source}: found {type(data).__name__}, expected a COCO object')
-    annotations, categories = (
-        _field(data, key, list, source) for key in ('annotations', 'categories')
-    )
-    known = [_field(category, 'id', int, f'{source}: category') for category in categories]
-    for category in categories:
+    parse_truth(data, source)
+    for category in data['categories']:
         _field(category, 'name', str, f'{source}: category')
-    if not known or len(set(known)) < len(known):
-        raise UserError(f'{source}: categories have ids {known!r:.100}, expected different ones')
     seen: set[int] = set()
-    for index, annotation in enumerate(annotations):
+    for index, annotation in enumerate(data['annotations']):
         where = f'{source}: annotation {index}'
-        category_id = _field(annotation, 'category_id', int, where)
-        if category_id not in known:
-            raise UserError(f'{where}: category_id is {category_id}, expected one of {known}')
         number = _field(annotation, 'id', int, where)
         if number in seen:
             raise UserError(f'{where}: id {number} is taken, expected another')
@@ -237,8 +186,6 @@ def check_truth(data: Any, source: str) -> None:
             raise UserError(f'{where}: bbox is {reprlib.repr(box)}, expected x, y, width, height')
         if not _is_finite(_field(annotation, 'area', int | float, where)):
             raise UserError(f'{where}: area is {annotation["area"]}, expected a number of px')
-    one_class = [dict(annotation, category_id=CATEGORY_ID) for annotation in annotations]
-    parse_truth(dict(data, annotations=one_class, categories=make_categories()), source)
 
 
 def _is_finite(value: Any) -> bool:
@@ -246,7 +193,12 @@ def _is_finite(value: Any) -> bool:
     return is_number and abs(value) <= sys.float_info.max  # which whole numbers may exceed
 
 
-def parse_results(data: Any, images: Sequence[TruthImage], source: str) -> dict[int, Detections]:
+def parse_results(
+    data: Any,
+    images: Sequence[TruthImage],
+    source: str,
+    category_ids: Sequence[int] = (CATEGORY_ID,),
+) -> dict[int, Detections]:
     """Check a COCO results list and group it by image.
 
     Args:
@@ -254,6 +206,7 @@ def parse_results(data: Any, images: Sequence[TruthImage], source: str) -> dict[
             ``segmentation`` (polygons or an RLE, compressed or not). Boxes are not read.
         images: the truth.
         source: what messages call the data.
+        category_ids: of the truth, in order.
 
     Returns:
         An entry for every image of the truth, with or without results.
@@ -266,14 +219,15 @@ def parse_results(data: Any, images: Sequence[TruthImage], source: str) -> dict[
     sizes = {image.id: (image.height, image.width) for image in images}
     for index, result in enumerate(data):
         where = f'{source}: result {index}'
-        _check_ids(result, sizes, where)
+        _check_ids(result, sizes, category_ids, where)
         score = _field(result, 'score', int | float, where)
         if not _is_finite(score):
             raise UserError(f'{where}: score is {score}, expected a finite number')
     rles, areas = _read_masks(data, sizes, source)
     values = np.array([result['score'] for result in data], np.float64)
+    labels = _labels(data, category_ids)
     return {
-        image_id: Detections([rles[i] for i in index], areas[index], values[index])
+        image_id: Detections([rles[i] for i in index], areas[index], values[index], labels[index])
         for image_id, index in _group(data, sizes).items()
     }
 
@@ -327,14 +281,23 @@ def _field(entry: Any, key: str, kind: Any, where: str) -> Any:
     return value
 
 
-def _check_ids(entry: Any, sizes: Mapping[int, tuple[int, int]], where: str) -> None:
+def _check_ids(
+    entry: Any, sizes: Mapping[int, tuple[int, int]], category_ids: Sequence[int], where: str
+) -> None:
     image_id = _field(entry, 'image_id', int, where)
     if image_id not in sizes:
         known = reprlib.repr(sorted(sizes))
         raise UserError(f'{where}: image_id is {image_id}, expected one of {known}')
     category_id = _field(entry, 'category_id', int, where)
-    if category_id != CATEGORY_ID:
-        raise UserError(f'{where}: category_id is {category_id}, expected {CATEGORY_ID}')
+    if category_id not in category_ids:
+        known = ' or '.join(map(str, category_ids)) if len(category_ids) < 10 else 'a known one'
+        raise UserError(f'{where}: category_id is {category_id}, expected {known}')
+
+
+def _labels(entries: Sequence[dict], category_ids: Sequence[int]) -> np.ndarray:
+    """The places of the entries' categories among all: int64, (N,)."""
+    place = {category_id: index for index, category_id in enumerate(category_ids)}
+    return np.array([place[entry['category_id']] for entry in entries], np.int64)
 
 
 def _read_masks(

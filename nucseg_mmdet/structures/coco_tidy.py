@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Collection
 from typing import Any
 
-from nucseg_mmdet.structures.coco import CATEGORY_ID, make_categories
+from nucseg_mmdet.structures.coco_entries import CATEGORY_ID, make_categories
 
 SizeOf = Callable[[str], tuple[int, int] | None]
 ID_KEYS = ('id', 'image_id', 'category_id')
@@ -84,6 +84,18 @@ def as_one_class(data: Any) -> tuple[Any, list[str], set[int]]:
     notes = [f'{len(known)} categories ({names}), all taken for nuclei'] if len(known) > 1 else []
     data = dict(data, annotations=annotations, categories=make_categories())
     return data, notes, known | {CATEGORY_ID}
+
+
+def has_types(data: Any, results: Any) -> bool:
+    """Whether tidy truth has several categories, and results have several of these.
+
+    Results of one category alone may well be of a model that knows nuclei of one class.
+    """
+    if not isinstance(data, dict) or not isinstance(results, list):
+        return False
+    known = {category.get('id') for category in _objects(data.get('categories'))}
+    found = {entry.get('category_id') for entry in _objects(tidy_results(results, ()))}
+    return len(known) > 1 and len(found) > 1 and found <= known
 
 
 def tidy_results(data: Any, nucleus_ids: Collection[int]) -> Any:

@@ -34,6 +34,7 @@ class Nuclei:
         scores: float32, (N,), 0 to 1.
         centroids: float64, (N, 2); x, y of the mask's center of mass, px.
         measurements: float32, (N, len(MEASUREMENTS)); NaN where undefined.
+        labels: uint8, (N,); index of the class, 0 with one class.
     """
 
     points: np.ndarray
@@ -41,6 +42,7 @@ class Nuclei:
     scores: np.ndarray
     centroids: np.ndarray
     measurements: np.ndarray
+    labels: np.ndarray
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -63,6 +65,7 @@ class Nuclei:
             self.scores[index],
             self.centroids[index],
             self.measurements[index],
+            self.labels[index],
         )
 
     def moved(self, x: int, y: int) -> 'Nuclei':
@@ -98,6 +101,7 @@ EMPTY = Nuclei(
     np.zeros(0, np.float32),
     np.zeros((0, 2)),
     np.zeros((0, len(MEASUREMENTS)), np.float32),
+    np.zeros(0, np.uint8),
 )
 
 

@@ -11,6 +11,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from scipy import ndimage
 
 from nucseg_mmdet.imaging.stain import STAIN_OD
 from nucseg_mmdet.structures.polygons import mask_to_polygons
+from nucseg_mmdet.synthetic.tissue import Tissue, lay_out_tissue, noise, smear, step
 
 # The dyes of a slide as mixtures of the rows of STAIN_OD. Scanned H&E absorbs more blue light
 # than the two pure vectors do; these mixtures lie within 0.02 of the medians that Macenko's
@@ -29,9 +31,7 @@ DYE_SPREAD = 0.045  # standard deviation of each share from slide to slide
 WHITE = (244.0, 241.0, 245.0)  # R, G, B of the empty slide
 
 MIN_SIZE = 32  # px, of an image side
-MIN_DIAMETER = 9  # px, typical; the smallest class median is 11
 MIN_AREA = 24  # px, of the visible part of a nucleus
-MAX_COVERAGE = 0.4  # of the image; the densest class images reach 0.4
 MAX_HIDDEN = 0.2  # a nucleus with more of its area under others is not placed
 ATTEMPTS = 12  # tried places per nucleus asked for
 
@@ -49,20 +49,13 @@ class Kind(NamedTuple):
     halo: float  # how far the cytoplasm shrinks from it, 0..1
 
 
+# Named by PanNuke's words: large and pale, long, small and dark.
+TYPES = ('epithelial', 'connective', 'inflammatory')
 KINDS = (
     Kind(1.1, (1.0, 1.5), 0.05, 0.76, 0.30, 0.55, 0.9, 0.30),  # epithelial
     Kind(1.35, (2.2, 4.5), 0.09, 1.05, 0.18, 0.20, 0.0, 0.20),  # fibroblast
     Kind(0.72, (1.0, 1.25), 0.05, 1.35, 0.20, 0.15, 0.0, 0.45),  # lymphocyte
 )
-
-
-class Tissue(NamedTuple):
-    """Architecture of one image; all maps are float32, (H, W)."""
-
-    depth: np.ndarray  # px inside the epithelium, negative in the stroma
-    lumen_depth: float  # px; the epithelium opens into a lumen beyond this depth
-    angle: np.ndarray  # of the stroma fibres, radians from the x axis
-    diameter: float  # typical nucleus, px
 
 
 def synthesize(
@@ -88,6 +81,27 @@ def synthesize(
     Raises:
         ValueError: the seed or count is negative, or the image is too small.
     """
+    return synthesize_types(seed, height, width, count)[:2]
+
+
+def synthesize_types(
+    seed: int, height: int, width: int, count: int | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Make one image, its truth and the types of its nuclei.
+
+    Args:
+        seed: as of ``synthesize``, and so are all others.
+        height: px.
+        width: px.
+        count: nuclei to place.
+
+    Returns:
+        img and labels, and types: int, (N + 1,); of each label the index into ``TYPES``, 0 for
+        the background.
+
+    Raises:
+        ValueError: as ``synthesize``.
+    """
     if seed < 0 or (count is not None and count < 0):
         raise ValueError(f'seed and count must not be negative, got {seed} and {count}')
     if min(height, width) < MIN_SIZE:
@@ -95,45 +109,9 @@ def synthesize(
     rng = np.random.default_rng(seed)
     if count is None:
         count = max(1, round(rng.uniform(300, 900) * height * width / 1e6))
-    tissue = _lay_out_tissue(rng, height, width, count)
+    tissue = lay_out_tissue(rng, height, width, count)
     labels, kinds = _place_nuclei(rng, tissue, count)
-    return _photograph(rng, *_stain(rng, tissue, labels, kinds)), labels
-
-
-def _noise(rng: np.random.Generator, shape: tuple[int, int], sigma: float) -> np.ndarray:
-    """Smooth noise, float32, mean 0, standard deviation about 1; ``sigma`` in px."""
-    step = max(1, int(sigma / 3))  # coarse noise is made on a coarse grid: the blur is cheap
-    small = rng.standard_normal((-(-shape[0] // step) + 1, -(-shape[1] // step) + 1))
-    small = cv2.GaussianBlur(small, (0, 0), sigma / step)
-    small *= 2 * np.sqrt(np.pi) * sigma / step
-    full = cv2.resize(small, None, fx=step, fy=step, interpolation=cv2.INTER_CUBIC)
-    return full[: shape[0], : shape[1]].astype(np.float32)
-
-
-def _step(values: np.ndarray, softness: float) -> np.ndarray:
-    """Go softly from 0 to 1 around 0."""
-    return 0.5 * (1 + np.tanh(values / softness))
-
-
-def _lay_out_tissue(rng: np.random.Generator, height: int, width: int, count: int) -> Tissue:
-    shape = (height, width)
-    room = np.sqrt(MAX_COVERAGE * height * width / (np.pi / 4 * max(count, 1)))
-    diameter = max(MIN_DIAMETER, min(rng.uniform(18, 31), room))
-    field = _noise(rng, shape, 1.5 * diameter)
-    glands = field > np.quantile(field, rng.uniform(0.3, 0.75))
-    depth = ndimage.distance_transform_edt(glands) - ndimage.distance_transform_edt(~glands)
-    depth = cv2.GaussianBlur(depth.astype(np.float32), (0, 0), 2)
-    # Fibres run around the glands and, far from them, along one direction. Angles are
-    # averaged as doubled angles, since a fibre has no forward and backward.
-    dy, dx = np.gradient(cv2.GaussianBlur(depth, (0, 0), diameter / 4))
-    around = 2 * np.arctan2(dx, -dy)
-    near = np.exp(-np.abs(depth) / (2 * diameter))
-    main = 2 * rng.uniform(0, np.pi)
-    parts = [near * f(around) + (1 - near) * f(main) for f in (np.sin, np.cos)]
-    sin, cos = (cv2.GaussianBlur(part.astype(np.float32), (0, 0), diameter / 3) for part in parts)
-    angle = np.arctan2(sin, cos) / 2
-    angle += 0.3 * _noise(rng, shape, 7) + 0.25 * _noise(rng, shape, 25)
-    return Tissue(depth, rng.uniform(1.8, 3.0) * diameter, angle, diameter)
+    return _photograph(rng, *_stain(rng, tissue, labels, kinds)), labels, kinds
 
 
 def _place_nuclei(
@@ -147,7 +125,7 @@ def _place_nuclei(
     shape = depth.shape
     basal = np.exp(-(((depth - 0.85 * size) / (0.25 * size)) ** 2))
     inner = 0.35 * ((depth > 0.6 * size) & (depth < tissue.lumen_depth - 0.6 * size))
-    foci = np.exp(2 * _noise(rng, shape, 1.2 * size))
+    foci = np.exp(2 * noise(rng, shape, 1.2 * size))
     maps = basal + inner, (depth < -0.3 * size) * 1.0, (depth < -0.4 * size) * foci  # as KINDS
     stroma = float((depth < 0).mean())
     shares = np.array([1.3 * (1 - stroma), 0.5 * stroma, rng.uniform(0.05, 0.6) * stroma])
@@ -217,29 +195,6 @@ def _cut_out(
     return window, part
 
 
-def _fibres(values: np.ndarray, angle: np.ndarray, length: int) -> np.ndarray:
-    """Smear ``values`` along ``angle`` by ``length`` px to both sides.
-
-    Source:
-        Line integral convolution: Cabral and Leedom, SIGGRAPH 1993.
-    """
-    cos, sin = np.cos(angle), np.sin(angle)
-    rows, columns = np.indices(values.shape, dtype=np.float32)
-    total = values.copy()
-    for sign in (1, -1):
-        x, y, step_x, step_y = columns, rows, sign * cos, sign * sin
-        for _ in range(length):
-            x, y = x + step_x, y + step_y
-            total += cv2.remap(values, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-            new_x, new_y = (
-                cv2.remap(f, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT_101)
-                for f in (cos, sin)
-            )
-            turn = np.sign(new_x * step_x + new_y * step_y)  # a fibre does not turn back
-            step_x, step_y = turn * new_x, turn * new_y
-    return total / total.std()
-
-
 def _stain(
     rng: np.random.Generator, tissue: Tissue, labels: np.ndarray, kinds: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -247,28 +202,28 @@ def _stain(
     depth, shape = tissue.depth, labels.shape
     distance, nearest = ndimage.distance_transform_edt(labels == 0, return_indices=True)
     owner = labels[tuple(nearest)]  # the nucleus whose cell a pixel belongs to
-    fine, coarse, patches = (_noise(rng, shape, sigma) for sigma in (0.9, 2.2, 9))
+    fine, coarse, patches = (noise(rng, shape, sigma) for sigma in (0.9, 2.2, 9))
 
     # Stroma: bundles of collagen with clefts between them.
-    fibres = _fibres(_noise(rng, shape, 1.0), tissue.angle, 14)
-    bundles = _fibres(_noise(rng, shape, 3.5), tissue.angle, 26)
+    fibres = smear(noise(rng, shape, 1.0), tissue.angle, 14)
+    bundles = smear(noise(rng, shape, 3.5), tissue.angle, 26)
     eosin = 0.62 + 0.07 * fibres + 0.10 * bundles + 0.06 * patches + 0.05 * fine
-    eosin *= 1 - 0.85 * _step(bundles - rng.uniform(1.2, 2.0), 0.25)
+    eosin *= 1 - 0.85 * step(bundles - rng.uniform(1.2, 2.0), 0.25)
     hematoxylin = 0.05 + 0.02 * fibres
 
     # Epithelium: granular cytoplasm, cell borders, white lumina, a basement membrane.
     tone = rng.normal(1, 0.12, kinds.size)[owner]
     clearing = rng.uniform(0, 0.7)
     cytoplasm = rng.uniform(0.42, 0.65) * tone * (1 + 0.16 * fine + 0.16 * coarse + 0.15 * patches)
-    cytoplasm *= 1 - clearing * _step(distance - 0.25 * tissue.diameter + 3 * coarse, 5)
+    cytoplasm *= 1 - clearing * step(distance - 0.25 * tissue.diameter + 3 * coarse, 5)
     edges = cv2.morphologyEx(owner.astype(np.float32), cv2.MORPH_GRADIENT, np.ones((2, 2))) > 0
     cytoplasm += rng.uniform(0.1, 0.5) * cv2.GaussianBlur(edges.astype(np.float32), (0, 0), 1)
-    inside = _step(depth, 1.5)
-    lumen = _step(depth - tissue.lumen_depth + 1.2 * coarse + 4 * patches, 2)
+    inside = step(depth, 1.5)
+    lumen = step(depth - tissue.lumen_depth + 1.2 * coarse + 4 * patches, 2)
     eosin += inside * (cytoplasm - eosin)
     hematoxylin += inside * (rng.uniform(0.03, 0.15) * (1 + 0.3 * coarse) - hematoxylin)
     eosin += 0.2 * np.exp(-(((depth + 2) / 2) ** 2))
-    secretion = rng.uniform(0, 0.2) * _step(patches - 0.5 + 0.4 * coarse, 0.5)
+    secretion = rng.uniform(0, 0.2) * step(patches - 0.5 + 0.4 * coarse, 0.5)
     tissue_left = 1 - lumen * (0.96 - secretion)
     eosin, hematoxylin = eosin * tissue_left, hematoxylin * tissue_left
 
@@ -276,12 +231,12 @@ def _stain(
     looks = np.array([kind[3:] for kind in KINDS])[kinds]  # stain, clumps, rim, nucleoli, halo
     looks *= rng.lognormal(0, [0.2, 0.3, 0.3, 0.3, 0.6], looks.shape)
     stain, clumps, rim, nucleoli, halo = looks.T
-    gap = np.exp(-(((distance - 1.5) / 1.6) ** 2)) * _step(_noise(rng, shape, 5) - 0.3, 0.6)
+    gap = np.exp(-(((distance - 1.5) / 1.6) ** 2)) * step(noise(rng, shape, 5) - 0.3, 0.6)
     eosin *= 1 - np.clip(1.8 * halo[owner] * gap, 0, 0.9)
     footprint = np.ones((3, 3))
     border = cv2.morphologyEx(labels.astype(np.float32), cv2.MORPH_GRADIENT, footprint) > 0
     to_border = ndimage.distance_transform_edt(~border)
-    chromatin = 0.8 * _noise(rng, shape, 1.3) + 0.5 * fine + 0.4 * coarse
+    chromatin = 0.8 * noise(rng, shape, 1.3) + 0.5 * fine + 0.4 * coarse
     dots = (rng.random(shape) < nucleoli[labels] * 3.0 / tissue.diameter**2) & (to_border > 3)
     dots = np.clip(cv2.GaussianBlur(dots.astype(np.float32), (0, 0), 1.7) * 18, 0, 1)
     density = 0.8 + clumps[labels] * chromatin + rim[labels] * np.exp(-((to_border / 1.6) ** 2))
@@ -322,16 +277,9 @@ def write_dataset(
         FileExistsError: ``folder`` is a file or not empty.
         ValueError: a count or the seed is negative, or the size is below 32 px.
     """
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise FileExistsError(f'{folder}: not empty, expected a new or an empty folder')
-    numbers = num_train, num_test, seed
-    if min(numbers) < 0:
-        raise ValueError(f'image counts and seed must not be negative, got {numbers}')
-    seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(num_train + num_test)]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f'.{folder.name}-', dir=folder.parent) as scratch:
-        partial = Path(scratch, folder.name)
-        (partial / 'train').mkdir(parents=True)
+    with _new_folder(folder, num_train, num_test, seed) as partial:
+        seeds = _seeds(seed, num_train + num_test)
+        (partial / 'train').mkdir()
         (partial / 'test').mkdir()
         for number, image_seed in enumerate(seeds[:num_train], start=1):
             name = f'synthetic-train-{number:03d}'
@@ -352,6 +300,52 @@ def write_dataset(
                 truth['annotations'].append(dict(id=len(truth['annotations']) + 1, **annotation))
         (partial / 'test_img_ids.json').write_text(json.dumps(truth['images']) + '\n')
         (partial / 'test_truth.json').write_text(json.dumps(truth) + '\n')
+
+
+def write_typed_dataset(folder: Path, num: int = 16, size: int = 256, seed: int = 0) -> None:
+    """Write images whose nuclei have types, as ``nucseg prepare label-map`` reads them.
+
+    ``images/<id>.png``, ``labels/<id>.png`` (16 bit) and ``types.csv``.
+
+    Args:
+        folder: must not exist or must be empty; it appears only once it is complete.
+        num: images.
+        size: px, side of the square images.
+        seed: 0 or more; the same seed gives the same files.
+
+    Raises:
+        FileExistsError: ``folder`` is a file or not empty.
+        ValueError: the count or the seed is negative, or the size is below 32 px.
+    """
+    with _new_folder(folder, num, seed) as partial:
+        rows = ['file_name,label,type']
+        for name in ('images', 'labels'):
+            (partial / name).mkdir()
+        for number, image_seed in enumerate(_seeds(seed, num), start=1):
+            name = f'synthetic-{number:03d}.png'
+            img, labels, types = synthesize_types(image_seed, size, size)
+            _write_png(partial / 'images' / name, img[..., ::-1])
+            _write_png(partial / 'labels' / name, labels.astype(np.uint16))
+            rows += [f'{name},{label},{TYPES[kind]}' for label, kind in enumerate(types[1:], 1)]
+        (partial / 'types.csv').write_text('\n'.join(rows) + '\n')
+
+
+def _seeds(seed: int, count: int) -> list[int]:
+    return [int(one) for one in np.random.SeedSequence(seed).generate_state(count)]
+
+
+@contextmanager
+def _new_folder(folder: Path, *numbers: int) -> Iterator[Path]:
+    """Make a folder beside, to be renamed when it is complete; numbers must not be negative."""
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise FileExistsError(f'{folder}: not empty, expected a new or an empty folder')
+    if min(numbers) < 0:
+        raise ValueError(f'image counts and seed must not be negative, got {numbers}')
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f'.{folder.name}-', dir=folder.parent) as scratch:
+        partial = Path(scratch, folder.name)
+        partial.mkdir()
+        yield partial
         partial.rename(folder)
 
 
@@ -382,8 +376,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--test', type=int, default=4, help='test images (default: 4)')
     parser.add_argument('--size', type=int, default=256, help='side in px (default: 256)')
     parser.add_argument('--seed', type=int, default=0, help='(default: 0)')
+    parser.add_argument(
+        '--types',
+        action='store_true',
+        help='nuclei of three types, as label maps with types.csv; training images only',
+    )
     args = parser.parse_args(argv)
     try:
+        if args.types:
+            write_typed_dataset(args.out, args.train, args.size, args.seed)
+            print(f'{args.out}: {args.train} images with types of nuclei')
+            return 0
         write_dataset(args.out, args.train, args.test, args.size, args.seed)
     except (ValueError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)

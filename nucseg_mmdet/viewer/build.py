@@ -30,9 +30,17 @@ import numpy as np
 from nucseg_mmdet.utils import ragged
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.files import new_file
+from nucseg_mmdet.viewer import parquet_source
 from nucseg_mmdet.viewer.container import ContainerWriter
 from nucseg_mmdet.viewer.results import Result
-from nucseg_mmdet.viewer.sources import SCORE, Outlines, Table, read_outlines, read_table
+from nucseg_mmdet.viewer.sources import (
+    SCORE,
+    Outlines,
+    Table,
+    read_class,
+    read_outlines,
+    read_table,
+)
 
 FORMAT = 1  # of the index; an older one is made anew
 LEAF = 1024  # px, side of the smallest tile
@@ -64,7 +72,7 @@ def digest(result: Result) -> str:
         UserError: one is gone.
     """
     stats = []
-    for path in (result.csv, result.geojson):
+    for path in (result.table, result.outlines):
         try:
             stats.append(path.stat())
         except OSError as error:
@@ -86,7 +94,7 @@ def build(result: Result, path: Path, progress: Callable[[int, int], None] | Non
             be written.
     """
     source = digest(result)  # before the reading: files that change meanwhile make it stale
-    table = read_table(result.csv)
+    table, all_outlines = _read(result)
     num = len(table.ids)
     places = dict(points=np.zeros(num, np.int32), rings=np.zeros(num, np.int32))
     kinds, classes = np.zeros(num, np.uint8), {}
@@ -95,9 +103,7 @@ def build(result: Result, path: Path, progress: Callable[[int, int], None] | Non
     with no_garbage_collection(), new_file(path) as file:
         writer = ContainerWriter(file)
         writer.append('points', np.zeros((0, 2), np.int16))
-        corner = result.summary.get('qupath_corner', [0, 0])
-        for part in read_outlines(result.geojson):
-            part = part._replace(points=part.points + corner)
+        for part in all_outlines:
             stop = done + len(part.rings)
             if stop > num:
                 break
@@ -118,11 +124,25 @@ def build(result: Result, path: Path, progress: Callable[[int, int], None] | Non
         if stop != num:
             more = 'more' if stop > num else f'only {stop:,}'
             raise UserError(
-                f'{result.geojson}: {more} outlines, expected {num:,} as {result.csv.name} has rows'
+                f'{result.outlines}: {more} outlines, expected {num:,} as {result.table.name} has '
+                'rows'
             )
         writer.append('ring_sizes', np.concatenate(ring_sizes))
         _write_columns(writer, table, origins, places, kinds)
         writer.finish(dict(source=source, reach=reach, **_describe(table, kinds, list(classes))))
+
+
+def _read(result: Result) -> tuple[Table, Iterator[Outlines]]:
+    """The table, and the outlines in px of the slide, as they are read."""
+    if result.table.suffix != '.csv':
+        # In QuPath's form, as the GeoJSON has it.
+        known = [dict(classification=one) for one in result.summary.get('classes') or []]
+        colors = dict(map(read_class, known))
+        outlines = parquet_source.read_outlines(result.outlines, colors)
+        return parquet_source.read_table(result.table), outlines
+    corner = result.summary.get('qupath_corner', [0, 0])
+    moved = (part._replace(points=part.points + corner) for part in read_outlines(result.outlines))
+    return read_table(result.table), moved
 
 
 def _check_places(
@@ -135,8 +155,8 @@ def _check_places(
     if off.size:
         x, y = centroids[off[0]]
         raise UserError(
-            f'{result.geojson}: no outline around the nucleus at {x:.0f},{y:.0f} of '
-            f'{result.csv.name}, expected files of the same run'
+            f'{result.outlines}: no outline around the nucleus at {x:.0f},{y:.0f} of '
+            f'{result.table.name}, expected files of the same run'
         )
     return float(max(np.max(centroids - low), np.max(high - centroids)))
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from nucseg_mmdet.utils import ragged
 from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.viewer import parquet_source
 from nucseg_mmdet.viewer.build import LEAF, STEPS, build, digest, morton
 from nucseg_mmdet.viewer.container import read_container
 from nucseg_mmdet.viewer.results import Result
@@ -57,7 +58,7 @@ class NucleiIndex:
     def __init__(self, result: Result, progress: Callable[[int, int], None] | None = None) -> None:
         self._result = result
         self.info, self._arrays = open_index(result, progress)
-        self._header = read_header(result.csv)
+        self._header = read_header(result.table) if result.table.suffix == '.csv' else []
         self._columns = {column['name']: i for i, column in enumerate(self.info['columns'])}
         codes = np.asarray(self._arrays['leaf_codes'])
         self._leaf_x, self._leaf_y = _gather(codes), _gather(codes >> 1)
@@ -207,7 +208,10 @@ class NucleiIndex:
 
     def row(self, index: int) -> dict[str, str]:
         """A nucleus' row of the table, as it stands there."""
-        return read_row(self._result.csv, self._header, int(self._arrays['rows'][index]))
+        at = int(self._arrays['rows'][index])
+        if not self._header:
+            return parquet_source.read_row(self._result.table, at)
+        return read_row(self._result.table, self._header, at)
 
     def centroid(self, index: int) -> list[float]:
         """x, y, px."""
@@ -264,7 +268,7 @@ def open_index(
         UserError: the files that it is made of are not as expected.
     """
     source = digest(result)
-    path = result.csv.with_name(f'{result.name}{SUFFIX}')
+    path = result.table.with_name(f'{result.name}{SUFFIX}')
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         info, arrays = read_container(path)
         if info['source'] == source:

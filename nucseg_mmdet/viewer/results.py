@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from nucseg_mmdet.utils.errors import UserError
 
 SUMMARY = '.summary.json'
-NEEDED = {'.csv': ('.csv',), '.geojson': ('.geojson', '.geojson.gz')}
+TABLES, OUTLINES, BOTH = ('.csv',), ('.geojson', '.geojson.gz'), ('.parquet',)
 
 
 class Result(NamedTuple):
@@ -19,8 +19,8 @@ class Result(NamedTuple):
         width: of the slide, full-resolution px.
         height: likewise.
         mpp: microns per full-resolution px; None if unknown.
-        csv: the table.
-        geojson: the outlines, compressed or not.
+        table: CSV, or Parquet where there are no CSV and GeoJSON.
+        outlines: GeoJSON, compressed or not; or the same Parquet.
         slide: its file; None if it was not found.
         summary: all that the run says of it.
     """
@@ -29,8 +29,8 @@ class Result(NamedTuple):
     width: int
     height: int
     mpp: float | None
-    csv: Path
-    geojson: Path
+    table: Path
+    outlines: Path
     slide: Path | None
     summary: dict[str, Any]
 
@@ -83,16 +83,23 @@ def _read(path: Path, slides: Sequence[Path]) -> Result:
         raise UserError(f'{path}: no summary of a run ({error!r}), expected one') from None
     if width < 1 or height < 1 or (mpp is not None and not mpp > 0):
         raise UserError(f'{path}: found {width} x {height} px at {mpp} microns, expected a slide')
-    csv, geojson = (_find_file(path, files, kind) for kind in NEEDED)
+    table, outlines = (_find_file(path, files, endings) for endings in (TABLES, OUTLINES))
+    if table is None or outlines is None:
+        table = outlines = _find_file(path, files, BOTH)
+    if table is None or outlines is None:
+        raise UserError(
+            f'{path}: names no CSV and GeoJSON, and no Parquet, expected nucseg segment --format '
+            'geojson csv, or parquet'
+        )
     slide = _find_slide(noted, path.parent, slides)
-    return Result(name, width, height, mpp, csv, geojson, slide, summary)
+    return Result(name, width, height, mpp, table, outlines, slide, summary)
 
 
-def _find_file(summary: Path, files: Sequence[str], kind: str) -> Path:
-    """Find a file that a summary names; it has to lie in the summary's own folder."""
+def _find_file(summary: Path, files: Sequence[str], endings: tuple[str, ...]) -> Path | None:
+    """Find a file that a summary names, if any; it has to lie in the summary's own folder."""
     folder = summary.parent.resolve()
     for name in files:
-        if not name.endswith(NEEDED[kind]):
+        if not name.endswith(endings):
             continue
         path = summary.with_name(name) if Path(name).name == name else None
         if path is None or path.resolve().parent != folder:
@@ -100,9 +107,7 @@ def _find_file(summary: Path, files: Sequence[str], kind: str) -> Path:
         if not path.is_file():
             raise UserError(f'{path}: no such file, though {summary.name} names it')
         return path
-    raise UserError(
-        f'{summary}: names no {kind} file, expected nucseg segment --format geojson csv'
-    )
+    return None
 
 
 def _find_slide(noted: Path, folder: Path, slides: Sequence[Path]) -> Path | None:

@@ -26,6 +26,9 @@ FEATURES = re.compile(r'"features"\s*:\s*\[')
 BETWEEN = re.compile(r'[\s,]*')
 
 
+Color = tuple[int, int, int] | None  # r, g, b; None if not said
+
+
 class Table(NamedTuple):
     """The table of N nuclei.
 
@@ -33,7 +36,7 @@ class Table(NamedTuple):
         ids: int64, (N,).
         centroids: float64, (N, 2); x, y, full-resolution px.
         values: float32, (N,), of each numeric column that is neither id nor place, by name.
-        rows: int64, (N,); byte at which each row begins in the file.
+        rows: int64, (N,); byte at which each row begins in the file, or its number in Parquet.
     """
 
     ids: np.ndarray
@@ -55,7 +58,7 @@ class Outlines(NamedTuple):
     points: np.ndarray
     ring_sizes: np.ndarray
     rings: np.ndarray
-    classes: list[tuple[str, tuple[int, int, int] | None]]
+    classes: list[tuple[str, Color]]
 
 
 def read_table(path: Path) -> Table:
@@ -158,7 +161,7 @@ def read_outlines(path: Path) -> Iterator[Outlines]:
         for number, feature in batch:
             try:
                 parts = _rings(feature['geometry'])
-                classes.append(_class(feature.get('properties') or {}))
+                classes.append(read_class(feature.get('properties') or {}))
             except (KeyError, TypeError, AttributeError, ValueError):
                 raise UserError(f'{path}: feature {number} is no polygon, expected one') from None
             rings += parts
@@ -215,7 +218,7 @@ def _rings(geometry: dict[str, Any]) -> list[list]:
     return rings
 
 
-def _class(properties: dict[str, Any]) -> tuple[str, tuple[int, int, int] | None]:
+def read_class(properties: dict[str, Any]) -> tuple[str, Color]:
     """Name and color of a feature's class, in QuPath's form of 0.4 and later."""
     found = properties.get('classification')
     if not isinstance(found, dict):

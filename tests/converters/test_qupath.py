@@ -201,6 +201,7 @@ def test_what_segment_writes_comes_back_as_it_was(tmp_path, mpp):
         np.ones(len(rings), np.float32),
         np.zeros((len(rings), 2)),
         np.zeros((len(rings), len(MEASUREMENTS)), np.float32),
+        np.zeros(len(rings), np.uint8),
     )
     width, height = round(170 * scale), round(160 * scale)
     raw = tmp_path / 'raw'

@@ -103,7 +103,7 @@ def test_a_new_color_is_learned_from_four_fields(tmp_path):
         *('train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False'),
         *('test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False'),
     ]
-    common = [str(CONFIG), '--fold', '1', '--data-root', str(data)]
+    common = ['finetune', '--fold', '1', '--data', str(data)]
     before = tmp_path / 'before'
     command = [*common[:1], weights, *common[1:], '--work-dir', str(before)]
     assert test.main([*command, '--cfg-options', *loaders[2:]]) == 0

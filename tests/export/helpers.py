@@ -29,6 +29,7 @@ def nuclei_of(masks, seed=0):
         rng.random(num).astype(np.float32),
         np.array([np.argwhere(mask).mean(0)[::-1] + 0.5 for mask in masks]),
         rng.random((num, len(MEASUREMENTS))).astype(np.float32),
+        np.zeros(num, np.uint8),
     )
 
 
@@ -68,6 +69,7 @@ ONE = Nuclei(
     np.array([0.75], np.float32),
     np.array([[3.5, 2.0]]),
     np.array([[6, 10, np.nan, 3, 2, 0.5, 1, 0.25, -0.125]], np.float32),
+    np.zeros(1, np.uint8),
 )
 # A slide of 0.5 microns per px, brought to 0.25; the region begins at 100, 40.
 REGION = Target('slide 1', 400, 300, scale=0.5, mpp=0.25, region=(100, 40, 30, 20))

@@ -1,21 +1,20 @@
-"""SpatialData stores, read back by spatialdata itself.
+"""SpatialData stores, read back by spatialdata itself, which is for Python 3.11 and later."""
 
-The extra is not in requirements.txt's environment where its dependencies do not fit: see
-docs/formats.md. CI has it.
-"""
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import shapely
 
 from nucseg_mmdet.export import geoparquet
+from nucseg_mmdet.structures.classes import NucleusClass
 from nucseg_mmdet.structures.nuclei import EMPTY, MEASUREMENTS
 from tests.export.helpers import BAY, ONE, PLAIN, REGION, halves, nuclei_of, ovals, write
 
 
 @pytest.fixture
 def spatialdata():
-    return pytest.importorskip('spatialdata', reason='needs the extra spatialdata')
+    return pytest.importorskip('spatialdata', reason='spatialdata is for Python 3.11 and later')
 
 
 def test_one_nucleus_by_hand(tmp_path, spatialdata):
@@ -71,6 +70,23 @@ def test_spatialdata_writes_the_same_again(tmp_path, spatialdata):
     again = spatialdata.read_zarr(copy)
     assert again.shapes['nuclei'].geometry.tolist() == nuclei.polygons().tolist()
     np.testing.assert_array_equal(again.tables['table'].X, nuclei.measurements)
+
+
+def test_classes_and_the_slide(tmp_path, spatialdata):
+    masks = ovals(9, 70, 90)
+    labels = np.array([1, 0, 1, 1, 0, 0, 1, 0, 1], np.uint8)
+    classes = (NucleusClass('large', (255, 0, 0)), NucleusClass('small', (0, 0, 255)))
+    slide = tmp_path / 'slide.svs'
+    (path,) = write(
+        tmp_path, ['spatialdata'], PLAIN, replace(nuclei_of(masks), labels=labels),
+        classes=classes, source=slide,
+    )  # fmt: skip
+    data = spatialdata.read_zarr(path)
+    table = data.tables['table']
+    assert table.obs['class'].tolist() == [classes[label].name for label in labels]
+    assert table.obs['class'].cat.categories.tolist() == ['large', 'small']
+    assert table.uns['class_colors'].tolist() == ['#ff0000', '#0000ff']
+    assert data.attrs['slide'] == dict(path=str(slide), width=90, height=70, microns_per_pixel=0.25)
 
 
 def test_no_nuclei(tmp_path, spatialdata):

@@ -26,6 +26,7 @@ def nucleus(mask, corner, score=0.9):
         np.array([score], np.float32),
         np.array([[x.mean() + 0.5 + corner[0], y.mean() + 0.5 + corner[1]]]),
         np.full((1, len(MEASUREMENTS)), mask.sum(), np.float32),
+        np.zeros(1, np.uint8),
     )
 
 

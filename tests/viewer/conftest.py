@@ -2,6 +2,8 @@
 
 import csv
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,22 +38,35 @@ def make_nuclei() -> Nuclei:
         (0.6 + np.arange(num) % 400 / 1000).astype(np.float32),
         centers.astype(float),
         measurements,
+        np.zeros(num, np.uint8),
     )
 
 
-def write_results(folder: Path, name: str = NAME, compress: bool = False, **more: Any) -> None:
-    """Write a slide, its results and their summary, with more entries, as a run does."""
-    nuclei = make_nuclei()
+def write_results(
+    folder: Path,
+    name: str = NAME,
+    options: Options | None = None,
+    formats: Sequence[str] = ('geojson', 'csv'),
+    **more: Any,
+) -> None:
+    """Write a slide, its results and their summary, with more entries, as a run does.
+
+    Where the options have several classes, nuclei are of one after the other.
+    """
+    nuclei, options = make_nuclei(), options or Options()
+    kinds = np.arange(len(nuclei)) % len(options.classes)
+    nuclei = replace(nuclei, labels=kinds.astype(np.uint8))
     image = np.full((HEIGHT, WIDTH, 3), (200, 170, 210), np.uint8)
     for x, y in nuclei.centroids.astype(int):
         cv2.rectangle(image, (x - 12, y - 8), (x + 11, y + 7), (120, 60, 70), -1)
     slide = folder / f'{name}.png'
     cv2.imwrite(str(slide), image)
     target = Target(name, WIDTH, HEIGHT, 1.0, MPP)
-    with open_writers(['geojson', 'csv'], folder, target, Options(compress=compress)) as writers:
+    with open_writers(formats, folder, target, options) as writers:
         writers.write(nuclei)
     summary = dict(name=name, path=str(slide), width=WIDTH, height=HEIGHT, microns_per_pixel=MPP)
     summary |= dict(nuclei=len(nuclei), tissue_mm2=0.29, broken_tiles=[], notes=[])
+    summary['classes'] = [one._asdict() for one in options.classes]
     summary |= dict(files=[path.name for path in writers.paths], **more)
     (folder / f'{name}.summary.json').write_text(json.dumps(summary))
 
@@ -74,7 +89,7 @@ def shared_folder(tmp_path_factory):
     """Results of two slides that no test changes."""
     folder = tmp_path_factory.mktemp('results')
     write_results(folder)
-    write_results(folder, 'second', compress=True)
+    write_results(folder, 'second', Options(compress=True))
     return folder
 
 

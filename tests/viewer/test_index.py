@@ -151,9 +151,9 @@ def test_index_is_kept_until_a_source_changes(folder, monkeypatch):
     made = path.stat().st_mtime_ns
     NucleiIndex(result)
     assert path.stat().st_mtime_ns == made
-    lines = result.csv.read_text().splitlines(keepends=True)
+    lines = result.table.read_text().splitlines(keepends=True)
     lines[1] = lines[1].rsplit(',', 1)[0] + ',0.123\n'
-    result.csv.write_text(''.join(lines))
+    result.table.write_text(''.join(lines))
     assert NucleiIndex(result).info['lowest_score'] == pytest.approx(0.123)
     assert path.stat().st_mtime_ns != made
     monkeypatch.setattr(build, 'FORMAT', build.FORMAT + 1)
@@ -223,8 +223,8 @@ def test_classes(folder):
 
 def test_slide_without_nuclei(folder):
     (result,), _ = find_results(folder)
-    result.csv.write_text(result.csv.read_text().splitlines(keepends=True)[0])
-    result.geojson.write_text('{"type":"FeatureCollection","features":[\n]}\n')
+    result.table.write_text(result.table.read_text().splitlines(keepends=True)[0])
+    result.outlines.write_text('{"type":"FeatureCollection","features":[\n]}\n')
     index = NucleiIndex(result)
     assert index.info['num'] == 0
     assert unpack(index.tile(0, 0, 0, 'area_um2', True))['centers'].size == 0

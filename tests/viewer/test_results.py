@@ -20,7 +20,7 @@ def test_slides_by_name(shared_folder):
     assert [result.name for result in results] == [NAME, 'second']
     assert not problems
     assert (results[0].width, results[0].height, results[0].mpp) == (WIDTH, HEIGHT, MPP)
-    assert results[1].geojson.name == 'second.geojson.gz'
+    assert results[1].outlines.name == 'second.geojson.gz'
 
 
 def test_moved_slide_is_found_by_its_folder_or_file(folder):
@@ -84,8 +84,11 @@ def test_one_bad_slide_does_not_stop_the_others(folder):
 @pytest.mark.parametrize(
     ('keys', 'message'),
     [
-        (dict(files=[f'{NAME}.geojson']), 'names no .csv file, expected nucseg segment --format'),
-        (dict(files=[f'{NAME}.csv']), 'names no .geojson file'),
+        (
+            dict(files=[f'{NAME}.geojson']),
+            'names no CSV and GeoJSON, and no Parquet, expected',
+        ),
+        (dict(files=[f'{NAME}.csv']), 'names no CSV and GeoJSON'),
         (dict(width='wide'), 'no summary of a run'),
         (dict(width=0), 'expected a slide'),
         (dict(microns_per_pixel=-1), 'expected a slide'),

@@ -1,0 +1,82 @@
+"""A folder with Parquet alone shows what one with CSV and GeoJSON shows."""
+
+import numpy as np
+import pytest
+
+from nucseg_mmdet.export.writer import Options
+from nucseg_mmdet.structures.classes import NucleusClass
+from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.viewer.index import Filter, NucleiIndex
+from nucseg_mmdet.viewer.results import find_results
+from tests.viewer.conftest import NAME, write_results
+
+pytest.importorskip('pyarrow')
+CLASSES = (NucleusClass('large', (255, 130, 0)), NucleusClass('<b>', (0, 205, 80)))
+
+
+@pytest.fixture(scope='module')
+def both(tmp_path_factory):
+    """The index of one slide by either kind of files."""
+    indices = []
+    for formats in (('geojson', 'csv'), ('parquet',)):
+        folder = tmp_path_factory.mktemp('results')
+        write_results(folder, NAME, Options(classes=CLASSES), formats)
+        ((result,), _) = find_results(folder)
+        indices.append(NucleiIndex(result))
+    return indices
+
+
+def test_the_same_nuclei(both):
+    one, other = both
+    for key in ('num', 'counts', 'lowest_score'):
+        assert one.info[key] == other.info[key]
+    assert other.info['classes'] == [
+        dict(name='large', color=[255, 130, 0]),
+        dict(name='<b>', color=[0, 205, 80]),
+    ]
+    assert one.info['classes'] == other.info['classes']
+    assert [column['name'] for column in one.info['columns']] == [
+        column['name'] for column in other.info['columns']
+    ]
+    for x in range(3):
+        assert one.tile(0, x, 0, 'area_um2', False) == other.tile(0, x, 0, 'area_um2', False)
+    for index in range(one.info['num']):
+        ((ring,), (again,)) = one.outline(index), other.outline(index)
+        assert sorted(ring) == sorted(again)  # either may go around the other way
+    hidden = Filter(0.8, frozenset({1}))
+    box = (0.0, 0.0, 900.0, 900.0)
+    assert one.view(box, hidden, 'area_um2') == other.view(box, hidden, 'area_um2')
+
+
+def test_the_row_of_a_nucleus(both):
+    one, other = (index.row(index.nucleus_at(250, 150, 5, Filter())) for index in both)
+    assert list(one) == list(other)
+    assert one['class'] == other['class']
+    numbers = [name for name in one if name != 'class']
+    np.testing.assert_allclose(
+        [float(one[name] or 'nan') for name in numbers],
+        [float(other[name] or 'nan') for name in numbers],
+        rtol=1e-5,
+    )
+    first = both[1].row(both[1].nucleus_at(50, 50, 5, Filter()))
+    assert first['circularity'] == ''  # undefined
+
+
+@pytest.mark.parametrize('content', [b'', b'PAR1', b'id,centroid_x_px\n1,2\n'])
+def test_other_files_are_refused(tmp_path, content):
+    write_results(tmp_path, NAME, formats=('parquet',))
+    (tmp_path / f'{NAME}.parquet').write_bytes(content)
+    ((result,), _) = find_results(tmp_path)
+    with pytest.raises(UserError, match='no Parquet'):
+        NucleiIndex(result)
+
+
+def test_another_table_is_refused(tmp_path):
+    import pyarrow
+    from pyarrow import parquet
+
+    write_results(tmp_path, NAME, formats=('parquet',))
+    parquet.write_table(pyarrow.table(dict(id=[1])), tmp_path / f'{NAME}.parquet')
+    ((result,), _) = find_results(tmp_path)
+    with pytest.raises(UserError, match='no column centroid_x_px, expected the table of a run'):
+        NucleiIndex(result)
