@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.runner import Runner
 
 from nucseg_mmdet.engine import config_edits, fold_colors
@@ -17,6 +17,7 @@ from nucseg_mmdet.engine.data_edits import (
     check_evaluators,
     set_test_data,
     test_on_training_images,
+    use_views,
 )
 from nucseg_mmdet.engine.model_zoo import find_config, model_files
 from nucseg_mmdet.engine.types_of_nuclei import fit_types
@@ -128,31 +129,6 @@ def show_in_window(cfg: Config, score_thr: float, wait_time: float) -> None:
         type='DetVisualizationHook', draw=True, show=True, wait_time=wait_time, score_thr=score_thr
     )
     cfg.visualizer = dict(type='DetLocalVisualizer', name='visualizer')
-
-
-def use_views(cfg: Config, path: Path, every: bool, others: list[Path]) -> None:
-    """Let a test average over views and models, in place.
-
-    Args:
-        cfg: with ``tta_model`` and ``tta_pipeline``, whose first view is the plain one.
-        path: of the config, for the message.
-        every: whether all views are looked at, or the first alone.
-        others: checkpoints of models beside the first.
-
-    Raises:
-        UserError: the config has no views.
-    """
-    if 'tta_model' not in cfg:
-        raise UserError(f'{path}: has no tta_model, expected one and a tta_pipeline')
-    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    pipeline = cfg.tta_pipeline
-    if not every:
-        views = pipeline[-1].transforms
-        pipeline = [*pipeline[:-1], dict(pipeline[-1], transforms=[steps[:1] for steps in views])]
-    cfg.test_dataloader.dataset.pipeline = pipeline
-    if others:
-        cfg.model.update(type='MaskEnsembleModel', others=len(others))
-        cfg.custom_hooks.append(dict(type='EnsembleHook', checkpoints=[str(one) for one in others]))
 
 
 @exit_code

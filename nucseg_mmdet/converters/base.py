@@ -13,6 +13,7 @@ what they cannot read.
 """
 
 import functools
+import itertools
 import json
 import multiprocessing
 import os
@@ -170,27 +171,29 @@ def prepare(
     with new_folder(out, replace=True) as partial:
         for name in ('annotations', 'train', 'test'):
             (partial / name).mkdir()
-        annotated: list[AnnotatedImage] = []
-        problems = list(test_problems)
         convert = functools.partial(_convert, read_image, partial / 'train')
-        for outcome in progress(in_processes(convert, entries, workers), len(entries)):
-            if isinstance(outcome, str):
-                problems.append(outcome)
-            else:
-                annotated.append(outcome)
-                problems += outcome.problems
-        if problems and not skip_bad:
-            last = 'nothing written; --skip-bad leaves these out'
-            raise UserError('\n'.join([*few(problems), last]))
-        if not annotated:
-            raise UserError(
-                '\n'.join([*few(problems), f'{out}: no training image is left, nothing written'])
-            )
-        _check_names([item.image for item in annotated])
-        for index, item in enumerate(annotated):
-            item.image.id = index + 1
+        outcomes = list(progress(in_processes(convert, entries, workers), len(entries)))
+        annotated = [one for one in outcomes if isinstance(one, AnnotatedImage)]
+        of_each = ([one] if isinstance(one, str) else one.problems for one in outcomes)
+        problems = [*test_problems, *itertools.chain.from_iterable(of_each)]
+        images = [item.image for item in annotated]
+        _check_images(images, problems, skip_bad, out)
+        for number, image in enumerate(images, start=1):
+            image.id = number
         truth = to_coco(annotated, classes)
-        _write(partial, truth, [item.image for item in annotated], test_images)
+        _write(partial, truth, images, test_images)
+    counts = Counter(annotation['category_id'] for annotation in truth['annotations'])
+    return Summary(
+        images=len(annotated),
+        nuclei={category['name']: counts[category['id']] for category in truth['categories']},
+        test_images=len(test_images),
+        left_out=problems,
+        notes=_notes(annotated, len(truth['annotations'])),
+    )
+
+
+def _notes(annotated: Sequence[AnnotatedImage], num_written: int) -> list[str]:
+    """What a user should know of the images, ``num_written`` of whose nuclei were written."""
     notes = [note for item in annotated for note in item.image.notes + item.notes]
     empty = sum(not item.nuclei for item in annotated)
     if empty:
@@ -198,17 +201,10 @@ def prepare(
             f'{empty:,} of {len(annotated):,} images have no nucleus; tools/train.py leaves them '
             'out unless --keep-empty is given'
         )
-    dropped = sum(len(item.nuclei) for item in annotated) - len(truth['annotations'])
+    dropped = sum(len(item.nuclei) for item in annotated) - num_written
     if dropped:
         notes.append(f'{dropped:,} nuclei are of types that no class takes in')
-    counts = Counter(annotation['category_id'] for annotation in truth['annotations'])
-    return Summary(
-        images=len(annotated),
-        nuclei={category['name']: counts[category['id']] for category in truth['categories']},
-        test_images=len(test_images),
-        left_out=problems,
-        notes=notes,
-    )
+    return notes
 
 
 def check_target(out: Path, overwrite: bool) -> None:
@@ -287,8 +283,19 @@ def _name(entry: object) -> str:
     return str(entry)
 
 
-def _check_names(images: Sequence[ImageFile]) -> None:
-    """Refuse two images that would be written to one file, also where case does not count."""
+def _check_images(
+    images: Sequence[ImageFile], problems: Sequence[str], skip_bad: bool, out: Path
+) -> None:
+    """Refuse problems unless they may be skipped, a set without images, and equal names.
+
+    Two images are written to one file also where only the case of their names differs.
+    """
+    if problems and not skip_bad:
+        last = 'nothing written; --skip-bad leaves these out'
+        raise UserError('\n'.join([*few(problems), last]))
+    if not images:
+        last = f'{out}: no training image is left, nothing written'
+        raise UserError('\n'.join([*few(problems), last]))
     seen: dict[str, Path] = {}
     for image in images:
         other = seen.setdefault(image.name.casefold(), image.path)

@@ -131,7 +131,7 @@ def hold_out_fold(cfg: Config, fold: int) -> None:
 
 def keep_empty_images(cfg: Config) -> None:
     """Train on images and crops without any nucleus as well, in place."""
-    for dataset in _datasets(cfg.get('train_dataloader')):
+    for dataset in find_datasets(cfg.get('train_dataloader')):
         dataset.filter_cfg = dict(dataset.get('filter_cfg') or {}, filter_empty_gt=False)
     for step in _steps(cfg.get('train_dataloader')):
         if step['type'] == 'RandomCrop':
@@ -166,12 +166,12 @@ def check_files(cfg: Config, needed: str, *others: str) -> None:
     Raises:
         UserError: an annotation file or an image folder is missing, or the file is no COCO truth.
     """
-    if not _datasets(cfg.get(needed)):
+    if not find_datasets(cfg.get(needed)):
         raise UserError(
             f'{cfg.filename}: {needed} has no data set with ann_file and data_prefix, expected one'
         )
     for key in (needed, *others):
-        for dataset in _datasets(cfg.get(key)):
+        for dataset in find_datasets(cfg.get(key)):
             root = Path(dataset.get('data_root') or '')
             try:
                 paths = root / dataset.ann_file, root / dataset.data_prefix.img
@@ -189,14 +189,14 @@ def check_files(cfg: Config, needed: str, *others: str) -> None:
             check_truth(load_shared_json(paths[0]), str(paths[0]))
 
 
-def _datasets(node: object) -> list[ConfigDict]:
+def find_datasets(node: object) -> list[ConfigDict]:
     """The data sets with an annotation file under a config node, wrapped ones included."""
     if isinstance(node, dict):
         if 'ann_file' in node and 'data_prefix' in node:
             return [node]
-        return [found for value in node.values() for found in _datasets(value)]
+        return [found for value in node.values() for found in find_datasets(value)]
     if isinstance(node, list | tuple):
-        return [found for value in node for found in _datasets(value)]
+        return [found for value in node for found in find_datasets(value)]
     return []
 
 

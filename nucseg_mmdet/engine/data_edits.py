@@ -1,8 +1,8 @@
-"""What ``tools/test.py`` does to a config for images and truth that it does not name."""
+"""What ``tools/test.py`` does to a config for data, views and models that it does not name."""
 
 from pathlib import Path
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 
 from nucseg_mmdet.engine.config_edits import as_list
 from nucseg_mmdet.imaging.image_files import read_size
@@ -86,3 +86,28 @@ def check_evaluators(cfg: Config) -> None:
     for evaluator in as_list(cfg.test_evaluator):
         if evaluator.get('ann_file'):
             check_truth(load_shared_json(Path(evaluator.ann_file)), evaluator.ann_file)
+
+
+def use_views(cfg: Config, path: Path, every: bool, others: list[Path]) -> None:
+    """Let a test average over views and models, in place.
+
+    Args:
+        cfg: with ``tta_model`` and ``tta_pipeline``, whose first view is the plain one.
+        path: of the config, for the message.
+        every: whether all views are looked at, or the first alone.
+        others: checkpoints of models beside the first.
+
+    Raises:
+        UserError: the config has no views.
+    """
+    if 'tta_model' not in cfg:
+        raise UserError(f'{path}: has no tta_model, expected one and a tta_pipeline')
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    pipeline = cfg.tta_pipeline
+    if not every:
+        views = pipeline[-1].transforms
+        pipeline = [*pipeline[:-1], dict(pipeline[-1], transforms=[steps[:1] for steps in views])]
+    cfg.test_dataloader.dataset.pipeline = pipeline
+    if others:
+        cfg.model.update(type='MaskEnsembleModel', others=len(others))
+        cfg.custom_hooks.append(dict(type='EnsembleHook', checkpoints=[str(one) for one in others]))

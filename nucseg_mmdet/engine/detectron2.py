@@ -19,20 +19,16 @@ from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 
 from nucseg_mmdet.engine import safe_pickle
+from nucseg_mmdet.engine.detectron2_shapes import BLOCKS, BOTTOM_UP, parameter_shapes
 from nucseg_mmdet.engine.safe_pickle import PickledArray
 from nucseg_mmdet.utils.errors import UserError
-
-BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # of res2 to res5
-LEVELS = (2, 3, 4, 5)
 
 # What the configs subtract from and divide pixels by, BGR; of R and of X models.
 PIXEL_MEAN = (103.53, 116.28, 123.675)
 PIXEL_STD = {1: (1.0, 1.0, 1.0), 32: (57.375, 57.12, 58.395)}
 
-BOTTOM_UP = 'backbone.bottom_up.'
 DETECTRON2_PREFIXES = (BOTTOM_UP, 'proposal_generator.', 'roi_heads.')
 CAFFE2_STEM = 'conv1_w'
-NORM = ('weight', 'bias', 'running_mean', 'running_var')
 
 # Detectron2's name -> MMDetection's; level and stage numbers by ``_rename``.
 MODULES = {
@@ -219,59 +215,6 @@ def to_checkpoint(weights: dict[str, torch.Tensor], path: str | Path) -> dict:
     print_log(f'{path}: dropped the layers for its {architecture.classes} classes', 'current')
     dropped = [name for name in complete if name.startswith(CLASS_LAYERS)]
     return dict(state_dict=without_class_layers(complete), meta=dict(dropped=dropped))
-
-
-def parameter_shapes(
-    depth: int, groups: int, base_width: int, classes: int | None
-) -> dict[str, tuple[int, ...]]:
-    """List Detectron2's names and shapes of a Mask R-CNN with FPN.
-
-    Args:
-        depth: 50, 101 or 152.
-        groups: of the 3 x 3 convolutions.
-        base_width: channels of a group in res2.
-        classes: without the background; None for the backbone alone.
-    """
-    shapes = {f'{BOTTOM_UP}stem.conv1.weight': (64, 3, 7, 7)}
-    shapes |= {f'{BOTTOM_UP}stem.conv1.norm.{part}': (64,) for part in NORM}
-    fan_in = 64
-    for stage, blocks in enumerate(BLOCKS[depth]):
-        inner, outer = groups * base_width << stage, 256 << stage
-        for block in range(blocks):
-            convs = {
-                'conv1': (inner, fan_in, 1, 1),
-                'conv2': (inner, inner // groups, 3, 3),
-                'conv3': (outer, inner, 1, 1),
-            }
-            if block == 0:
-                convs['shortcut'] = (outer, fan_in, 1, 1)
-            for conv, shape in convs.items():
-                prefix = f'{BOTTOM_UP}res{stage + 2}.{block}.{conv}'
-                shapes[f'{prefix}.weight'] = shape
-                shapes |= {f'{prefix}.norm.{part}': shape[:1] for part in NORM}
-            fan_in = outer
-    if classes is None:
-        return shapes
-
-    layers = {}
-    for level in LEVELS:
-        layers[f'backbone.fpn_lateral{level}'] = (256, 64 << level, 1, 1)
-        layers[f'backbone.fpn_output{level}'] = (256, 256, 3, 3)
-    layers |= {f'roi_heads.mask_head.mask_fcn{i}': (256, 256, 3, 3) for i in (1, 2, 3, 4)}
-    layers |= {
-        'proposal_generator.rpn_head.conv': (256, 256, 3, 3),
-        'proposal_generator.rpn_head.objectness_logits': (3, 256, 1, 1),
-        'proposal_generator.rpn_head.anchor_deltas': (12, 256, 1, 1),
-        'roi_heads.box_head.fc1': (1024, 256 * 7 * 7),
-        'roi_heads.box_head.fc2': (1024, 1024),
-        'roi_heads.box_predictor.cls_score': (classes + 1, 1024),
-        'roi_heads.box_predictor.bbox_pred': (4 * classes, 1024),
-        'roi_heads.mask_head.deconv': (256, 256, 2, 2),
-        'roi_heads.mask_head.predictor': (classes, 256, 1, 1),
-    }
-    for name, shape in layers.items():
-        shapes[f'{name}.weight'], shapes[f'{name}.bias'] = shape, shape[:1]
-    return shapes
 
 
 def _unwrap(content: Any) -> Any:

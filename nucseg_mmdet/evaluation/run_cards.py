@@ -8,9 +8,13 @@ from nucseg_mmdet.structures.coco import load_json
 from nucseg_mmdet.utils.errors import UserError
 
 NAME = 'run_card.json'
-TEXTS = ('run', 'config', 'started', 'annotations', 'initial_weights', 'load_from', 'device')
+PROOF = ('run', 'config', 'commit', 'command', 'precision', 'data_sha256')
+TEXTS = (
+    *PROOF,
+    *('started', 'annotations', 'initial_weights', 'load_from', 'weights_sha256', 'device'),
+)
 NUMBERS = ('iteration', 'train_seconds', 'peak_gpu_bytes', 'peak_memory_bytes', 'seed')
-TEXTS_OF_SCORES = ('checkpoint', 'annotations', 'images')
+TEXTS_OF_SCORES = (*PROOF, 'checkpoint', 'checkpoint_sha256', 'annotations', 'images')
 
 
 def read_run_card(path: Path) -> dict[str, Any]:
@@ -25,9 +29,7 @@ def read_run_card(path: Path) -> dict[str, Any]:
     card = load_json(path)
     if not isinstance(card, dict) or not isinstance(card.setdefault('scores', {}), dict):
         raise UserError(f'{path}: found no run card, expected an object with scores')
-    versions = card.get('versions', {})
-    if not isinstance(versions, dict):
-        raise UserError(f'{path}: versions is {versions!r:.50}, expected an object')
+    _check(card, ('versions', 'settings'), dict, path)
     _check(card, TEXTS, str, path)
     _check(card, NUMBERS, int | float, path)
     for name, scores in card['scores'].items():
@@ -35,6 +37,7 @@ def read_run_card(path: Path) -> dict[str, Any]:
         if not isinstance(scores, dict):
             raise UserError(f'{where} are {scores!r:.50}, expected an object')
         _check(scores, TEXTS_OF_SCORES, str, where)
+        _check(scores, ('settings',), dict, where)
         numbers = [key for key in scores if '/' in key or key == 'score_thr']
         _check(scores, numbers, int | float, where)
     return card
@@ -48,5 +51,5 @@ def _check(values: dict, keys: Any, kind: Any, where: Path | str) -> None:
         if isinstance(value, int | float):
             right = right and abs(value) <= sys.float_info.max  # which whole numbers may exceed
         if value is not None and not right:
-            expected = 'text' if kind is str else 'a finite number'
+            expected = {str: 'text', dict: 'an object'}.get(kind, 'a finite number')
             raise UserError(f'{where}: {key} is {value!r:.50}, expected {expected}')

@@ -1,6 +1,7 @@
 """Nuclei as SpatialData, the scverse's format."""
 
 import contextlib
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,7 +102,11 @@ class SpatialData(FolderWriter):
     def _finish(self) -> None:
         if self._waiting:
             self._write_waiting()
-        import_zarr('spatialdata').consolidate_metadata(self._folder)
+        # SpatialData reads both, zarr warns of both: that the third version of its format does not
+        # specify consolidated metadata, and that Parquet is no part of a store.
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', UserWarning)
+            import_zarr('spatialdata').consolidate_metadata(self._folder)
 
 
 def import_zarr(form: str):

@@ -53,9 +53,8 @@ def measure(
         ValueError: a mask is empty or reaches beyond the image.
     """
     corners = np.asarray(corners, np.int64).reshape(-1, 2)
-    columns = np.full((len(masks), len(MEASUREMENTS)), np.nan)
     if not len(masks):
-        return np.zeros((0, 2)), columns.astype(np.float32)
+        return np.zeros((0, 2)), np.zeros((0, len(MEASUREMENTS)), np.float32)
     flat, start, stride = _lay_out(masks)
     pixels = np.flatnonzero(flat)
     owner = np.searchsorted(start, pixels, 'right') - 1
@@ -63,28 +62,22 @@ def measure(
     if not area.all():
         raise ValueError(f'mask {np.argmin(area)} is empty, expected at least one pixel')
     step = stride[owner]
-    y, x = np.divmod(pixels - start[owner], step)
-    y, x = y - 1, x - 1  # the layout has a border
-
+    y, x = (part - 1 for part in np.divmod(pixels - start[owner], step))  # without the border
     perimeter = _perimeters(flat, pixels, owner, step, len(masks))
     center_y, center_x = _means((y, x), owner, area)
     dy, dx = y - center_y[owner], x - center_x[owner]
     major, minor = _eigenvalues(*_means((dx * dx, dx * dy, dy * dy), owner, area))
-    hull = _hull_areas(y, x, area)
     density = _densities(image, x + corners[owner, 0], y + corners[owner, 1])
     stains = np.stack(_means(density.T, owner, area), 1) @ np.linalg.inv(STAIN_OD)
 
-    has_length = perimeter > 0
-    circularity = np.full(len(masks), np.nan)
-    circularity[has_length] = 4 * np.pi * area[has_length] / perimeter[has_length] ** 2
     measured = dict(
         area_um2=area * mpp**2,
         perimeter_um=perimeter * mpp,
-        circularity=circularity,
+        circularity=4 * np.pi * area / np.where(perimeter > 0, perimeter, np.nan) ** 2,
         major_axis_um=4 * np.sqrt(major) * mpp,
         minor_axis_um=4 * np.sqrt(minor) * mpp,
         eccentricity=np.sqrt(1 - minor / np.where(major > 0, major, 1)) * (major > 0),
-        solidity=area / hull,
+        solidity=area / _hull_areas(y, x, area),
         hematoxylin_od_mean=stains[:, 0],
         eosin_od_mean=stains[:, 1],
     )

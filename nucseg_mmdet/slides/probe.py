@@ -38,6 +38,9 @@ class _Child:
     def end(self) -> None:
         self._process.kill()
         self._process.wait()
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._process.stdout.close()
 
     def ask(self, path: Path) -> dict | None:
         """The answer for a path; None if the process broke down or took too long."""

@@ -21,6 +21,7 @@ from nucseg_mmdet.slides.base import paste
 from nucseg_mmdet.slides.open import open_slide
 from nucseg_mmdet.slides.pixel_size import chosen
 from nucseg_mmdet.utils.errors import UserError, exit_code
+from nucseg_mmdet.utils.files import new_file
 
 GLASS = 243  # gray level between the pieces
 TILE = 256  # px
@@ -96,33 +97,28 @@ class Mosaic:
             quality: of JPEG, 1 to 100.
 
         Raises:
-            OSError: the file cannot be written.
+            UserError: the file cannot be written.
         """
-        partial = path.with_name(f'{path.name}.partial')
-        try:
-            bigtiff = self.width * self.height * 3 > CLASSIC
-            with tifffile.TiffWriter(partial, bigtiff=bigtiff) as tiff:
-                for reduction in REDUCTIONS:
-                    shape = self.height // reduction, self.width // reduction, 3
-                    if reduction > 1 and max(shape) < TILE:
-                        break
-                    per_cm = 10_000 / (mpp * reduction)
-                    tiff.write(
-                        self.tiles(reduction),
-                        shape=shape,
-                        dtype=np.uint8,
-                        tile=(TILE, TILE),
-                        photometric='rgb',
-                        compression='jpeg',
-                        compressionargs=dict(level=quality),
-                        resolution=(per_cm, per_cm),
-                        resolutionunit='CENTIMETER',
-                        subfiletype=int(reduction > 1),
-                        metadata=None,
-                    )
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        bigtiff = self.width * self.height * 3 > CLASSIC
+        with new_file(path) as file, tifffile.TiffWriter(file, bigtiff=bigtiff) as tiff:
+            for reduction in REDUCTIONS:
+                shape = self.height // reduction, self.width // reduction, 3
+                if reduction > 1 and max(shape) < TILE:
+                    break
+                per_cm = 10_000 / (mpp * reduction)
+                tiff.write(
+                    self.tiles(reduction),
+                    shape=shape,
+                    dtype=np.uint8,
+                    tile=(TILE, TILE),
+                    photometric='rgb',
+                    compression='jpeg',
+                    compressionargs=dict(level=quality),
+                    resolution=(per_cm, per_cm),
+                    resolutionunit='CENTIMETER',
+                    subfiletype=int(reduction > 1),
+                    metadata=None,
+                )
 
 
 def read_images(paths: Sequence[Path]) -> list[np.ndarray]:
@@ -170,10 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f'{args.out}: is there already')
     mpp = chosen(args.mpp, None).mpp
     mosaic = Mosaic(read_images(args.images), width, height, args.gap, args.empty, args.seed)
-    try:
-        mosaic.write(args.out, mpp, args.quality)
-    except OSError as error:
-        raise UserError(f'{args.out}: cannot be written ({error})') from None
+    mosaic.write(args.out, mpp, args.quality)
     print(f'{args.out}: {width} x {height} px, {np.count_nonzero(mosaic.pieces >= 0)} pieces')
     return 0
 

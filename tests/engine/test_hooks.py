@@ -1,6 +1,7 @@
 """Hooks, run in a real Runner on a model of one weight."""
 
 import json
+import secrets
 from types import SimpleNamespace
 
 import cv2
@@ -63,7 +64,7 @@ def run(tmp_path, model, *hooks, iterations=3, **kwargs):
         default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=1)),
         custom_hooks=list(hooks),
         default_scope='mmdet',
-        experiment_name=tmp_path.name,
+        experiment_name=secrets.token_hex(8),  # two runs may begin in one second
         cfg=Config.fromfile(config),
         **kwargs,
     )

@@ -187,7 +187,7 @@ def test_compressed_geojson_has_the_same_bytes_in_every_run(tmp_path):
 
 def test_tables_by_hand(tmp_path):
     csv_path, parquet_path = write(tmp_path, ['csv', 'parquet'], REGION, ONE, ONE)
-    rows = list(csv.reader(csv_path.open()))
+    rows = list(csv.reader(csv_path.read_text().splitlines()))
     x, y = 100 + 3.5 / 2, 40 + 2 / 2  # and 0.5 microns per full-resolution px
     assert rows[0] == [
         'id', 'centroid_x_px', 'centroid_y_px', 'centroid_x_um', 'centroid_y_um',
@@ -207,7 +207,7 @@ def test_tables_by_hand(tmp_path):
 def test_tables_agree(tmp_path):
     nuclei = nuclei_of(ovals(50, 70, 90))
     csv_path, parquet_path = write(tmp_path, ['csv', 'parquet'], PLAIN, *halves(nuclei))
-    rows = np.array(list(csv.reader(csv_path.open()))[1:], float)
+    rows = np.array(list(csv.reader(csv_path.read_text().splitlines()))[1:], float)
     table = pq.read_table(parquet_path).drop_columns('geometry')
     table = np.stack([column.to_numpy() for column in table.columns], 1)
     np.testing.assert_allclose(rows[:, :5], table[:, :5], rtol=0, atol=0.0051)  # 2 decimals
@@ -297,7 +297,7 @@ def test_a_frame_that_does_not_start_with_its_region(tmp_path):
     expected[1:5, 3:9] = 1
     np.testing.assert_array_equal(tifffile.imread(paths[0]), expected)
     assert strict_json(paths[1].read_text())[0]['bbox'] == [14, 10, 6, 4]
-    row = next(csv.DictReader(paths[2].open()))
+    row = next(csv.DictReader(paths[2].read_text().splitlines()))
     assert (float(row['centroid_x_px']), float(row['centroid_y_px'])) == (17, 12)
     y, x = np.nonzero((cv2.imread(str(paths[3])) != 128).any(2))
     # The lines, on twice the image, are blurred by 1 px to both sides.

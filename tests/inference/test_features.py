@@ -64,7 +64,7 @@ def test_segment_writes_them(tmp_path, random_model):
     command = f'{tmp_path}/a.png --out {tmp_path}/r --format csv geojson parquet --mpp 0.25'
     command += f' --config {config} --checkpoint {checkpoint} --score-thr 0 --no-tissue-mask'
     assert segment.main([*command.split(), '--features']) == 0
-    rows = list(csv.DictReader((tmp_path / 'r/a.csv').open()))
+    rows = list(csv.DictReader((tmp_path / 'r/a.csv').read_text().splitlines()))
     names = list(rows[0])
     start = names.index(MEASUREMENTS[-1]) + 1
     assert tuple(names[start:]) == (*features.FEATURES, 'score')

@@ -4,7 +4,9 @@ import csv
 import json
 
 import pytest
+from mmengine.config import Config
 
+from nucseg_mmdet.engine import provenance
 from nucseg_mmdet.utils.errors import UserError
 from tools.analysis_tools.results_table import (
     BEGIN,
@@ -90,7 +92,7 @@ def test_every_experiment_has_a_row(tmp_path):
     head, *rows = cells(to_markdown(make_rows(tmp_path, read_published(CONFIGS))))
     assert head == [
         'no.', 'run', 'published mAP', 'scored on', 'AP50@100', 'of its ceiling', 'AP', 'AP50',
-        'AJI', 'PQ', 'recall', 'initial weights', 'iterations', 'time', 'GPU memory',
+        'AJI', 'PQ', 'recall', 'initial weights', 'iterations', 'time', 'GPU memory', 'commit',
     ]  # fmt: skip
     assert [row[0] for row in rows] == [str(number) for number in range(1, 16)]
     assert [row[2] for row in rows] == PUBLISHED
@@ -104,7 +106,7 @@ def test_cells_of_a_run(tmp_path):
     assert rows[8] == [
         '8', 'r101_fpn_e08_vrdl', '0.24355', 'fold1_val', '0.2000', '80%',
         '0.3100', '0.6500', '0.5500', '0.5000', '0.7500', 'resnet101_caffe', '5,000',
-        '1 h 12 min', '9.0 GiB',
+        '1 h 12 min', '9.0 GiB', 'not proven',
     ]  # fmt: skip
 
 
@@ -124,8 +126,8 @@ def test_other_runs_come_last(tmp_path):
     rows = cells(to_markdown(make_rows(tmp_path, read_published(CONFIGS))))
     assert rows[8][1] == f'folds/{E08}'.removesuffix('_nuclei')
     dense = ['', 'dense', '', 'fold1_val', '0.2000', '80%', '0.3100', '0.6500', '0.5500']
-    assert rows[16] == ['', 'demo', *[''] * 9, 'none', '200', '3 min', '']
-    assert rows[17] == [*dense, '0.5000', '0.7500', 'coco.pth', '', '', '']
+    assert rows[16] == ['', 'demo', *[''] * 9, 'none', '200', '3 min', '', 'not proven']
+    assert rows[17] == [*dense, '0.5000', '0.7500', 'coco.pth', '', '', '', 'not proven']
     assert rows[18][3] == 'fold2_val'
     assert rows[18][9] == '0.2500'
     assert len(rows) == 19
@@ -147,6 +149,7 @@ def test_csv_has_plain_numbers(tmp_path):
         number='8', run=E08, published_map='0.24355', scored_on='fold1_val', ap50_100='0.2',
         ceiling_share='0.8', ap='0.31', ap50='0.65', aji='0.55', pq='0.5', recall='0.75',
         weights='resnet101_caffe', iterations='5000', seconds='4320.0', gpu_bytes=str(9 * 2**30),
+        commit='not proven',
     )  # fmt: skip
     assert lines[6]['pq'] == ''
 
@@ -201,6 +204,24 @@ def test_damaged_card_is_one_line_and_code_2(tmp_path, capsys, card, message):
     assert line.startswith('results_table: ')
     assert 'run_card.json: ' in line
     assert message in line
+
+
+def test_row_of_a_proven_card(tmp_path):
+    settings = provenance.settings(Config.fromfile(CONFIGS / f'{E08}.py'), provenance.TRAINING)
+    card = dict(settings=settings, commit='c0ffee1' * 5 + '12345+changes')
+    run_e08(tmp_path, **card, scores={'fold1_val.json': dict(SCORES, data_sha256='d')})
+    rows = cells(to_markdown(make_rows(tmp_path, read_published(CONFIGS))))
+    assert rows[8][-1] == 'c0ffee1+changes'
+
+
+def test_card_that_is_not_of_its_config_is_one_line_and_code_2(tmp_path, capsys):
+    settings = provenance.settings(Config.fromfile(CONFIGS / f'{E08}.py'), provenance.TRAINING)
+    run_e08(tmp_path, settings=dict(settings, **{'randomness.seed': 1}))
+    assert main([str(tmp_path)]) == 2
+    printed = capsys.readouterr()
+    (line,) = printed.err.splitlines()
+    assert f'run_card.json: randomness.seed is 1, expected 0 as in {E08}.py' in line
+    assert printed.out == ''
 
 
 def test_missing_folder_is_code_2(tmp_path, capsys):

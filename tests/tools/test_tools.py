@@ -1,5 +1,6 @@
 """The tools as a user calls them: train, resume, test, several processes, wrong input."""
 
+import hashlib
 import json
 import os
 import signal
@@ -76,6 +77,10 @@ def test_training_leaves_card_and_checkpoints(trained):
     assert (card['iteration'], card['max_iterations']) == (ITERATIONS, ITERATIONS)
     assert card['images'] == 5
     assert card['processes'] == 1
+    assert card['settings']['train_cfg.max_iters'] == ITERATIONS
+    assert (card['precision'], card['resumed_otherwise']) == ('fp32', [])
+    assert str(trained) not in json.dumps(card)
+    assert len(card['data_sha256']) == 64
     assert not same(weights(trained, 1), weights(trained))
 
 
@@ -94,7 +99,8 @@ def test_killed_and_resumed_training_is_the_same(trained, data_root, tmp_path):
     done = tool('train', CONFIG, '--resume', *options(data_root, tmp_path))
     assert done.returncode == 0, done.stderr
     assert same(weights(tmp_path), weights(trained))
-    assert json.loads((tmp_path / 'run_card.json').read_text())['iteration'] == ITERATIONS
+    card = json.loads((tmp_path / 'run_card.json').read_text())
+    assert (card['iteration'], card['resumed_otherwise']) == (ITERATIONS, [])
 
 
 @pytest.mark.slow
@@ -180,7 +186,9 @@ def test_scores_of_a_fold(trained, data_root, tmp_path):
     card = tmp_path / 'work_dirs' / f'{Path(CONFIG).stem}_fold1' / 'run_card.json'
     scores = json.loads(card.read_text())['scores']['fold1_val.json']
     assert 0 <= scores['nuclei/AP50'] <= 1
-    assert (scores['checkpoint'], scores['score_thr']) == (checkpoint, 0.5)
+    assert (scores['checkpoint'], scores['score_thr']) == (Path(checkpoint).name, 0.5)
+    assert scores['checkpoint_sha256'] == hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()
+    assert scores['run'] == json.loads((trained / 'run_card.json').read_text())['run']
 
 
 def test_scores_on_any_data(trained, data_root, tmp_path):

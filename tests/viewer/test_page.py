@@ -46,12 +46,12 @@ def address(tmp_path_factory):
     path.write_text(''.join(marked + lines[101:]))
     command = [sys.executable, str(ROOT / 'tools' / 'view.py'), str(folder)]
     env = {**os.environ, 'PYTHONPATH': str(ROOT)}
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
-    try:
-        yield re.search(r'http://127\.0\.0\.1:\d+/\S+/', server.stdout.readline())[0]
-    finally:
-        server.send_signal(signal.SIGINT)
-        assert server.wait(PATIENCE) == 0
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as server:
+        try:
+            yield re.search(r'http://127\.0\.0\.1:\d+/\S+/', server.stdout.readline())[0]
+        finally:
+            server.send_signal(signal.SIGINT)
+            assert server.wait(PATIENCE) == 0
 
 
 @pytest.fixture(scope='module')

@@ -20,6 +20,7 @@ from mmengine.config import Config
 from nucseg_mmdet.engine.checkpoint import cached_download
 from nucseg_mmdet.evaluation import submission
 from nucseg_mmdet.utils.errors import UserError, exit_code
+from nucseg_mmdet.utils.files import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENTS = range(1, 16)
@@ -94,11 +95,13 @@ def find_experiments(args: argparse.Namespace) -> list[Experiment]:
     for number in sorted(set(args.numbers or EXPERIMENTS)):
         (config,) = (ROOT / 'configs/vrdl').glob(f'*_e{number:02d}_*.py')
         cfg = Config.fromfile(config)
+        # The table takes a run of another length for this experiment only if its name says so.
+        length = f'_iterations{args.iterations}' if args.iterations else ''
         experiments.append(
             Experiment(
                 number,
                 config,
-                args.out / config.stem,
+                args.out / f'{config.stem}{length}',
                 args.iterations or cfg.train_cfg.max_iters,
                 find_weights(args.initial_weights, cfg),
             )
@@ -167,7 +170,8 @@ def measure(experiment: Experiment, args: argparse.Namespace) -> dict[str, float
         seconds=statistics.median([step['time'] for step in steps if 'time' in step][1:]),
         bytes=card.get('peak_gpu_bytes') or card['peak_memory_bytes'],
     )
-    (folder / 'step.json').write_text(json.dumps(found) + '\n')
+    write_json(folder / 'step.json', found)
+    (folder / 'run_card.json').unlink()  # no run, and no row of the table
     return found
 
 
@@ -221,8 +225,23 @@ def reproduce(experiment: Experiment, args: argparse.Namespace) -> None:
         raise UserError(f'{experiment.answer}: not a valid submission')
     if args.truth:
         tool = [str(ROOT / 'tools/score.py'), str(args.truth), str(experiment.answer)]
-        options = ['--json', str(experiment.work_dir / 'scores.json')]
-        _run([sys.executable, *tool, *options], experiment.work_dir)
+        scores = experiment.work_dir / 'scores.json'
+        _run([sys.executable, *tool, '--json', str(scores)], experiment.work_dir)
+        add_scores(experiment, args.truth.name, _read_json(scores)['scores'])
+
+
+def add_scores(experiment: Experiment, truth: str, scores: dict[str, float]) -> None:
+    """Put the scores of an answer into the run card, beside what the test that made it wrote.
+
+    Args:
+        experiment: whose answer was scored.
+        truth: name of the file.
+        scores: by their names, such as ``AP50@100``.
+    """
+    card = experiment.card
+    tested = card['scores']['test.json']
+    card['scores'][truth] = dict(tested, **{f'nuclei/{key}': scores[key] for key in scores})
+    write_json(experiment.work_dir / 'run_card.json', card)
 
 
 def _run(command: Sequence[str], work_dir: Path) -> None:

@@ -1,6 +1,8 @@
 """Make one table of all runs: python tools/analysis_tools/results_table.py results [--into FILE].
 
-Prints a Markdown table of the original experiments and of every run card in the folder.
+Prints a Markdown table of the original experiments and of every run card in the folder. A card
+whose settings are not those of the config that it names is refused; one of before cards had
+settings is a row of its own, not proven.
 --into replaces the table between two marked lines of a Markdown file instead, such as
 docs/results.md.
 """
@@ -16,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nucseg_mmdet.engine import card_check
 from nucseg_mmdet.evaluation import run_cards
 from nucseg_mmdet.utils.errors import UserError, exit_code, printable
 from nucseg_mmdet.utils.files import write_text
@@ -41,8 +44,11 @@ COLUMNS = {
     'iterations': 'iterations',
     'seconds': 'time',
     'gpu_bytes': 'GPU memory',
+    'commit': 'commit',
 }
-LEFT_ALIGNED = ('run', 'scored_on', 'weights')
+LEFT_ALIGNED = ('run', 'scored_on', 'weights', 'commit')
+NOT_PROVEN = 'not proven'
+COMMIT = re.compile(r'[0-9a-f]{40}')
 
 Row = dict[str, Any]
 
@@ -95,7 +101,7 @@ def make_rows(work_dirs: Path, published: dict[str, str]) -> list[Row]:
         Rows with some of the keys of ``COLUMNS``.
 
     Raises:
-        UserError: there is no such folder, or a run card is damaged.
+        UserError: there is no such folder, or a run card is damaged or not of its config.
     """
     if not work_dirs.is_dir():
         raise UserError(f'{work_dirs}: no such folder, expected the folder of the work folders')
@@ -105,6 +111,7 @@ def make_rows(work_dirs: Path, published: dict[str, str]) -> list[Row]:
         path = folder / run_cards.NAME
         if os.path.lexists(path):  # also a link that leads nowhere, which is told
             card = run_cards.read_run_card(path)
+            card_check.check_card(card, folder.name, path)
             rows += _rows_of_card(card, str(folder.relative_to(work_dirs)))
     seen = {row['config'] for row in rows}
     rows += [dict(config=name, run=name) for name in published if name not in seen]
@@ -128,6 +135,7 @@ def _rows_of_card(card: dict[str, Any], run: str) -> list[Row]:
         iterations=card.get('iteration'),
         seconds=card.get('train_seconds'),
         gpu_bytes=card.get('peak_gpu_bytes'),
+        commit=card_check.proof(card, {}) or NOT_PROVEN,
     )
     rows = []
     for name, values in card['scores'].items():
@@ -137,6 +145,7 @@ def _rows_of_card(card: dict[str, Any], run: str) -> list[Row]:
         rows.append(
             dict(
                 row,
+                config=card.get('config') or values.get('config') or run,
                 scored_on=Path(name).stem,
                 ap50_100=score,
                 ceiling_share=score / ceiling if ceiling else None,
@@ -145,6 +154,7 @@ def _rows_of_card(card: dict[str, Any], run: str) -> list[Row]:
                 aji=values.get('nuclei/AJI'),
                 pq=values.get('nuclei/PQ'),
                 recall=values.get('nuclei/recall'),
+                commit=card_check.proof(card, values) or NOT_PROVEN,
             )
         )
     return rows or [row]
@@ -185,6 +195,8 @@ def _cell(key: str, value: Any) -> str:
     if isinstance(value, float):
         return f'{value:.4f}'
     text = str(value)
+    if key == 'commit':
+        text = COMMIT.sub(lambda found: found[0][:7], text)
     if key in ('run', 'weights'):  # what every name here has in common
         text = text.removeprefix('mask-rcnn_').replace('_nuclei', '')
     return html.escape(printable(text), quote=False).replace('|', '\\|')

@@ -16,6 +16,7 @@ from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from nucseg_mmdet.engine import provenance
 from nucseg_mmdet.engine.config_edits import score_threshold
 from nucseg_mmdet.engine.work_dir import CARD, read_card
 from nucseg_mmdet.utils.files import without_nan, write_json
@@ -27,13 +28,15 @@ class RunCardHook(Hook):
 
     ``scores`` is keyed by the annotation file that was scored; a test of a trained model
     adds its own beside those of the training. A training that starts anew starts a new card.
-    ``tools/analysis_tools/results_table.py`` reads these files.
+    ``tools/analysis_tools/results_table.py`` reads these files, and refuses one whose
+    ``settings`` are not those of its config.
     """
 
     priority = 'LOWEST'  # after every hook that may still change the scores
 
     def __init__(self) -> None:
         self.run: str | None = None  # which run this is, for its checkpoints to say
+        self.loaded: str | None = None  # which one the weights that were loaded are of
 
     def before_train(self, runner: Runner) -> None:
         self.started = time.monotonic()
@@ -44,14 +47,17 @@ class RunCardHook(Hook):
         else:  # a new run, to which an earlier one's scores and checkpoints do not belong
             self.run = secrets.token_hex(8)
             self._remove_earlier(runner)
-        self._write(runner, self._training_facts(runner))
+        facts = self._training_facts(runner)
+        facts['resumed_otherwise'] = changes_of_run(read_card(runner.work_dir), facts)
+        self._write(runner, facts)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         checkpoint['meta']['run'] = self.run
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        self.loaded = checkpoint.get('meta', {}).get('run')
         if runner._resume:
-            self.run = checkpoint['meta'].get('run')
+            self.run = self.loaded
 
     def after_train_iter(
         self,
@@ -67,19 +73,19 @@ class RunCardHook(Hook):
         self._write(runner, self._progress(runner, runner.iter))
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        scored = {self._name(runner.val_dataloader): dict(iteration=runner.iter, **(metrics or {}))}
-        self._write(runner, dict(scores=scored))
+        checkpoint = Path(runner.work_dir, f'iter_{runner.iter}.pth')
+        scored = dict(
+            iteration=runner.iter,
+            checkpoint_sha256=provenance.digest(checkpoint),
+            data_sha256=provenance.data_digest(runner.cfg.val_dataloader),
+            **(metrics or {}),
+        )
+        self._write(runner, dict(scores={self._name(runner.val_dataloader): scored}))
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         if not metrics:
             return
-        dataset = runner.test_dataloader.dataset
-        scored = dict(
-            checkpoint=str(runner._load_from),
-            annotations=dataset.ann_file,
-            images=dataset.data_prefix['img'],
-            **metrics,
-        )
+        scored = dict(self._test_facts(runner), **metrics)
         if any(name.startswith('nuclei/') for name in metrics):
             scored.update(score_thr=score_threshold(runner.cfg))
         self._write(runner, dict(scores={self._name(runner.test_dataloader): scored}))
@@ -90,18 +96,25 @@ class RunCardHook(Hook):
 
     def _training_facts(self, runner: Runner) -> dict:
         cfg = runner.cfg
+        backbone = (cfg.model.backbone.get('init_cfg') or {}).get('checkpoint', 'none')
+        load_from = cfg.get('load_from')
         return dict(
             run=self.run,
             config=Path(cfg.filename).stem,
+            commit=provenance.commit(),
+            command=provenance.command(),
             started=time.strftime('%Y-%m-%d %H:%M'),
             annotations=self._name(runner.train_dataloader),
             images=len(runner.train_dataloader.dataset),
             batch_size=runner.train_dataloader.batch_size * runner.world_size,
             max_iterations=runner.max_iters,
-            initial_weights=(cfg.model.backbone.get('init_cfg') or {}).get('checkpoint', 'none'),
+            initial_weights=provenance.short_path(backbone),
             from_scratch=cfg.get('from_scratch', False),
-            load_from=cfg.get('load_from'),
+            load_from=load_from and provenance.short_path(load_from),
+            weights_sha256=provenance.digest(load_from or backbone),
+            data_sha256=provenance.data_digest(cfg.get('train_dataloader')),
             seed=runner.seed,
+            precision=provenance.precision(cfg),
             device=torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU',
             processes=runner.world_size,
             python=platform.python_version(),
@@ -110,6 +123,28 @@ class RunCardHook(Hook):
                 for module in (torch, mmengine, mmcv, mmdet, numpy)
             },
             iteration=runner.iter,
+            settings=provenance.settings(cfg, provenance.TRAINING),
+        )
+
+    def _test_facts(self, runner: Runner) -> dict:
+        cfg, dataset = runner.cfg, runner.test_dataloader.dataset
+        images = dataset.data_prefix['img']
+        hooks = {hook['type']: hook for hook in cfg.get('custom_hooks') or []}
+        others = hooks.get('EnsembleHook', {}).get('checkpoints', [])
+        return dict(
+            run=self.loaded,
+            config=Path(cfg.filename).stem,
+            commit=provenance.commit(),
+            command=provenance.command(),
+            checkpoint=provenance.short_path(runner._load_from),
+            checkpoint_sha256=provenance.digest(runner._load_from),
+            others_sha256=[provenance.digest(path) for path in others],
+            # Reports read these: what lies elsewhere keeps its folder.
+            annotations=provenance.inner_path(dataset.ann_file) or dataset.ann_file,
+            images=provenance.inner_path(images) or images,
+            data_sha256=provenance.data_digest(cfg.test_dataloader),
+            precision=hooks.get('InferencePrecisionHook', {}).get('precision', 'fp32'),
+            settings=provenance.test_settings(cfg),
         )
 
     def _progress(self, runner: Runner, iteration: int) -> dict:
@@ -136,3 +171,20 @@ class RunCardHook(Hook):
         }
         card.update(facts)
         write_json(Path(runner.work_dir, CARD), without_nan(card))
+
+
+def changes_of_run(before: dict, now: dict) -> list[str]:
+    """Name what a run goes on with otherwise than it began: settings, code, data or precision.
+
+    Args:
+        before: the card so far; empty for a new run.
+        now: its new facts.
+    """
+    if not before:
+        return []
+    if not isinstance(before.get('settings'), dict):
+        return ['settings']
+    facts = ('commit', 'data_sha256', 'precision', 'seed')
+    changed = [key for key in facts if before.get(key) != now[key]]
+    changed += provenance.differing_keys(before['settings'], now['settings'])
+    return sorted({*(before.get('resumed_otherwise') or []), *changed})
