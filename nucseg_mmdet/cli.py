@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from nucseg_mmdet import __version__
+from nucseg_mmdet.utils.errors import exit_code
 
 COMMANDS = {
     'segment': 'find the nuclei of images and slides',
@@ -35,6 +36,7 @@ options:
 EXTRAS = {'torch': 'train', 'mmengine': 'train', 'mmcv': 'train', 'mmdet': 'train'}
 
 
+@exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ('-h', '--help'):

@@ -25,7 +25,7 @@ from nucseg_mmdet.structures.coco import (
 )
 from nucseg_mmdet.structures.coco_tidy import as_one_class, tidy, tidy_results
 from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code
-from nucseg_mmdet.utils.files import without_nan, write_json
+from nucseg_mmdet.utils.files import check_folder_is_writable, without_nan, write_json
 
 COCO_KEYS = (
     'AP50@100', 'AP50@100_ceiling', 'AP', 'AP50', 'AP75', 'AP_small', 'AP_medium', 'AP_large',
@@ -150,6 +150,8 @@ def read_both(truth: Path, results: Path) -> tuple[list[TruthImage], dict[int, D
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     check_fraction('--score-thr', args.score_thr)
+    if args.json:
+        check_folder_is_writable(args.json.parent)
     images, detections, score_thr = read_both(args.truth, args.results)
     report = make_report(
         images, detections, score_thr if args.score_thr is None else args.score_thr

@@ -1,5 +1,6 @@
 """Evaluators: unpack mmdet's samples, leave the arithmetic to others."""
 
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmdet.evaluation import DumpDetResults
 from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
 from pycocotools import mask as coco_mask
@@ -16,7 +18,7 @@ from nucseg_mmdet.evaluation.summary import SCORE_THR, mean_scores
 from nucseg_mmdet.structures import rle
 from nucseg_mmdet.structures.coco import Detections, TruthImage, make_results, read_truth
 from nucseg_mmdet.utils.errors import UserError
-from nucseg_mmdet.utils.files import write_json
+from nucseg_mmdet.utils.files import new_file, write_json
 
 
 @dataclass(frozen=True)  # of a tuple mmengine would make a plain one
@@ -98,6 +100,22 @@ class SubmissionMetric(ResultsMetric):
         flat = [result for of_image in results for result in of_image.results()]
         submission.write(flat, images, Path(self.out))
         return dict(detections=len(flat))
+
+
+@METRICS.register_module()
+class PredictionsMetric(DumpDetResults):
+    """mmdet's ``DumpDetResults``, whose file is there whole or not at all.
+
+    Args:
+        out_file_path: the file to write, .pkl.
+    """
+
+    default_prefix = 'predictions'
+
+    def compute_metrics(self, results: list) -> dict:
+        with new_file(Path(self.out_file_path)) as file:
+            pickle.dump(results, file)
+        return {}
 
 
 @METRICS.register_module()
