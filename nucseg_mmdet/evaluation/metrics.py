@@ -1,5 +1,6 @@
 """Evaluators: unpack mmdet's samples, leave the arithmetic to others."""
 
+import contextlib
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmdet.evaluation import DumpDetResults
 from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
 from pycocotools import mask as coco_mask
@@ -19,6 +19,9 @@ from nucseg_mmdet.structures import rle
 from nucseg_mmdet.structures.coco import Detections, TruthImage, make_results, read_truth
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.files import new_file, write_json
+
+with contextlib.redirect_stdout(None):  # it prints that another product of its makers is missing
+    from mmdet.evaluation import DumpDetResults
 
 
 @dataclass(frozen=True)  # of a tuple mmengine would make a plain one
