@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from nucseg_mmdet import __version__
+from nucseg_mmdet.utils.errors import exit_code
 
 COMMANDS = {
     'segment': 'find the nuclei of images and slides',
@@ -36,6 +37,7 @@ EXTRAS = dict.fromkeys(('torch', 'mmengine', 'mmcv', 'mmdet'), 'train')
 EXTRAS |= dict.fromkeys(('starlette', 'uvicorn'), 'view')
 
 
+@exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ('-h', '--help'):

@@ -27,7 +27,7 @@ from nucseg_mmdet.structures.coco import (
 from nucseg_mmdet.structures.coco_entries import CATEGORY_ID
 from nucseg_mmdet.structures.coco_tidy import as_one_class, has_types, tidy, tidy_results
 from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code
-from nucseg_mmdet.utils.files import without_nan, write_json
+from nucseg_mmdet.utils.files import check_folder_is_writable, without_nan, write_json
 
 COCO_KEYS = (
     'AP50@100', 'AP50@100_ceiling', 'AP', 'AP50', 'AP75', 'AP_small', 'AP_medium', 'AP_large',
@@ -188,6 +188,8 @@ def read_both(
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     check_fraction('--score-thr', args.score_thr)
+    if args.json:
+        check_folder_is_writable(args.json.parent)
     images, detections, score_thr, names = read_both(args.truth, args.results)
     if args.score_thr is not None:
         score_thr = args.score_thr

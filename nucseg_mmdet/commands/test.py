@@ -23,7 +23,7 @@ from nucseg_mmdet.engine.model_zoo import find_config, model_files
 from nucseg_mmdet.engine.types_of_nuclei import fit_types
 from nucseg_mmdet.structures.coco import load_shared_json
 from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code
-from nucseg_mmdet.utils.files import make_folder
+from nucseg_mmdet.utils.files import check_folder_is_writable
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -102,7 +102,8 @@ def check_outputs(args: argparse.Namespace) -> None:
     """Refuse files that cannot be written before the work.
 
     Raises:
-        UserError: the place of one is a folder, or its name or another option does not fit.
+        UserError: the place of one is a folder or cannot be written to, or its name or another
+            option does not fit.
     """
     if args.answer and not args.format_only:
         raise UserError(f'--answer {args.answer}: goes with --format-only')
@@ -113,14 +114,15 @@ def check_outputs(args: argparse.Namespace) -> None:
     for option, path in (('answer', args.answer), ('out', args.out)):
         if path and path.is_dir():
             raise UserError(f'--{option} {path}: is a folder, expected the file to write')
-    if args.out:
-        make_folder(args.out.parent)
+    for folder in (args.answer and args.answer.parent, args.out and args.out.parent, args.show_dir):
+        if folder:
+            check_folder_is_writable(folder)
 
 
 def keep_predictions(cfg: Config, path: Path) -> None:
     """Let a test also write its predictions as mmdet's tools read them, in place."""
     evaluators = config_edits.as_list(cfg.test_evaluator)
-    cfg.test_evaluator = [*evaluators, dict(type='DumpDetResults', out_file_path=str(path))]
+    cfg.test_evaluator = [*evaluators, dict(type='PredictionsMetric', out_file_path=str(path))]
 
 
 def show_in_window(cfg: Config, score_thr: float, wait_time: float) -> None:
@@ -175,7 +177,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             '--fold N scores held-out training images'
         )
     check_evaluators(cfg)
-    make_folder(Path(cfg.work_dir))
+    check_folder_is_writable(Path(cfg.work_dir))
     for evaluator in config_edits.as_list(cfg.test_evaluator):
         if evaluator.type == 'NucleiMetric':
             evaluator.out = str(Path(cfg.work_dir, f'{ann_file.stem}_results.json'))

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from nucseg_mmdet.engine import config_edits, finetune, fold_colors
 from nucseg_mmdet.engine.work_dir import find_last_checkpoint
 from nucseg_mmdet.utils.errors import UserError, exit_code
-from nucseg_mmdet.utils.files import make_folder
+from nucseg_mmdet.utils.files import check_folder_is_writable
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config_edits.check_files(cfg, 'train_dataloader', 'val_dataloader')
     if args.fold is not None and cfg.get('fold_colors'):
         fold_colors.use_training_colors(cfg)
-    make_folder(Path(cfg.work_dir))
+    check_folder_is_writable(Path(cfg.work_dir))
     if args.amp:
         config_edits.set_mixed_precision(cfg)
     if args.auto_scale_lr:

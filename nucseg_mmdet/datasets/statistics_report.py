@@ -13,6 +13,7 @@ from nucseg_mmdet.datasets.statistics import (
     box_sides,
     diameters,
 )
+from nucseg_mmdet.utils.files import new_file
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 
@@ -62,7 +63,11 @@ def _percentiles(values: np.ndarray, style: str = '5.1f') -> str:
 
 
 def plot(stats: Stats, path: Path) -> None:
-    """Draw the report: sizes and anchors, best IoU, nuclei an image, stain."""
+    """Draw the report as a PNG: sizes and anchors, best IoU, nuclei an image, stain.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     figure = Figure(figsize=(11, 8), layout='constrained')
     size_axes, iou_axes, count_axes, stain_axes = figure.subplots(2, 2).flat
     sides, sizes = box_sides(stats.views), anchor_sizes(stats.anchors)
@@ -89,4 +94,5 @@ def plot(stats: Stats, path: Path) -> None:
     stain_axes.set(
         xlabel='hematoxylin', ylabel='eosin', title='stain of the images, 99th percentile'
     )
-    figure.savefig(path, dpi=110)
+    with new_file(path) as file:
+        figure.savefig(file, dpi=110, format='png')

@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import tempfile
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from nucseg_mmdet.engine.model_zoo import find_config
 from nucseg_mmdet.engine.work_dir import read_card
 from nucseg_mmdet.evaluation.summary import SCORE_THR
 from nucseg_mmdet.structures.coco import check_truth, load_shared_json
-from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.errors import NO_SPACE, UserError
 from nucseg_mmdet.utils.reading import check_file
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -44,7 +45,10 @@ def load_config(
         cfg = Config.fromfile(path)
     # A config is Python, and any mistake may be in it.
     except (Exception, SystemExit) as error:
-        raise UserError(f'{path}: not readable as a config ({_first_line(error)})') from None
+        # mmengine reads a copy.
+        full = getattr(error, 'errno', None) in NO_SPACE
+        way = f' by way of {tempfile.gettempdir()}' if full else ''
+        raise UserError(f'{path}: not readable as a config{way} ({_first_line(error)})') from None
     try:
         cfg.merge_from_dict(options)
     except (KeyError, IndexError, TypeError, ValueError) as error:

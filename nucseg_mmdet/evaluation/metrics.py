@@ -1,5 +1,7 @@
 """Evaluators: unpack mmdet's samples, leave the arithmetic to others."""
 
+import contextlib
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,10 @@ from nucseg_mmdet.structures import rle
 from nucseg_mmdet.structures.coco import Detections, TruthImage, read_categories, read_truth
 from nucseg_mmdet.structures.coco_entries import CATEGORY_ID, make_results
 from nucseg_mmdet.utils.errors import UserError
-from nucseg_mmdet.utils.files import write_json
+from nucseg_mmdet.utils.files import new_file, write_json
+
+with contextlib.redirect_stdout(None):  # it prints that another product of its makers is missing
+    from mmdet.evaluation import DumpDetResults
 
 
 @dataclass(frozen=True)  # of a tuple mmengine would make a plain one
@@ -106,6 +111,22 @@ class SubmissionMetric(ResultsMetric):
         flat = [result for of_image in results for result in of_image.results()]
         submission.write(flat, images, Path(self.out))
         return dict(detections=len(flat))
+
+
+@METRICS.register_module()
+class PredictionsMetric(DumpDetResults):
+    """mmdet's ``DumpDetResults``, whose file is there whole or not at all.
+
+    Args:
+        out_file_path: the file to write, .pkl.
+    """
+
+    default_prefix = 'predictions'
+
+    def compute_metrics(self, results: list) -> dict:
+        with new_file(Path(self.out_file_path)) as file:
+            pickle.dump(results, file)
+        return {}
 
 
 @METRICS.register_module()

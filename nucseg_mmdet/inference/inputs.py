@@ -2,18 +2,24 @@
 
 import hashlib
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from nucseg_mmdet.export.formats import FORMATS
+from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.reading import open_file
 
 IMAGES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp')
 SCANS = ('.svs', '.ndpi', '.mrxs', '.scn', '.svslide', '.bif', '.vms', '.vmu', '.dcm')
 TISSUE = '.tissue.png'  # end of the name of a picture of the tissue that is segmented
 RESULTS = (TISSUE, *(writer.suffix for writer in FORMATS.values()))  # ends of names
 FEW = 5  # names in a line
+HEADER = 1 << 16  # bytes at the start of a DICOM file, in which its series is named
+# SeriesInstanceUID after StudyInstanceUID, of explicit VR; elsewhere it is that of another series.
+SERIES = re.compile(rb'\x20\0\x0d\0UI..[0-9.]{1,64}\0?\x20\0\x0e\0UI(..)', re.DOTALL)
 TABLES = (*RESULTS, '.geojson.gz', '.summary.json', '.partial')  # what else a run leaves
 
 
@@ -36,7 +42,8 @@ def find_inputs(paths: Sequence[Path]) -> Inputs:
     """List the images and slides that paths name, each once.
 
     In a folder these are the files with the suffix of one, not those of folders in it, and not
-    those named like results, which may be in the same folder. A folder of DICOM files is one slide.
+    those named like results, which may be in the same folder. The DICOM files of a series are one
+    slide, named by the first of them.
     """
     found = Inputs()
     seen: dict[str, Path] = {}
@@ -65,14 +72,22 @@ def _inside(folder: Path, found: Inputs) -> list[Path]:
         return []
     inside = [item for item in items if item.suffix.lower() in IMAGES + SCANS]
     results = [item for item in items if item.name.endswith(TABLES)]
-    dicom = [item for item in inside if item.suffix.lower() == '.dcm']
-    chosen = [item for item in inside if item not in results + dicom[1:]]
+    dicom = [item for item in inside if item.suffix.lower() == '.dcm' and item not in results]
+    first: dict[bytes, Path] = {}
+    for item in dicom:
+        first.setdefault(_series(item), item)
+    further = set(dicom) - set(first.values())
+    chosen = [item for item in inside if item not in results and item not in further]
     slides = {item.stem for item in chosen}  # whose further files are in a folder of their name
     others = set(items) - set(inside) - set(results)
     others = sorted(item for item in others if item.name not in slides)
     left = [f'{item.name}/' if item.is_dir() else item.name for item in others]
-    if dicom[1:]:
-        found.notes.append(f'{folder}: {len(dicom)} DICOM files taken for one slide, {dicom[0]}')
+    if further:
+        slides_of = _some([item.name for item in first.values()])
+        found.notes.append(
+            f'{folder}: {len(dicom)} DICOM files taken for {len(first)} slides, one a series: '
+            f'{slides_of}'
+        )
     if left:
         found.notes.append(f'{folder}: no image by its suffix, left out: {_some(left)}')
     if images := [item.name for item in results if item in inside]:
@@ -80,6 +95,20 @@ def _inside(folder: Path, found: Inputs) -> list[Path]:
     if not chosen:
         found.problems.append(f'{folder}: no image or slide in it')
     return chosen
+
+
+def _series(path: Path) -> bytes:
+    """The SeriesInstanceUID of a DICOM file; empty for what is none that can be told."""
+    try:
+        with open_file(path) as file:
+            start = file.read(HEADER)
+    except (UserError, OSError):
+        return b''
+    match = SERIES.search(start)
+    if match is None:
+        return b''
+    length = int.from_bytes(match[1], 'little')
+    return start[match.end() : match.end() + length].rstrip(b'\0 ')
 
 
 def _some(names: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """What there is to do for each slide: its tiles, its names, the space that it takes."""
 
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -271,6 +272,12 @@ def check_space(plans: Sequence[Plan], settings: Settings) -> None:
     need, free = area * DENSITY * each, shutil.disk_usage(settings.out).free
     if need > free:
         raise UserError(
-            f'{settings.out}: {free / 1e6:,.1f} MB free, about {need / 1e6:,.1f} MB needed for '
+            f'{settings.out}: {in_bytes(free)} free, about {in_bytes(need)} needed for '
             f'{area * DENSITY:,.0f} nuclei on {area:,.3g} mm2 of tissue'
         )
+
+
+def in_bytes(number: float) -> str:
+    """Say a number of bytes in the unit that suits it: ``1.2 kB``, ``36.8 GB``."""
+    power = min(int(math.log10(max(number, 1)) / 3), 4)
+    return f'{number / 1000**power:,.1f} {("B", "kB", "MB", "GB", "TB")[power]}'

@@ -52,6 +52,7 @@ class Slide:
         levels: the full one first.
         notes: what the user should know of how the file is read, a line each.
         images: in the file, of which this is the largest.
+        missing: tiles that the file leaves out; they are read as background.
         bounds: x, y, width, height of the scanned part, level-0 px, if the file tells of one.
             QuPath crops the slide to it and counts from its corner.
     """
@@ -70,7 +71,7 @@ class Slide:
             for width, height in sizes
         ]
         self.notes: list[str] = [pixel_size.note] if pixel_size.note else []
-        self.images = 1
+        self.images, self.missing = 1, 0
         self.bounds: tuple[int, int, int, int] | None = None
 
     @property

@@ -96,7 +96,7 @@ def _open_tiff(path: Path, mpp: float | None) -> Slide:
             )
         pixels = upright(slide.read(0, 0, slide.width, slide.height), slide.orientation)
     turned = ArraySlide(pixels, slide.pixel_size, slide.name)
-    turned.images = slide.images
+    turned.images, turned.missing = slide.images, slide.missing
     note = f'turned upright, as its orientation tag {slide.orientation} says'
     turned.notes = [*slide.notes, note]
     return turned

@@ -18,6 +18,7 @@ from nucseg_mmdet.utils.errors import UserError
 CACHE = 128_000_000  # bytes of decoded tiles and strips that are kept for the next region
 # The tag PhotometricInterpretation.
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6
+HEADER = 8  # bytes at the start of a file; where they are more, nothing else ends earlier
 JPEG = 7
 JPEG_CODES = (6, JPEG)  # the tag Compression; the decoder turns their YCbCr into RGB
 CONTIGUOUS = 1  # the tag PlanarConfiguration
@@ -114,6 +115,11 @@ class TiffSlide(Slide):
         if self.images > 1:
             size = f'{self.width} x {self.height} px'
             self.notes.append(f'{self.images} images in the file, the largest is read, {size}')
+        tiles = [length for plane in self._planes[0] for length in plane.page.databytecounts]
+        self.missing = tiles.count(0) if page.is_tiled else 0
+        if self.missing:
+            many = f'{self.missing:,} of {len(tiles):,} tiles'
+            self.notes.append(f'{many} are not in the file, nothing was scanned there')
         self._palette = None if page.photometric != PALETTE else _palette(page.colormap)
         self._inverted = page.photometric == WHITE_IS_ZERO
         self._alpha = page.extrasamples[0] if page.extrasamples else None
@@ -174,11 +180,8 @@ class TiffSlide(Slide):
             planes = [Plane(pages[0], 0)]
         if len(planes) not in (1, 3, 4) or None in pages:
             raise UserError(f'{self._path}: damaged TIFF (a channel is missing)')
-        end = self._tiff.filehandle.size
         for page in pages:
-            needed = max(map(sum, zip(page.dataoffsets, page.databytecounts, strict=True)))
-            if needed > end:
-                raise UserError(f'{self._path}: cut off, {end} bytes, expected {needed} or more')
+            self._check_places(page)
         keyframe = series.keyframe
         width, height = _segment_size(keyframe)
         across, down = -(-keyframe.imagewidth // width), -(-keyframe.imagelength // height)
@@ -196,6 +199,22 @@ class TiffSlide(Slide):
                 f'{MAX_WHOLE // 1_000_000} million px in each tile or strip'
             )
         return planes
+
+    def _check_places(self, page: tifffile.TiffPage | tifffile.TiffFrame) -> None:
+        """Refuse a page whose tiles or strips are not all in the file; tiles may be left out."""
+        places = list(zip(page.dataoffsets, page.databytecounts, strict=True))
+        end, needed = self._tiff.filehandle.size, max(map(sum, places))
+        if needed > end:
+            raise UserError(f'{self._path}: cut off, {end} bytes, expected {needed} or more')
+        kind = 'tile' if page.keyframe.is_tiled else 'strip'
+        odd = [start for start, length in places if start < HEADER and (start or length)]
+        if odd:
+            raise UserError(f'{self._path}: damaged TIFF (a {kind} at byte {odd[0]})')
+        empty = sum(not length for _, length in places)
+        if empty and kind == 'strip' and not _is_plain(page):
+            raise UserError(
+                f'{self._path}: damaged TIFF (strips of 0 bytes: {empty:,} of {len(places):,})'
+            )
 
     def _is_reduction(self, index: int) -> bool:
         """Whether a level shows what the one above it shows, by colors of places all over it."""

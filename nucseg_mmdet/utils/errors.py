@@ -4,8 +4,10 @@
 NUCSEG_DEBUG=1 in the environment the place in the code is shown as well.
 """
 
+import errno
 import functools
 import io
+import logging
 import os
 import signal
 import sys
@@ -20,6 +22,7 @@ from nucseg_mmdet.utils.processes import workers_end_with_us
 WIDEST = 500  # characters of a line
 FEW = 10  # of many lines that say the like
 DEBUG = 'NUCSEG_DEBUG'
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 class UserError(Exception):
@@ -55,8 +58,10 @@ def say_unforeseen(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return 'needs more memory than there is'
     if isinstance(error, OSError) and error.strerror:
-        where = f'{error.filename}: ' if error.filename else ''
-        return f'{where}{error.strerror}'
+        name = error.filename2 or error.filename  # of two the one that is written
+        if error.errno in NO_SPACE:
+            return f'{name or "a file"}: cannot be written ({error.strerror})'
+        return f'{name}: {error.strerror}' if name else error.strerror
     return f'unforeseen {type(error).__name__}: {first} ({DEBUG}=1 shows where)'
 
 
@@ -74,10 +79,14 @@ def exit_code(main: Callable[..., int]) -> Callable[..., int]:
     def wrapped(*args, **kwargs) -> int:
         _open_outputs()
         workers_end_with_us()
+        logging.raiseExceptions = False  # a log that finds no space is cut, without tracebacks
         tool = Path(sys.modules[main.__module__].__file__ or '').stem
         with _Termination():
             try:
-                return main(*args, **kwargs)
+                try:
+                    return main(*args, **kwargs)
+                finally:
+                    sys.stdout.flush()
             except KeyboardInterrupt:
                 message, code = 'stopped', 130
             except UserError as error:
@@ -116,13 +125,23 @@ class _Termination:
 
 
 class _Heedless(io.FileIO):
-    """An output that may be closed at its other end, as by ``| head -1``: the work goes on."""
+    """An output that may be closed at its other end, as by ``| head -1``: the work goes on.
+
+    Any other failure, such as a full disk, is told once, and what follows is lost.
+    """
+
+    _failed = False
 
     def write(self, data: bytes) -> int:
         try:
             return super().write(data)
         except BrokenPipeError:
             return len(data)
+        except OSError:
+            if self._failed:
+                return len(data)
+            self._failed = True
+            raise
 
 
 def _open_outputs() -> None:

@@ -252,7 +252,8 @@ def new_folder(path: Path, replace: bool = False) -> Iterator[Path]:
     make_folder(path.parent)
     part = PartialFolder(path)
     try:
-        yield part.partial
+        with cannot_be_written(path):
+            yield part.partial
         part.publish(replace)
     finally:
         part.abort()

@@ -18,6 +18,7 @@ WRITERS = {
     'COCO prepared': 'out',
     'results answer.json': 'scores.json',
     'checkpoint': 'out.pth',
+    'run card in the table': 'out.csv',
 }
 
 

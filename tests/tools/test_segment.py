@@ -398,8 +398,22 @@ class TestWrong:
         settings = planning.Settings(tmp_path, ('csv',))
         plan = planning.plan_slide(images / 'small.png', 'small', settings, finder)
         planning.check_space([plan], settings)
-        with pytest.raises(UserError, match=r'MB free, about .* MB needed for'):
-            planning.check_space([replace(plan, tissue_mm2=1e12)], settings)
+        # 8,000 nuclei on a mm2, 600 + 180 bytes each: 6.24 MB a mm2.
+        with pytest.raises(UserError, match=r' [kMGT]B free, about 6,240\.0 TB needed for'):
+            planning.check_space([replace(plan, tissue_mm2=1e9)], settings)
+
+    @pytest.mark.parametrize(
+        ('number', 'text'),
+        [
+            (0, '0.0 B'),
+            (999, '999.0 B'),
+            (1000, '1.0 kB'),
+            (36_800_000, '36.8 MB'),
+            (2e18, '2,000,000.0 TB'),
+        ],
+    )
+    def test_bytes_in_the_unit_that_suits(self, number, text):
+        assert planning.in_bytes(number) == text
 
     def test_broken_slide_and_region_elsewhere(self, capsys, random_model, images, tmp_path):
         (tmp_path / 'broken.png').write_bytes((images / 'small.png').read_bytes()[:500])

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 from nucseg_mmdet.commands import segment
 from nucseg_mmdet.inference import plan as planning
@@ -234,3 +236,28 @@ def test_seconds_are_those_of_all_runs(random_model, tmp_path):
     shards.write_row(shard, shards.read_row(shard), seconds=1000.0)
     assert run(random_model, out, path) == 0
     assert json.loads((out / 'tall.summary.json').read_text())['seconds'] >= 1000
+
+
+def write_dicom(path, series):
+    """The header of a slide's file, with another series that it refers to before its own."""
+    data = Dataset()
+    data.SOPClassUID, data.SOPInstanceUID = '1.2.840.10008.5.1.4.1.1.77.1.6', f'1.2.3.{series}'
+    reference = Dataset()
+    reference.SeriesInstanceUID = '1.2.9'
+    data.ReferencedSeriesSequence = [reference]
+    data.StudyInstanceUID, data.SeriesInstanceUID = '1.2.3', f'1.2.3.{series}'
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.save_as(path, enforce_file_format=True)
+
+
+def test_each_series_of_a_dicom_folder_is_a_slide(tmp_path):
+    for name, series in (('a', 1), ('b', 20), ('c', 1), ('d', 20), ('e', 3)):
+        write_dicom(tmp_path / f'{name}.dcm', series)
+    found = find_inputs([tmp_path])
+    assert [path.name for path in found.paths] == ['a.dcm', 'b.dcm', 'e.dcm']
+    assert found.notes == [
+        f'{tmp_path}: 5 DICOM files taken for 3 slides, one a series: a.dcm, b.dcm, e.dcm'
+    ]
+    (tmp_path / 'f.dcm').write_text('no DICOM')  # is refused when it is opened
+    assert [path.name for path in find_inputs([tmp_path]).paths][-1] == 'f.dcm'

@@ -71,6 +71,14 @@ def test_closed_output_does_not_end_the_work(tmp_path):
         assert (tmp_path / 'done').exists(), end
 
 
+@pytest.mark.parametrize('body', ["print('x')", "print('x'); raise SystemExit"])
+def test_output_on_a_full_disk_is_one_line(tmp_path, body):
+    with open('/dev/full', 'w') as full:
+        ended = subprocess.run(script(tmp_path, body), stdout=full, stderr=-1, text=True)
+    assert ended.returncode == 2
+    assert ended.stderr == 'tool: a file: cannot be written (No space left on device)\n'
+
+
 def test_name_that_is_no_text_is_printed(tmp_path):
     env = {**os.environ, 'PYTHONIOENCODING': 'ascii:strict'}
     command = script(tmp_path, r"print(os.fsdecode(b'\xfc'), '\u00e9')")

@@ -24,7 +24,7 @@ from nucseg_mmdet.imaging.draw import draw_outlines
 from nucseg_mmdet.imaging.image_files import PictureNames, write_png
 from nucseg_mmdet.structures.polygons import mask_to_outlines
 from nucseg_mmdet.utils.errors import UserError, exit_code
-from nucseg_mmdet.utils.files import make_folder
+from nucseg_mmdet.utils.files import check_folder_is_writable
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.data_root:
         config_edits.set_data_root(cfg, args.data_root)
     config_edits.check_files(cfg, 'train_dataloader')
-    make_folder(args.out)
+    check_folder_is_writable(args.out)
     init_default_scope(cfg.default_scope)
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     set_random_seed(args.seed)

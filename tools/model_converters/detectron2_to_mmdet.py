@@ -17,7 +17,7 @@ from nucseg_mmdet.engine.detectron2 import (
     without_class_layers,
 )
 from nucseg_mmdet.utils.errors import UserError, exit_code
-from nucseg_mmdet.utils.files import make_folder
+from nucseg_mmdet.utils.files import check_folder_is_writable
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f'{args.source}: {error}') from None
     if args.drop_class_layers:
         state_dict = without_class_layers(state_dict)
-    make_folder(args.out.parent)
+    check_folder_is_writable(args.out.parent)
     save(dict(state_dict=state_dict, meta={}), args.out)
     print('\n'.join([*describe(found, args.drop_class_layers), f'wrote {args.out}']))
     return 0

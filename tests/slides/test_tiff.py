@@ -1,0 +1,62 @@
+"""TIFF files whose tables of tiles or strips are damaged, or leave some out."""
+
+import numpy as np
+import pytest
+import tifffile
+
+from nucseg_mmdet.converters.pictures import open_picture
+from nucseg_mmdet.slides.open import open_slide
+from nucseg_mmdet.utils.errors import UserError
+
+IMAGE = np.random.default_rng(0).integers(0, 200, (96, 96, 3), np.uint8)
+LAYOUTS = dict(Tile=dict(tile=(32, 32)), Strip=dict(rowsperstrip=16))
+
+
+@pytest.fixture(params=[None, 'zlib', 'lzw'])
+def compression(request):
+    return request.param
+
+
+def write(path, kind, table, value, compression):
+    """An image with another value in its second place of a table."""
+    tifffile.imwrite(path, IMAGE, photometric='rgb', compression=compression, **LAYOUTS[kind])
+    with tifffile.TiffFile(path, mode='r+b') as tiff:
+        tag = tiff.pages[0].tags[f'{kind}{table}']
+        tag.overwrite([*tag.value[:1], value, *tag.value[2:]])
+    return path
+
+
+@pytest.mark.parametrize('read', [open_picture, open_slide])
+@pytest.mark.parametrize(
+    ('kind', 'table', 'value', 'message'),
+    [
+        ('Strip', 'ByteCounts', 0, 'strips of 0 bytes: 1 of 6'),
+        ('Strip', 'Offsets', 0, 'a strip at byte 0'),
+        ('Tile', 'Offsets', 0, 'a tile at byte 0'),
+        ('Tile', 'Offsets', 7, 'a tile at byte 7'),  # within the header
+    ],
+)
+def test_damaged_tables_are_refused(tmp_path, compression, read, kind, table, value, message):
+    path = write(tmp_path / 'a.tif', kind, table, value, compression)
+    with pytest.raises(UserError) as caught:
+        read(path)
+    assert str(caught.value) == f'{path}: damaged TIFF ({message})'
+
+
+def test_tile_of_no_bytes(tmp_path, compression):
+    """Scanners leave out tiles of slides, which is said; in a picture it is damage."""
+    path = write(tmp_path / 'a.tif', 'Tile', 'ByteCounts', 0, compression)
+    expected = IMAGE.copy()
+    expected[:32, 32:64] = 255
+    with open_slide(path) as slide:
+        np.testing.assert_array_equal(slide.read(0, 0, 96, 96), expected)
+        assert '1 of 9 tiles are not in the file, nothing was scanned there' in slide.notes
+    with pytest.raises(UserError, match=r'a\.tif: damaged TIFF \(tiles of 0 bytes: 1\)'):
+        open_picture(path)
+
+
+def test_whole_images_are_neither(tmp_path, compression):
+    for layout in LAYOUTS.values():
+        path = tmp_path / 'a.tif'
+        tifffile.imwrite(path, IMAGE, photometric='rgb', compression=compression, **layout)
+        np.testing.assert_array_equal(open_picture(path).pixels[..., ::-1], IMAGE)
