@@ -15,6 +15,7 @@ from nucseg_mmdet.engine import config_edits, fold_colors
 from nucseg_mmdet.engine.checkpoint import load_weights_only
 from nucseg_mmdet.engine.data_edits import (
     check_evaluators,
+    leave_out_truth_offset,
     set_test_data,
     test_on_training_images,
     use_views,
@@ -24,6 +25,8 @@ from nucseg_mmdet.engine.types_of_nuclei import fit_types
 from nucseg_mmdet.structures.coco import load_shared_json
 from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code
 from nucseg_mmdet.utils.files import check_folder_is_writable
+
+TRUTH_OFFSET = 'model.test_cfg.rcnn.truth_offset'
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -133,6 +136,28 @@ def show_in_window(cfg: Config, score_thr: float, wait_time: float) -> None:
     cfg.visualizer = dict(type='DetLocalVisualizer', name='visualizer')
 
 
+def choose_data(cfg: Config, args: argparse.Namespace) -> None:
+    """Test on the data that is asked for, in place; says what is not as the config has it.
+
+    Raises:
+        UserError: a file or a folder is missing, or the truth is none.
+    """
+    notes: list[str | None] = []
+    if args.data_root:
+        config_edits.set_data_root(cfg, args.data_root)
+    if args.fold is not None:
+        config_edits.hold_out_fold(cfg, args.fold)
+    if args.annotations:
+        notes += set_test_data(cfg, args.annotations, args.images or args.annotations.parent)
+    elif args.data_root and args.fold is None and not args.format_only:
+        notes.append(test_on_training_images(cfg))
+    is_other = bool(args.annotations or args.data_root) and args.fold is None
+    if is_other and not args.format_only and TRUTH_OFFSET not in args.cfg_options:
+        notes.append(leave_out_truth_offset(cfg))
+    for note in filter(None, notes):
+        print(note)
+
+
 @exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
@@ -141,17 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_fraction('--show-score-thr', args.show_score_thr)
     config = find_config(args.config)
     cfg = config_edits.load_config(config, args.cfg_options, args.work_dir, args.fold)
-    if args.data_root:
-        config_edits.set_data_root(cfg, args.data_root)
-    if args.fold is not None:
-        config_edits.hold_out_fold(cfg, args.fold)
-    if args.annotations:
-        for note in set_test_data(cfg, args.annotations, args.images or args.annotations.parent):
-            print(note)
-    elif args.data_root and args.fold is None and not args.format_only:
-        note = test_on_training_images(cfg)
-        if note:
-            print(note)
+    choose_data(cfg, args)
     config_edits.check_files(cfg, 'test_dataloader')
     if args.fold is not None and cfg.get('fold_colors'):
         fold_colors.use_training_colors(cfg)

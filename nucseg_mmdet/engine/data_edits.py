@@ -57,6 +57,23 @@ def set_test_data(cfg: Config, annotations: Path, images: Path) -> list[str]:
     return [f'{annotations}: {note}' for note in notes]
 
 
+def leave_out_truth_offset(cfg: Config) -> str | None:
+    """Leave masks where the nuclei are, in place: ``truth_offset`` is that of the config's data.
+
+    Returns:
+        A line that says so, if there was one.
+    """
+    offset = cfg.model.test_cfg.rcnn.pop('truth_offset', None)
+    if not offset:
+        return None
+    x, y = offset
+    return (
+        f'nuclei are not moved by ({x:g}, {y:g}) px, which is where the truth of the class data '
+        'lies; if this data is of its kind: --cfg-options '
+        f'model.test_cfg.rcnn.truth_offset={x:g},{y:g}'
+    )
+
+
 def test_on_training_images(cfg: Config) -> str | None:
     """Test on the training images where a folder of ``nucseg prepare`` has no others, in place.
 

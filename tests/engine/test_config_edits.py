@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -11,7 +12,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from pycocotools import mask as coco_mask
 
-from nucseg_mmdet.engine import config_edits
+from nucseg_mmdet.commands import test
+from nucseg_mmdet.engine import config_edits, model_zoo
 from nucseg_mmdet.utils.errors import UserError
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -166,3 +168,45 @@ def test_file_of_detectron2_is_local(cfg, tmp_path):
         config_edits.set_initial_weights(cfg, None)
     (tmp_path / 'R-101.pkl').touch()
     config_edits.set_initial_weights(cfg, None)
+
+
+class TestTruthOffset:
+    """The offset is where the truth of the class data lies, and no other."""
+
+    @pytest.fixture
+    def data(self, tmp_path):
+        cv2.imwrite(str(tmp_path / 'a.png'), np.zeros((40, 50, 3), np.uint8))
+        box = [10, 10, 9, 9]
+        nucleus = dict(id=1, image_id=1, category_id=1, bbox=box, area=81, iscrowd=0)
+        nucleus['segmentation'] = [[10, 10, 19, 10, 19, 19, 10, 19]]
+        truth = dict(
+            images=[dict(id=1, file_name='a.png', width=50, height=40)],
+            annotations=[nucleus],
+            categories=[dict(id=1, name='nucleus')],
+        )
+        (tmp_path / 'truth.json').write_text(json.dumps(truth))
+        return ['--annotations', str(tmp_path / 'truth.json'), '--work-dir', str(tmp_path)]
+
+    @pytest.mark.parametrize(
+        ('options', 'offset', 'said'),
+        [
+            ([], None, True),
+            (['--format-only'], (-0.4, -0.6), False),
+            (['--cfg-options', 'model.test_cfg.rcnn.truth_offset=1,2'], [1, 2], False),
+        ],
+    )
+    def test_other_data(self, data, capsys, options, offset, said):
+        args = test.parse_args(['dense-r18', *data, *options])
+        cfg = config_edits.load_config(
+            model_zoo.find_config(args.config), args.cfg_options, args.work_dir, None
+        )
+        test.choose_data(cfg, args)
+        assert cfg.model.test_cfg.rcnn.get('truth_offset') == offset
+        assert ('truth_offset=-0.4,-0.6' in capsys.readouterr().out) == said
+
+    def test_the_folds(self, capsys):
+        args = test.parse_args(['dense-r18', '--fold', '1', '--data-root', 'data/vrdl'])
+        cfg = config_edits.load_config(model_zoo.find_config(args.config), {}, None, 1)
+        test.choose_data(cfg, args)
+        assert cfg.model.test_cfg.rcnn.truth_offset == (-0.4, -0.6)
+        assert capsys.readouterr().out == ''
