@@ -15,13 +15,9 @@ what they cannot read.
 import functools
 import itertools
 import json
-import multiprocessing
-import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -29,6 +25,7 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
+from nucseg_mmdet.converters.pool import in_processes
 from nucseg_mmdet.structures.coco_entries import (
     CATEGORY_ID,
     make_annotation,
@@ -38,11 +35,9 @@ from nucseg_mmdet.structures.coco_entries import (
 from nucseg_mmdet.structures.polygons import Polygon
 from nucseg_mmdet.utils.errors import UserError, few, say_unforeseen
 from nucseg_mmdet.utils.files import new_folder
-from nucseg_mmdet.utils.processes import become_worker
 
 NUM_FOLDS = 4
 Entry = TypeVar('Entry')
-Result = TypeVar('Result')
 # Class name -> the types of nuclei that it takes in; empty: each type is a class.
 Classes = Mapping[str, Sequence[str]]
 
@@ -241,38 +236,6 @@ def _convert(
         target.write_bytes(cv2.imencode('.png', image.pixels)[1].tobytes())
         image.pixels = None  # not sent to the main process, which would hold those of all
     return item
-
-
-def in_processes(
-    function: Callable[[Entry], Result], entries: Sequence[Entry], workers: int | None
-) -> Iterator[Result]:
-    """Call a module-level function on each entry, in processes; results come in order."""
-    if workers == 1:
-        yield from map(function, entries)
-        return
-    # spawn: a forked process would inherit the locks of OpenMP's threads, and hang.
-    context = multiprocessing.get_context('spawn')
-    start = functools.partial(_start_worker, os.getpid())
-    try:
-        with ProcessPoolExecutor(workers or os.cpu_count(), context, start) as pool:
-            try:
-                yield from pool.map(function, entries)
-            finally:
-                pool.shutdown(cancel_futures=True)  # at an interrupt leave the rest
-    except BrokenProcessPool:
-        raise UserError(
-            'a worker process ended by itself, perhaps for want of memory; --workers 1 shows '
-            'at which image'
-        ) from None
-    except KeyboardInterrupt:
-        for worker in multiprocessing.active_children():
-            worker.kill()  # one that has only started would complain that we are gone
-        raise
-
-
-def _start_worker(parent: int) -> None:
-    become_worker(parent)
-    cv2.setNumThreads(1)  # the processes share the cores
 
 
 def _name(entry: object) -> str:

@@ -23,8 +23,9 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from nucseg_mmdet.converters import coco
-from nucseg_mmdet.converters.base import ImageFile, in_processes
+from nucseg_mmdet.converters.base import ImageFile
 from nucseg_mmdet.converters.label_map import TYPES_HEADER
+from nucseg_mmdet.converters.pool import in_processes
 from nucseg_mmdet.structures.rle import areas, label_map
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.files import new_folder
