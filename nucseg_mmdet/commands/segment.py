@@ -69,6 +69,17 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--score-thr', type=float, help="least certain nuclei, default: the config's"
     )
+    _add_ways_to_work(parser)
+    parser.add_argument(
+        '--overwrite',
+        action='store_true',
+        help='start anew where settings have changed, and replace files of others',
+    )
+    return parser.parse_args(argv)
+
+
+def _add_ways_to_work(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how and where the network runs."""
     parser.add_argument(
         '--tile',
         type=int,
@@ -102,12 +113,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help='each worker is a job of sbatch with these, such as "--partition=gpu --gres=gpu:1"',
     )
     parser.add_argument('--scheduler', metavar='ADDRESS', help='of Dask, with workers of its own')
-    parser.add_argument(
-        '--overwrite',
-        action='store_true',
-        help='start anew where settings have changed, and replace files of others',
-    )
-    return parser.parse_args(argv)
 
 
 def parse_region(text: str) -> tuple[int, int, int, int]:

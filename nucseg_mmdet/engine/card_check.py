@@ -20,8 +20,8 @@ NAMED = {'seed': 'randomness.seed', 'iterations': 'train_cfg.max_iters'}
 def check_card(card: dict[str, Any], run: str, source: Path) -> None:
     """Refuse a card whose settings are not those of the config by its name in this project.
 
-    Settings that the folder's name tells may differ; a config that is none of the project's, and
-    the training of one that is completed by its data, have nothing to be compared with.
+    Settings that the folder's name tells may differ. A card of a config that is none of the
+    project's, or of one that its data complete (``finetune``), has nothing to be compared with.
 
     Args:
         card: as ``run_cards.read_run_card``; one of before there were settings passes.
@@ -32,7 +32,7 @@ def check_card(card: dict[str, Any], run: str, source: Path) -> None:
         UserError: the first setting that differs, or scores of another run or config.
     """
     cfg = _read_config(card.get('config'))
-    if cfg and 'finetune' not in cfg and card.get('settings'):
+    if cfg and card.get('settings'):
         _compare(card['settings'], [_trained(cfg, card, run)], cfg, source)
     for name, scored in card['scores'].items():
         for key in ('config', 'run'):
@@ -63,9 +63,11 @@ def proof(card: dict[str, Any], scored: dict[str, Any]) -> str | None:
 
 
 def _read_config(name: str | None) -> Config | None:
+    """The project's config of a name; None if it has none, or one that the data complete."""
     paths = sorted(find_file('configs').glob('[!_]*/**/*.py'))
     found = [path for path in paths if path.stem == name]
-    return Config.fromfile(found[0]) if found else None
+    cfg = Config.fromfile(found[0]) if found else None
+    return None if cfg and 'finetune' in cfg else cfg
 
 
 def _trained(cfg: Config, card: dict[str, Any], run: str) -> dict[str, Any]:

@@ -130,9 +130,7 @@ def class_scores(counts: Sequence[ClassCounts], names: Sequence[str]) -> dict[st
         recall=_ratio(total.matched, total.truth),
         F_c=_ratio(2 * right, 2 * right + 2 * false + 2 * other + alone),
     )
-    per_image = [
-        _mean(_ratio(2 * one.iou_sum, one.truth + one.pred)[one.truth > 0]) for one in counts
-    ]
+    per_image = [_mean_pq(one) for one in counts]
     return {
         'mPQ+': _mean(columns['PQ']),
         'mPQ': _mean(np.array(per_image)),
@@ -148,6 +146,11 @@ def class_scores(counts: Sequence[ClassCounts], names: Sequence[str]) -> dict[st
         ],
         'pairs': total.pairs.tolist(),
     }
+
+
+def _mean_pq(image: ClassCounts) -> float:
+    """The mean PQ of the classes that an image's truth has."""
+    return _mean(_ratio(2 * image.iou_sum, image.truth + image.pred)[image.truth > 0])
 
 
 def flatten(scores: dict[str, Any]) -> dict[str, float]:

@@ -7,11 +7,10 @@ into ``report_page.html``, whose script draws it. The file needs nothing from ou
 
 import base64
 import json
-import os
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,49 +18,23 @@ from scipy.ndimage import find_objects
 
 from nucseg_mmdet.evaluation.coco_ap import ALL_DETS
 from nucseg_mmdet.evaluation.label_scores import TOUCHED, find_overlaps
-from nucseg_mmdet.evaluation.run_cards import read_run_card
+from nucseg_mmdet.evaluation.run_folder import Run, read_run
 from nucseg_mmdet.evaluation.summary import SCORE_THR, make_report, paint
 from nucseg_mmdet.structures import rle
 from nucseg_mmdet.structures.coco import (
     Detections,
     TruthImage,
-    read_categories,
-    read_results,
-    read_truth,
 )
 from nucseg_mmdet.structures.polygons import Polygon, mask_to_outlines
 from nucseg_mmdet.structures.rle import coco_mask
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.files import write_text
-from nucseg_mmdet.utils.reading import MOST_TEXT, read_bytes
 
 FOUND = 0.5  # a pair of nuclei above this IoU is a match, as in PQ
 THRESHOLDS = np.arange(5, 96) / 100  # score thresholds to try; models return none below 0.05
 RECALLS = np.linspace(0, 1, 101)  # where COCO reads the precision
 JPEG_QUALITY = 92  # no artifact to be seen at 4 screen px for one image px
 LOG_POINTS = 150  # of a training curve; more of them hide its course
-
-
-class Run(NamedTuple):
-    """A tested run, as its work folder has it.
-
-    Attributes:
-        card: what ``RunCardHook`` wrote.
-        tested: the part of the card about the scored annotation file.
-        images: the truth.
-        detections: of each image.
-        names: of the classes.
-        image_paths: file of each image.
-        log: as ``read_log``.
-    """
-
-    card: dict[str, Any]
-    tested: dict[str, Any]
-    images: list[TruthImage]
-    detections: dict[int, Detections]
-    names: list[str]
-    image_paths: list[Path]
-    log: dict[str, list[dict[str, float]]]
 
 
 def write_report(
@@ -83,83 +56,6 @@ def write_report(
     run = read_run(work_dir, annotations)
     threshold = run.tested.get('score_thr', SCORE_THR) if score_thr is None else score_thr
     write_text(out, render(*collect(run, threshold)))
-
-
-def read_run(work_dir: Path, annotations: str | None = None) -> Run:
-    """Read what the page needs from a work folder and the data set that it was tested on.
-
-    Args:
-        work_dir: folder of the run.
-        annotations: name of the scored annotation file, such as ``fold1_val.json``; without
-            it the one that was tested last.
-
-    Raises:
-        UserError: the folder has no run card or no results, or a file is not as expected.
-    """
-    if not work_dir.is_dir():
-        raise UserError(f'{work_dir}: no such folder, expected the work folder of a run')
-    path = work_dir / 'run_card.json'
-    if not os.path.lexists(path):
-        raise UserError(f'{path}: not there, expected one; nucseg train CONFIG makes it')
-    card = read_run_card(path)
-    scores = card['scores']
-    tested = [name for name, entry in scores.items() if {'annotations', 'images'} <= set(entry)]
-    results = {name: work_dir / f'{Path(name).stem}_results.json' for name in tested}
-    made = {name: file for name, file in results.items() if file.is_file()}
-    if not made:
-        raise UserError(
-            f'{work_dir}: found no results of a test, expected some; '
-            'nucseg test CONFIG CHECKPOINT makes them, --fold N for a fold of the training images'
-        )
-    name = annotations or max(made, key=lambda name: made[name].stat().st_mtime)
-    if name not in made:
-        raise UserError(f'{work_dir}: found no results of {name}, expected one of {sorted(made)}')
-    entry = scores[name]
-    images = read_truth(Path(entry['annotations']))
-    categories = read_categories(Path(entry['annotations']))
-    detections = read_results(made[name], images, list(categories))
-    paths = [Path(entry['images'], image.file_name) for image in images]
-    names = list(categories.values())
-    return Run(card, entry, images, detections, names, paths, read_log(work_dir))
-
-
-def read_log(work_dir: Path) -> dict[str, list[dict[str, float]]]:
-    """Read mmengine's logs of a run, which may have been stopped and resumed.
-
-    A later log replaces an earlier one from its first iteration on.
-
-    Returns:
-        ``train`` and ``val``: logged values at ascending ``iteration``.
-
-    Raises:
-        UserError: a log is not as mmengine writes it.
-    """
-    log: dict[str, list[dict[str, float]]] = dict(train=[], val=[])
-    for path in sorted(work_dir.glob('*/vis_data/scalars.json')):
-        iteration = None
-        lines = read_bytes(path, MOST_TEXT).decode('utf-8', 'replace').splitlines()
-        for number, line in enumerate(lines, 1):
-            try:
-                values = json.loads(line)
-                part = 'train' if 'loss' in values else 'val'
-                # The step of a validation is an epoch, always 0 here, unless set otherwise.
-                at = max(int(values['step']), iteration or 0)
-                log[part].append(_numbers(values, at))
-            except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-                raise UserError(f'{path}: line {number} is no log entry of mmengine') from None
-            if iteration is None:
-                new = log[part].pop()
-                for key, points in log.items():
-                    log[key] = [point for point in points if point['iteration'] < at]
-                log[part].append(new)
-            iteration = at
-    return log
-
-
-def _numbers(values: dict[str, Any], iteration: int) -> dict[str, float]:
-    """The numbers of a line of a log."""
-    found = {key: float(value) for key, value in values.items() if isinstance(value, int | float)}
-    return dict(found, iteration=iteration)
 
 
 def collect(run: Run, score_thr: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -48,11 +48,6 @@ def finish(plan: Plan, settings: Settings, facts: dict) -> dict:
             writers.write(nuclei)
     num = counts['nuclei']
     rectangles = tile_rectangles(plan.frame, plan.grid).reshape(*plan.wanted.shape, 4)
-    broken = [
-        f'tile at {rectangles[row, column, 0]:.0f},{rectangles[row, column, 1]:.0f}: {reason}'
-        for row, path in enumerate(plan.shards())
-        for column, reason in shards.read_broken(path)
-    ]
     summary = dict(
         name=plan.target.name,
         path=str(plan.path),
@@ -71,7 +66,7 @@ def finish(plan: Plan, settings: Settings, facts: dict) -> dict:
         nuclei_cut_by_tiles=counts['cut'],
         tiles=int(plan.wanted.sum()),
         tiles_skipped_as_glass=int((~plan.wanted).sum()),
-        broken_tiles=broken,
+        broken_tiles=_describe_broken(plan, rectangles),
         tile_grid=_describe_grid(rectangles, plan.wanted),
         seconds=round(sum(map(shards.read_seconds, plan.shards())), 1),
         **facts,
@@ -84,6 +79,15 @@ def finish(plan: Plan, settings: Settings, facts: dict) -> dict:
     write_json(summary_path(plan, settings), summary)
     shutil.rmtree(plan.folder, ignore_errors=True)
     return summary
+
+
+def _describe_broken(plan: Plan, rectangles: np.ndarray) -> list[str]:
+    """A line for each tile that could not be read."""
+    return [
+        f'tile at {rectangles[row, column, 0]:.0f},{rectangles[row, column, 1]:.0f}: {reason}'
+        for row, path in enumerate(plan.shards())
+        for column, reason in shards.read_broken(path)
+    ]
 
 
 def _describe_grid(rectangles: np.ndarray, wanted: np.ndarray) -> dict:

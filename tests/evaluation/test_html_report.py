@@ -22,10 +22,9 @@ from nucseg_mmdet.evaluation.html_report import (
     compare,
     pq_by_threshold,
     precision_at_recalls,
-    read_log,
-    read_run,
 )
 from nucseg_mmdet.evaluation.label_scores import summarize
+from nucseg_mmdet.evaluation.run_folder import read_log, read_run
 from nucseg_mmdet.evaluation.summary import count_images
 from nucseg_mmdet.structures.coco import parse_results, parse_truth
 from nucseg_mmdet.utils.errors import UserError
