@@ -158,6 +158,15 @@ def choose_data(cfg: Config, args: argparse.Namespace) -> None:
         print(note)
 
 
+def leave_out_training(cfg: Config) -> None:
+    """Leave out what a test does not need and whose data need not be there, in place."""
+    # A checkpoint holds the averaged weights, and the hook would swap those of changed layers.
+    cfg.custom_hooks = [hook for hook in cfg.custom_hooks if hook['type'] != 'EMAHook']
+    for key in ('train_dataloader', 'val_dataloader', 'val_evaluator', 'train_cfg', 'val_cfg'):
+        cfg[key] = None
+    cfg.optim_wrapper = cfg.param_scheduler = None
+
+
 @exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
@@ -208,13 +217,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         use_views(cfg, args.config, args.tta, others)
     if args.precision:
         cfg.custom_hooks.append(dict(type='InferencePrecisionHook', precision=args.precision))
-    # A checkpoint holds the averaged weights, and the hook would swap those of changed layers.
-    cfg.custom_hooks = [hook for hook in cfg.custom_hooks if hook['type'] != 'EMAHook']
+    leave_out_training(cfg)
     cfg.load_from = str(checkpoint)
-    # The training parts are not needed, and their data need not be there.
-    for key in ('train_dataloader', 'val_dataloader', 'val_evaluator', 'train_cfg', 'val_cfg'):
-        cfg[key] = None
-    cfg.optim_wrapper = cfg.param_scheduler = None
     config_edits.set_distributed(cfg, args.launcher)
     Runner.from_cfg(cfg).test()
     config_edits.close_distributed()

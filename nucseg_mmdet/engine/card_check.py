@@ -1,6 +1,7 @@
 """Whether a run card is of the config whose name it bears."""
 
 import copy
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 from mmengine.config import Config
 
 from nucseg_mmdet.engine import config_edits, provenance
-from nucseg_mmdet.engine.data_edits import use_views
+from nucseg_mmdet.engine.data_edits import leave_out_truth_offset, use_views
 from nucseg_mmdet.engine.model_zoo import find_file
 from nucseg_mmdet.utils.errors import UserError
 
@@ -82,15 +83,19 @@ def _trained(cfg: Config, card: dict[str, Any], run: str) -> dict[str, Any]:
 
 
 def _tested(cfg: Config, has_views: bool) -> list[dict[str, Any]]:
-    """What a test with a config may set: with all views or the first of them, or without."""
-    if not has_views:
-        return [provenance.test_settings(cfg)]
-    both = []
-    for every in (True, False):
-        viewed = copy.deepcopy(cfg)
-        use_views(viewed, Path(cfg.filename), every, others=[])
-        both.append(provenance.test_settings(viewed))
-    return both
+    """What a test with a config may set: with all views or the first of them, or without.
+
+    In a test on data of another kind ``truth_offset`` is left out.
+    """
+    choices = []
+    for every, has_offset in itertools.product((True, False) if has_views else (None,), (1, 0)):
+        chosen = copy.deepcopy(cfg)
+        if not has_offset:
+            leave_out_truth_offset(chosen)
+        if every is not None:
+            use_views(chosen, Path(cfg.filename), every, others=[])
+        choices.append(provenance.test_settings(chosen))
+    return choices
 
 
 def _compare(

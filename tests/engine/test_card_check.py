@@ -33,9 +33,11 @@ def trained(config, fold=None, options=(), from_scratch=False):
     return json.loads(json.dumps(card))
 
 
-def scored(config, options=(), tta=None, others=(), **facts):
+def scored(config, options=(), tta=None, others=(), offset=True, **facts):
     """The scores of a test, from the config as ``nucseg test`` makes it."""
     cfg = config_edits.load_config(config, dict(options), None)
+    if not offset:
+        data_edits.leave_out_truth_offset(cfg)
     if tta is not None:
         data_edits.use_views(cfg, Path(config), tta, list(others))
     settings = provenance.test_settings(cfg)
@@ -58,6 +60,8 @@ def scored(config, options=(), tta=None, others=(), **facts):
         (dict(config='a', settings=dict(a=1), scores={}), 'config from elsewhere'),
         (dict(scores=dict(a=scored(DENSE))), 'tested alone'),
         (dict(scores=dict(a=scored(DENSE, tta=True))), 'tta'),
+        (dict(scores=dict(a=scored(DENSE, offset=False))), 'other data'),
+        (dict(scores=dict(a=scored(DENSE, tta=True, offset=False))), 'other data, tta'),
         (dict(scores=dict(a=scored(DENSE, tta=False, others=['b.pth']))), 'ensemble'),
     ],
 )
