@@ -21,6 +21,7 @@ from nucseg_mmdet.evaluation.coco_ap import ALL_DETS
 from nucseg_mmdet.evaluation.label_scores import TOUCHED, find_overlaps
 from nucseg_mmdet.evaluation.run_cards import read_run_card
 from nucseg_mmdet.evaluation.summary import SCORE_THR, make_report, paint
+from nucseg_mmdet.evaluation.training_log import read_log, thin
 from nucseg_mmdet.structures import rle
 from nucseg_mmdet.structures.coco import (
     Detections,
@@ -33,13 +34,11 @@ from nucseg_mmdet.structures.polygons import Polygon, mask_to_outlines
 from nucseg_mmdet.structures.rle import coco_mask
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.files import write_text
-from nucseg_mmdet.utils.reading import MOST_TEXT, read_bytes
 
 FOUND = 0.5  # a pair of nuclei above this IoU is a match, as in PQ
 THRESHOLDS = np.arange(5, 96) / 100  # score thresholds to try; models return none below 0.05
 RECALLS = np.linspace(0, 1, 101)  # where COCO reads the precision
 JPEG_QUALITY = 92  # no artifact to be seen at 4 screen px for one image px
-LOG_POINTS = 150  # of a training curve; more of them hide its course
 
 
 class Run(NamedTuple):
@@ -123,45 +122,6 @@ def read_run(work_dir: Path, annotations: str | None = None) -> Run:
     return Run(card, entry, images, detections, names, paths, read_log(work_dir))
 
 
-def read_log(work_dir: Path) -> dict[str, list[dict[str, float]]]:
-    """Read mmengine's logs of a run, which may have been stopped and resumed.
-
-    A later log replaces an earlier one from its first iteration on.
-
-    Returns:
-        ``train`` and ``val``: logged values at ascending ``iteration``.
-
-    Raises:
-        UserError: a log is not as mmengine writes it.
-    """
-    log: dict[str, list[dict[str, float]]] = dict(train=[], val=[])
-    for path in sorted(work_dir.glob('*/vis_data/scalars.json')):
-        iteration = None
-        lines = read_bytes(path, MOST_TEXT).decode('utf-8', 'replace').splitlines()
-        for number, line in enumerate(lines, 1):
-            try:
-                values = json.loads(line)
-                part = 'train' if 'loss' in values else 'val'
-                # The step of a validation is an epoch, always 0 here, unless set otherwise.
-                at = max(int(values['step']), iteration or 0)
-                log[part].append(_numbers(values, at))
-            except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-                raise UserError(f'{path}: line {number} is no log entry of mmengine') from None
-            if iteration is None:
-                new = log[part].pop()
-                for key, points in log.items():
-                    log[key] = [point for point in points if point['iteration'] < at]
-                log[part].append(new)
-            iteration = at
-    return log
-
-
-def _numbers(values: dict[str, Any], iteration: int) -> dict[str, float]:
-    """The numbers of a line of a log."""
-    found = {key: float(value) for key, value in values.items() if isinstance(value, int | float)}
-    return dict(found, iteration=iteration)
-
-
 def collect(run: Run, score_thr: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Compute all that the page shows.
 
@@ -205,7 +165,7 @@ def collect(run: Run, score_thr: float) -> tuple[dict[str, Any], list[dict[str, 
         },
         thresholds=THRESHOLDS.tolist(),
         pq=pq_by_threshold(run.images, run.detections).tolist(),
-        train=_thin(run.log['train']),
+        train=thin(run.log['train']),
         val=run.log['val'],
     )
     return page, [views[index] for index in order]
@@ -386,20 +346,6 @@ def _match(found: Sequence[dict], truth: Sequence[dict], iou: float) -> np.ndarr
             right[index] = True
             table[:, best] = 0
     return right
-
-
-def _thin(points: Sequence[dict[str, float]]) -> list[dict[str, float]]:
-    """Average neighboring points of a long training log, each group at its last iteration."""
-    if not points:
-        return []
-    keys = [key for key in points[0] if key == 'lr' or 'loss' in key]
-    size = -(-len(points) // LOG_POINTS)
-    groups = [points[start : start + size] for start in range(0, len(points), size)]
-    return [
-        dict(iteration=group[-1]['iteration'])
-        | {key: float(np.mean([point.get(key, np.nan) for point in group])) for key in keys}
-        for group in groups
-    ]
 
 
 def _facts(run: Run) -> list[list[str]]:

@@ -22,12 +22,12 @@ from nucseg_mmdet.evaluation.html_report import (
     compare,
     pq_by_threshold,
     precision_at_recalls,
-    read_log,
     read_run,
     render,
 )
 from nucseg_mmdet.evaluation.label_scores import summarize
 from nucseg_mmdet.evaluation.summary import count_images
+from nucseg_mmdet.evaluation.training_log import read_log
 from nucseg_mmdet.structures.coco import parse_results, parse_truth
 from nucseg_mmdet.utils.errors import UserError
 
