@@ -118,7 +118,7 @@ def class_scores(counts: Sequence[ClassCounts], names: Sequence[str]) -> dict[st
     """
     zeros = np.zeros(len(names), np.int64)
     empty = ClassCounts(zeros, zeros, zeros, zeros.astype(float), np.diag(zeros))
-    total = ClassCounts(*(sum(column) for column in zip(empty, *counts, strict=True)))
+    total = ClassCounts(*(np.sum(one, axis=0) for one in zip(empty, *counts, strict=True)))
     nuclei, right = total.truth + total.pred, np.diag(total.pairs)
     false, other = total.pairs.sum(0) - right, total.pairs.sum(1) - right
     alone = nuclei - total.pairs.sum(0) - total.pairs.sum(1)

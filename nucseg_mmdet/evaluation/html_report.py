@@ -20,6 +20,7 @@ from nucseg_mmdet.evaluation.coco_ap import ALL_DETS
 from nucseg_mmdet.evaluation.label_scores import TOUCHED, find_overlaps
 from nucseg_mmdet.evaluation.run_folder import Run, read_run
 from nucseg_mmdet.evaluation.summary import SCORE_THR, make_report, paint
+from nucseg_mmdet.evaluation.training_log import thin
 from nucseg_mmdet.structures import rle
 from nucseg_mmdet.structures.coco import (
     Detections,
@@ -34,7 +35,6 @@ FOUND = 0.5  # a pair of nuclei above this IoU is a match, as in PQ
 THRESHOLDS = np.arange(5, 96) / 100  # score thresholds to try; models return none below 0.05
 RECALLS = np.linspace(0, 1, 101)  # where COCO reads the precision
 JPEG_QUALITY = 92  # no artifact to be seen at 4 screen px for one image px
-LOG_POINTS = 150  # of a training curve; more of them hide its course
 
 
 def write_report(
@@ -101,7 +101,7 @@ def collect(run: Run, score_thr: float) -> tuple[dict[str, Any], list[dict[str, 
         },
         thresholds=THRESHOLDS.tolist(),
         pq=pq_by_threshold(run.images, run.detections).tolist(),
-        train=_thin(run.log['train']),
+        train=thin(run.log['train']),
         val=run.log['val'],
     )
     return page, [views[index] for index in order]
@@ -282,20 +282,6 @@ def _match(found: Sequence[dict], truth: Sequence[dict], iou: float) -> np.ndarr
             right[index] = True
             table[:, best] = 0
     return right
-
-
-def _thin(points: Sequence[dict[str, float]]) -> list[dict[str, float]]:
-    """Average neighboring points of a long training log, each group at its last iteration."""
-    if not points:
-        return []
-    keys = [key for key in points[0] if key == 'lr' or 'loss' in key]
-    size = -(-len(points) // LOG_POINTS)
-    groups = [points[start : start + size] for start in range(0, len(points), size)]
-    return [
-        dict(iteration=group[-1]['iteration'])
-        | {key: float(np.mean([point.get(key, np.nan) for point in group])) for key in keys}
-        for group in groups
-    ]
 
 
 def _facts(run: Run) -> list[list[str]]:

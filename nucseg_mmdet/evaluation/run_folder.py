@@ -1,11 +1,11 @@
 """A tested run, as the tools leave it in its work folder: card, results, logs."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from nucseg_mmdet.evaluation.run_cards import read_run_card
+from nucseg_mmdet.evaluation.training_log import read_log
 from nucseg_mmdet.structures.coco import (
     Detections,
     TruthImage,
@@ -14,7 +14,6 @@ from nucseg_mmdet.structures.coco import (
     read_truth,
 )
 from nucseg_mmdet.utils.errors import UserError
-from nucseg_mmdet.utils.reading import MOST_TEXT, read_bytes
 
 
 class Run(NamedTuple):
@@ -75,42 +74,3 @@ def read_run(work_dir: Path, annotations: str | None = None) -> Run:
     paths = [Path(entry['images'], image.file_name) for image in images]
     names = list(categories.values())
     return Run(card, entry, images, detections, names, paths, read_log(work_dir))
-
-
-def read_log(work_dir: Path) -> dict[str, list[dict[str, float]]]:
-    """Read mmengine's logs of a run, which may have been stopped and resumed.
-
-    A later log replaces an earlier one from its first iteration on.
-
-    Returns:
-        ``train`` and ``val``: logged values at ascending ``iteration``.
-
-    Raises:
-        UserError: a log is not as mmengine writes it.
-    """
-    log: dict[str, list[dict[str, float]]] = dict(train=[], val=[])
-    for path in sorted(work_dir.glob('*/vis_data/scalars.json')):
-        iteration = None
-        lines = read_bytes(path, MOST_TEXT).decode('utf-8', 'replace').splitlines()
-        for number, line in enumerate(lines, 1):
-            try:
-                values = json.loads(line)
-                part = 'train' if 'loss' in values else 'val'
-                # The step of a validation is an epoch, always 0 here, unless set otherwise.
-                at = max(int(values['step']), iteration or 0)
-                log[part].append(_numbers(values, at))
-            except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-                raise UserError(f'{path}: line {number} is no log entry of mmengine') from None
-            if iteration is None:
-                new = log[part].pop()
-                for key, points in log.items():
-                    log[key] = [point for point in points if point['iteration'] < at]
-                log[part].append(new)
-            iteration = at
-    return log
-
-
-def _numbers(values: dict[str, Any], iteration: int) -> dict[str, float]:
-    """The numbers of a line of a log."""
-    found = {key: float(value) for key, value in values.items() if isinstance(value, int | float)}
-    return dict(found, iteration=iteration)

@@ -290,7 +290,7 @@ def _check_ids(
         raise UserError(f'{where}: image_id is {image_id}, expected one of {known}')
     category_id = _field(entry, 'category_id', int, where)
     if category_id not in category_ids:
-        known = ' or '.join(map(str, category_ids)) if len(category_ids) < 10 else 'a known one'
+        known = category_ids[0] if len(category_ids) == 1 else f'one of {list(category_ids)!r:.100}'
         raise UserError(f'{where}: category_id is {category_id}, expected {known}')
 
 

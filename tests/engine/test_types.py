@@ -13,7 +13,6 @@ from nucseg_mmdet.engine import config_edits, finetune, model_zoo, types_of_nucl
 from nucseg_mmdet.synthetic import fields
 from nucseg_mmdet.utils.errors import UserError
 
-DEMO = 'mask-rcnn_r18-c4_fpn_demo_types'
 NAMES = ['connective', 'epithelial', 'inflammatory']
 LOADERS = [
     *('train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False'),
@@ -49,14 +48,15 @@ def test_the_config_takes_the_types_of_the_data(data):
 def trained(data, tmp_path_factory):
     """The default model, trained on for a minute or two; fold 1 is held out."""
     out = tmp_path_factory.mktemp('trained') / 'run'
-    command = [DEMO, '--data', str(data), '--fold', '1', '--work-dir', str(out)]
-    assert train.main([*command, '--cfg-options', *LOADERS]) == 0
+    command = ['finetune', '--data', str(data), '--fold', '1', '--work-dir', str(out)]
+    shorter = ['finetune.iterations=40', 'finetune.lr=1e-3', 'train_dataloader.batch_size=2']
+    assert train.main([*command, '--cfg-options', *shorter, *LOADERS]) == 0
     return out
 
 
 @pytest.mark.slow
 def test_most_types_are_right(trained, data, capsys):
-    command = [DEMO, str(trained / 'iter_80.pth'), '--data', str(data), '--fold', '1']
+    command = ['finetune', str(trained / 'iter_40.pth'), '--data', str(data), '--fold', '1']
     command += ['--work-dir', str(trained), '--show-dir', str(trained / 'shown')]
     assert test.main([*command, '--cfg-options', *LOADERS[2:]]) == 0
     card = json.loads((trained / 'run_card.json').read_text())['scores']['fold1_val.json']
@@ -70,8 +70,10 @@ def test_most_types_are_right(trained, data, capsys):
     assert types['mPQ+'] == pytest.approx(card['nuclei/mPQ+'])
     paired = sum(map(sum, types['pairs']))
     right = sum(types['pairs'][index][index] for index in range(3))
-    assert paired > 0.6 * sum(one['nuclei'] for one in types['classes'])
-    assert right > 0.7 * paired, types['pairs']
+    nuclei = [one['nuclei'] for one in types['classes']]
+    assert paired > 0.9 * sum(nuclei)
+    # Calling all of them the commonest type would get max(nuclei) right.
+    assert right > max(0.6 * paired, 1.2 * max(nuclei)), types['pairs']
     assert len(list((trained / 'shown').glob('*.png'))) == 3
 
     assert report.main([str(trained)]) == 0
@@ -85,7 +87,7 @@ def test_types_reach_the_files_of_a_slide(trained, tmp_path):
     """Four tiles by two ways of running, and the GeoJSON as training data again."""
     image = fields.synthesize(77, 160, 200)[0]
     cv2.imwrite(str(tmp_path / 'slide.png'), image[..., ::-1])
-    checkpoint = str(trained / 'iter_80.pth')
+    checkpoint = str(trained / 'iter_40.pth')
     options = ['--config', 'finetune', '--checkpoint', checkpoint, '--device', 'cpu']
     options += ['--tile', '128', '--overlap', '64', '--gzip', '--backend', 'mmdet']
     options += ['--format', 'geojson', 'csv']

@@ -22,10 +22,12 @@ from nucseg_mmdet.evaluation.html_report import (
     compare,
     pq_by_threshold,
     precision_at_recalls,
+    render,
 )
 from nucseg_mmdet.evaluation.label_scores import summarize
-from nucseg_mmdet.evaluation.run_folder import read_log, read_run
+from nucseg_mmdet.evaluation.run_folder import read_run
 from nucseg_mmdet.evaluation.summary import count_images
+from nucseg_mmdet.evaluation.training_log import read_log
 from nucseg_mmdet.structures.coco import parse_results, parse_truth
 from nucseg_mmdet.utils.errors import UserError
 
@@ -563,3 +565,29 @@ def test_page_in_a_browser(probed):
     assert 'PQ0.667' in probed['bars']  # mean of 2 x 1 / (3 + 3) and 1
     assert probed['zoom'] == [True, True, True]  # by key, moved by key, by wheel
     assert set(probed['loading']) <= {'data:'}
+
+
+def test_types_of_nuclei(tmp_path):
+    """Two nuclei found, one of them as the other type: told at the nucleus, counted, in tables."""
+    boxes = [(5, 5, 10, 10), (40, 40, 10, 10)]
+    truth = make_truth(boxes)
+    truth['categories'] = [dict(id=1, name='round'), dict(id=2, name='<long>')]
+    truth['annotations'][1]['category_id'] = 2
+    results = [
+        dict(result(1, 0.9, *box), category_id=kind)
+        for box, kind in zip(boxes, (2, 2), strict=True)
+    ]
+    work_dir = write_run(tmp_path, truth, results)
+    run = read_run(work_dir)
+    assert run.names == ['round', '<long>']
+    page, (view,) = collect(run, 0.5)
+    assert [nucleus['type'] for nucleus in view['truth']] == ['round', '<long>']
+    assert [(one['type'], one['wrong']) for one in view['pred']] == [
+        ('<long>', True),
+        ('<long>', False),
+    ]
+    assert page['rows'][0]['wrong_type'] == 1
+    assert page['types']['pairs'] == [[0, 1], [0, 1]]
+    assert page['scores']['PQ'] == 1.0  # of nuclei of any type
+    text = render(page, [view])
+    assert '<long>' not in text

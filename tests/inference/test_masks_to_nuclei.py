@@ -114,3 +114,16 @@ def test_random_masks_come_back():
 @pytest.mark.parametrize('masks', [[], [np.zeros((SIZE, SIZE), bool)]])
 def test_nothing_found(masks):
     assert len(traced(masks, [0.9] * len(masks))) == 0
+
+
+def test_classes_stay_with_their_nuclei():
+    """Of two masks of one nucleus the surer one's class; the others' as they were."""
+    masks = [rectangle(20, 5, 30, 15), rectangle(2, 5, 12, 15), rectangle(3, 5, 13, 15)]
+    rles = [coco_mask.encode(np.asfortranarray(mask, np.uint8)) for mask in masks]
+    image = np.full((SIZE, SIZE, 3), 200, np.uint8)
+    scores, labels = np.array([0.7, 0.6, 0.9]), np.array([4, 1, 2])
+    found = to_nuclei(rles, scores, image, 0.25, labels)
+    by_place = dict(zip(found.centroids[:, 0].tolist(), found.labels.tolist(), strict=True))
+    assert by_place == {25.0: 4, 8.0: 2}
+    assert found.labels.dtype == np.uint8
+    assert traced(masks, scores).labels.tolist() == [0, 0]

@@ -11,6 +11,7 @@ from pycocotools import mask as coco_mask
 
 from nucseg_mmdet.structures.coco import (
     check_truth,
+    parse_categories,
     parse_results,
     parse_truth,
     read_results,
@@ -153,8 +154,9 @@ def put(data, keys, value):
         (('images', 1, 'height'), 0, r'T: image 1: is 0 x 30 px'),
         (('images', 1, 'height'), 2**32, r'T: image 1: is 4294967296 x 30 px'),
         (('images', 0), 5, r'T: image 0: found int, expected an object'),
-        (('categories',), [], r'T: categories have ids \[\], expected \[1\]'),
-        (('categories', 0, 'id'), 2, r'T: categories have ids \[2\], expected \[1\]'),
+        (('categories',), [], r'T: categories have ids \[\], expected different ones'),
+        (('categories',), [dict(id=1)] * 2, r'T: categories have ids \[1, 1\], expected different'),
+        (('categories', 0, 'id'), 2, r'T: annotation 0: category_id is 1, expected 2'),
         (('annotations', 0, 'image_id'), 8, r'T: annotation 0: image_id is 8, .* \[3, 7\]'),
         (('annotations', 0, 'category_id'), 0, r'T: annotation 0: category_id is 0, expected 1'),
         (('annotations', 0, 'iscrowd'), 1, r'T: annotation 0: is a crowd'),
@@ -211,6 +213,24 @@ def test_says_what_is_wrong_with_the_truth(keys, value, message):
 def test_says_what_is_wrong_with_the_results(keys, value, message):
     with pytest.raises(UserError, match=message):
         parse_results(put(make_results(), keys, value), parse_truth(make_truth(), 'T'), 'R')
+
+
+def test_labels_are_places_among_the_categories():
+    truth, results = make_truth(), make_results()
+    truth['categories'] = [dict(id=5, name='b'), dict(id=1, name='a'), dict(id=3)]
+    truth['annotations'][0]['category_id'] = 5
+    images = parse_truth(truth, 'T')
+    by_image = {image.id: image.labels.tolist() for image in images}
+    first = truth['annotations'][0]['image_id']
+    assert by_image[first][0] == 0
+    assert sorted(label for labels in by_image.values() for label in labels) == [
+        0,
+        *[1] * (len(truth['annotations']) - 1),
+    ]
+    assert parse_categories(truth, 'T') == {5: 'b', 1: 'a', 3: ''}
+    results[0]['category_id'] = 3
+    found = parse_results(results, images, 'R', [5, 1, 3])
+    assert found[results[0]['image_id']].labels[0] == 2
 
 
 def test_refuses_other_documents():

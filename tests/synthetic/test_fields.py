@@ -262,3 +262,35 @@ def test_wrong_arguments_leave_nothing_behind(tmp_path, capsys, arguments, messa
 def test_wrong_values_are_refused(arguments):
     with pytest.raises(ValueError, match=r'-1|20'):
         synthesize(*arguments)
+
+
+def test_types_differ_in_looks_and_are_written(tmp_path):
+    """Of four fields: lymphocytes are the smallest and darkest, fibroblasts the longest."""
+    areas, hematoxylin, longest = ({name: [] for name in fields.TYPES} for _ in range(3))
+    for seed in range(4):
+        img, labels, types = fields.synthesize_types(seed, 160, 160)
+        np.testing.assert_array_equal(labels, synthesize(seed, 160, 160)[1])
+        assert len(types) == labels.max() + 1
+        stain = rgb2hed(img)[..., 0]
+        for number in range(1, len(types)):
+            mask = (labels == number).astype(np.uint8)
+            name = fields.TYPES[types[number]]
+            areas[name].append(int(mask.sum()))
+            hematoxylin[name].append(stain[mask > 0].mean())
+            sides = sorted(cv2.minAreaRect(cv2.findNonZero(mask))[1])
+            longest[name].append(sides[1] / sides[0])
+    assert all(len(found) > 3 for found in areas.values())
+    small, dark, long = (
+        {name: np.median(found) for name, found in values.items()}
+        for values in (areas, hematoxylin, longest)
+    )
+    assert min(small, key=small.get) == max(dark, key=dark.get) == 'inflammatory'
+    assert max(long, key=long.get) == 'connective'
+
+    assert fields.main([str(tmp_path / 'raw'), '--types', '--train', '2', '--size', '64']) == 0
+    lines = (tmp_path / 'raw/types.csv').read_text().splitlines()
+    assert lines[0] == 'file_name,label,type'
+    for path in sorted((tmp_path / 'raw/labels').iterdir()):
+        known = [line.split(',')[1] for line in lines if line.startswith(path.name)]
+        assert known == [str(number) for number in range(1, read_png(path).max() + 1)]
+        assert read_png(tmp_path / 'raw/images' / path.name).shape == (64, 64, 3)
