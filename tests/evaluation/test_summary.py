@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -301,6 +302,17 @@ def test_tool_writes_json(files, tmp_path):
         'scores.json',
         'truth.json',
     ]
+
+
+def test_several_thresholds_in_results_need_one(files, tmp_path, capsys):
+    truth, results = files
+    content = json.loads(Path(results).read_text())
+    for entry, score_thr in zip(content, (0.1, 0.2), strict=False):
+        entry['score_thr'] = score_thr
+    Path(results).write_text(json.dumps(content))
+    assert main([truth, results]) == 2
+    assert 'several or odd score_thr, expected one, or --score-thr' in capsys.readouterr().err
+    assert main([truth, results, '--score-thr', '0.2']) == 0
 
 
 def test_tool_tells_a_user_error_in_one_line(files, tmp_path, capsys):
