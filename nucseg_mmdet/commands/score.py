@@ -192,11 +192,13 @@ def read_both(
 
 def _threshold(found: list[dict], results: Path) -> float:
     """The score that all results say, or else the usual one."""
-    thresholds = {entry.get('score_thr') for entry in found} - {None}
-    score_thr = thresholds.pop() if len(thresholds) == 1 else SCORE_THR
-    if thresholds or isinstance(score_thr, bool) or not isinstance(score_thr, int | float):
-        raise UserError(f'{results}: several or odd score_thr, expected one, or --score-thr')
-    return score_thr
+    said = [entry['score_thr'] for entry in found if entry.get('score_thr') is not None]
+    right = [value for value in said if type(value) in (int, float) and 0 <= value <= 1]
+    if right != said or len(set(right)) > 1:
+        raise UserError(
+            f'{results}: several or odd score_thr, expected one from 0 to 1, or --score-thr'
+        )
+    return right[0] if right else SCORE_THR
 
 
 @exit_code

@@ -304,14 +304,18 @@ def test_tool_writes_json(files, tmp_path):
     ]
 
 
-def test_several_thresholds_in_results_need_one(files, tmp_path, capsys):
+@pytest.mark.parametrize('values', [(0.1, 0.2), ([], []), (2, 2), (float('nan'),), (True,), ('x',)])
+def test_several_or_odd_thresholds_in_results_need_one(files, capsys, values):
     truth, results = files
     content = json.loads(Path(results).read_text())
-    for entry, score_thr in zip(content, (0.1, 0.2), strict=False):
+    for entry, score_thr in zip(content, values, strict=False):
         entry['score_thr'] = score_thr
     Path(results).write_text(json.dumps(content))
     assert main([truth, results]) == 2
-    assert 'several or odd score_thr, expected one, or --score-thr' in capsys.readouterr().err
+    assert (
+        'several or odd score_thr, expected one from 0 to 1, or --score-thr'
+        in capsys.readouterr().err
+    )
     assert main([truth, results, '--score-thr', '0.2']) == 0
 
 
