@@ -136,7 +136,7 @@ def test_models_to_share(random_model, tmp_path, refused):
         (publish_model.main, random_model[1]),
         (detectron2_to_mmdet.main, source),
     ):
-        out = tmp_path / 'new folder' / 'a.pth'
+        out = tmp_path / 'a.pth'
         assert refused(main, [weights, out], LOG) == f'{out}: cannot be written (File too large)'
     assert files_in(tmp_path) == ['R-50.pkl']
 

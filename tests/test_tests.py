@@ -31,6 +31,19 @@ def idle(tree):
                 and not call.args[0].elts
             ):
                 yield node.lineno, 'all() of nothing'
+        if _is_filtered(node.test):
+            yield node.lineno, 'the filter may leave all() nothing: compare the lists'
+
+
+def _is_filtered(node):
+    """Whether it is all() of a comprehension with a condition."""
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == 'all'
+        and isinstance(node.args[0], ast.GeneratorExp | ast.ListComp)
+        and any(part.ifs for part in node.args[0].generators)
+    )
 
 
 @pytest.mark.parametrize('path', FILES, ids=lambda path: str(path.relative_to(TESTS)))
@@ -40,12 +53,17 @@ def test_no_assertion_is_idle(path):
 
 @pytest.mark.parametrize(
     'line',
-    ['assert a, b == c', 'assert a, not b', 'assert (a, b)', 'assert 1', 'assert all([])'],
+    [
+        *('assert a, b == c', 'assert a, not b', 'assert (a, b)', 'assert 1', 'assert all([])'),
+        'assert all(a for a in b if c)',
+    ],
 )
 def test_idle_ones_are_found(line):
     assert len(list(idle(ast.parse(line)))) == 1
 
 
-@pytest.mark.parametrize('line', ['assert a == b', 'assert a, f"{b}"', 'assert (a, b) == c'])
+@pytest.mark.parametrize(
+    'line', ['assert a == b', 'assert a, f"{b}"', 'assert (a, b) == c', 'assert all(a for a in b)']
+)
 def test_others_are_not(line):
     assert list(idle(ast.parse(line))) == []

@@ -27,7 +27,7 @@ from nucseg_mmdet.structures.coco import (
 from nucseg_mmdet.structures.coco_entries import CATEGORY_ID
 from nucseg_mmdet.structures.coco_tidy import as_one_class, has_types, tidy, tidy_results
 from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code
-from nucseg_mmdet.utils.files import check_folder_is_writable, without_nan, write_json
+from nucseg_mmdet.utils.files import without_nan, write_json
 
 COCO_KEYS = (
     'AP50@100', 'AP50@100_ceiling', 'AP', 'AP50', 'AP75', 'AP_small', 'AP_medium', 'AP_large',
@@ -150,12 +150,20 @@ def _fate_table(
 
 
 def read_both(
-    truth: Path, results: Path
+    truth: Path, results: Path, score_thr: float | None = None
 ) -> tuple[list[TruthImage], dict[int, Detections], float, list[str]]:
     """Read truth, results of any category, and the score from which on they show a nucleus.
 
     What is read in another way than it stands there is said. Last come the names of the classes,
     if results and truth both tell classes apart.
+
+    Args:
+        truth: COCO truth.
+        results: COCO results.
+        score_thr: the score; by default what the results say.
+
+    Raises:
+        UserError: a file is not as it should be, or the results say several scores.
     """
 
     def size_of(name: str) -> tuple[int, int] | None:
@@ -177,23 +185,27 @@ def read_both(
         print(f'{truth}: {note}', file=sys.stderr)
     images = parse_truth(data, str(truth))
     detections = parse_results(found, images, str(results), list(categories) or [CATEGORY_ID])
-    thresholds = {entry.get('score_thr') for entry in found} - {None}
-    score_thr = thresholds.pop() if len(thresholds) == 1 else SCORE_THR
-    if thresholds or isinstance(score_thr, bool) or not isinstance(score_thr, int | float):
-        raise UserError(f'{results}: several or odd score_thr, expected one, or --score-thr')
+    if score_thr is None:
+        score_thr = _threshold(found, results)
     return images, detections, score_thr, list(categories.values())
+
+
+def _threshold(found: list[dict], results: Path) -> float:
+    """The score that all results say, or else the usual one."""
+    said = [entry['score_thr'] for entry in found if entry.get('score_thr') is not None]
+    right = [value for value in said if type(value) in (int, float) and 0 <= value <= 1]
+    if right != said or len(set(right)) > 1:
+        raise UserError(
+            f'{results}: several or odd score_thr, expected one from 0 to 1, or --score-thr'
+        )
+    return right[0] if right else SCORE_THR
 
 
 @exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     check_fraction('--score-thr', args.score_thr)
-    if args.json:
-        check_folder_is_writable(args.json.parent)
-    images, detections, score_thr, names = read_both(args.truth, args.results)
-    if args.score_thr is not None:
-        score_thr = args.score_thr
-    report = make_report(images, detections, score_thr, names)
+    report = make_report(*read_both(args.truth, args.results, args.score_thr))
     if args.json:
         write_json(args.json, without_nan(report))
     print(format_report(report))

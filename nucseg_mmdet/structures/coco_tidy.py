@@ -1,8 +1,8 @@
 """COCO files as common tools write them, made what the format says.
 
-Only what can be read in one way is changed: ids that are whole numbers as text or floats, paths
-with backslashes, sizes of images that are left out or -1, categories of any id and name where all
-are nuclei. The rest stays, for the checks of ``coco`` to refuse.
+Only what can be read in one way is changed: ids and sizes that are whole numbers as text or floats,
+paths with backslashes, sizes of images that are left out or -1, categories of any id and name
+where all are nuclei. The rest stays, for the checks of ``coco`` to refuse.
 """
 
 import copy
@@ -13,7 +13,7 @@ from typing import Any
 from nucseg_mmdet.structures.coco_entries import CATEGORY_ID, make_categories
 
 SizeOf = Callable[[str], tuple[int, int] | None]
-ID_KEYS = ('id', 'image_id', 'category_id')
+WHOLE = ('id', 'image_id', 'category_id', 'width', 'height')  # keys
 
 
 def tidy(data: Any, size_of: SizeOf | None = None) -> tuple[Any, list[str]]:
@@ -30,8 +30,8 @@ def tidy(data: Any, size_of: SizeOf | None = None) -> tuple[Any, list[str]]:
         return data, []
     data, notes = copy.deepcopy(data), []
     parts = {key: _objects(data.get(key)) for key in ('images', 'annotations', 'categories')}
-    _note(notes, sum(_number_ids(entry) for part in parts.values() for entry in part),
-          'ids as text or floats, read as whole numbers')  # fmt: skip
+    _note(notes, sum(_read_numbers(entry) for part in parts.values() for entry in part),
+          'ids or sizes as text or floats, read as whole numbers')  # fmt: skip
     paths = [
         image
         for image in parts['images']
@@ -104,7 +104,7 @@ def tidy_results(data: Any, nucleus_ids: Collection[int]) -> Any:
         return data
     data = [dict(entry) if isinstance(entry, dict) else entry for entry in data]
     for entry in _objects(data):
-        _number_ids(entry)
+        _read_numbers(entry)
         if _is_id(entry.get('category_id')) and entry['category_id'] in nucleus_ids:
             entry['category_id'] = CATEGORY_ID
     return data
@@ -118,10 +118,10 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _number_ids(entry: dict) -> bool:
-    """Turn ids that are whole numbers into such, in place; whether there were any."""
+def _read_numbers(entry: dict) -> bool:
+    """Turn ids and sizes that are whole numbers into such, in place; whether there were any."""
     changed = False
-    for key in ID_KEYS:
+    for key in WHOLE:
         value = entry.get(key)
         if (isinstance(value, float) and value.is_integer()) or (
             isinstance(value, str) and re.fullmatch('[0-9]{1,18}', value)

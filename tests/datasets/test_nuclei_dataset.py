@@ -52,6 +52,16 @@ def test_missing_image(tmp_path):
         load(tmp_path)
 
 
+@pytest.mark.parametrize('test_mode', [True, False])
+@pytest.mark.parametrize('size', [(20, 21), (21, 20), (10, 40)])
+def test_truth_of_another_size_than_the_image(tmp_path, size, test_mode):
+    write(tmp_path)
+    cv2.imwrite(str(tmp_path / 'a.png'), np.full((*size, 3), 200, np.uint8))
+    message = rf'a\.png: {size[1]} x {size[0]} px, expected 20 x 20 px as in .*truth\.json'
+    with pytest.raises(UserError, match=message):
+        load(tmp_path, test_mode=test_mode)
+
+
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [

@@ -2,7 +2,11 @@
 
 import copy
 import json
+import os
+import subprocess
+import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -83,6 +87,46 @@ def test_written_files(tmp_path):
         assert archive.namelist() == ['answer.json']
         assert archive.read('answer.json').decode() == path.read_text()
     assert sorted(file.name for file in path.parent.iterdir()) == ['answer.json', 'answer.zip']
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from nucseg_mmdet.evaluation import submission
+
+left = int(sys.argv[2])
+
+def watch(event, arguments):
+    global left
+    if event in ('os.rename', 'os.remove'):
+        left -= 1
+        if left < 0:
+            os._exit(9)
+
+good = dict(image_id=1, bbox=[0, 0, 2, 1], score=0.9, category_id=1,
+            segmentation=dict(size=[2, 2], counts='112'))
+sys.addaudithook(watch)
+submission.write([good], {1: (2, 2)}, Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize('steps', [0, 1, 2, 9])
+def test_killed_between_its_files(tmp_path, steps):
+    """At no time an older answer.zip stands beside a newer answer.json."""
+    path = tmp_path / 'answer.json'
+    submission.write([GOOD], IMAGES, path)
+    before = path.read_text()
+    command = [sys.executable, '-c', KILLED, str(path), str(steps)]
+    env = {**os.environ, 'PYTHONPATH': str(Path(__file__).parents[2])}
+    ended = subprocess.run(command, env=env, check=False)
+    assert ended.returncode == (0 if steps == 9 else 9)  # one removal and two renamings
+    content = path.read_text()
+    assert (content == before) == (steps < 2)
+    assert json.loads(content)[0]['score'] == (0.5 if steps < 2 else 0.9)
+    zipped = path.with_suffix('.zip')
+    assert zipped.exists() == (steps in (0, 9))
+    if zipped.exists():
+        assert zipfile.ZipFile(zipped).read('answer.json').decode() == content
 
 
 def test_no_place_to_write(tmp_path):

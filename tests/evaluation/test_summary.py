@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -301,6 +302,21 @@ def test_tool_writes_json(files, tmp_path):
         'scores.json',
         'truth.json',
     ]
+
+
+@pytest.mark.parametrize('values', [(0.1, 0.2), ([], []), (2, 2), (float('nan'),), (True,), ('x',)])
+def test_several_or_odd_thresholds_in_results_need_one(files, capsys, values):
+    truth, results = files
+    content = json.loads(Path(results).read_text())
+    for entry, score_thr in zip(content, values, strict=False):
+        entry['score_thr'] = score_thr
+    Path(results).write_text(json.dumps(content))
+    assert main([truth, results]) == 2
+    assert (
+        'several or odd score_thr, expected one from 0 to 1, or --score-thr'
+        in capsys.readouterr().err
+    )
+    assert main([truth, results, '--score-thr', '0.2']) == 0
 
 
 def test_tool_tells_a_user_error_in_one_line(files, tmp_path, capsys):

@@ -14,14 +14,14 @@ import torch
 
 from tests.hammer import damaged, faults, hostile, kills
 
-PARTS = ('damaged', 'hostile', 'faults', 'kills')
+PARTS = ('damaged', 'hostile', 'faults', 'kills', 'doubles')
 
 
 def main() -> int:
     parser = argparse.ArgumentParser('python -m tests.hammer', description=__doc__)
     parser.add_argument('parts', nargs='*', choices=[*PARTS, []], help='default: all')
     parser.add_argument('--number', type=int, default=120, help='damages a format')
-    parser.add_argument('--kills', type=int, default=26, help='of each command')
+    parser.add_argument('--kills', type=int, default=26, help='of each command, and pairs')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--only', nargs='*', help='formats to damage, kinds of hostile files')
     args = parser.parse_args()
@@ -49,6 +49,8 @@ def verdicts(args: argparse.Namespace, scratch: Path) -> Iterator[damaged.Verdic
         yield from faults.fill(scratch)
     if 'kills' in parts:
         yield from kills.kill(scratch, args.kills, args.seed, args.only)
+    if 'doubles' in parts:
+        yield from kills.double(scratch, args.kills, args.seed)
 
 
 if __name__ == '__main__':

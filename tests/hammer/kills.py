@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -87,6 +88,51 @@ def kill(scratch: Path, number: int, seed: int = 0, names: list[str] | None = No
             yield Verdict(f'kill {command.name}', name, complaint)
 
 
+def double(scratch: Path, number: int, seed: int = 0) -> Iterator[Verdict]:
+    """Give the same segment command twice, the second at any moment of the first.
+
+    Args:
+        scratch: folder for the files.
+        number: of pairs.
+        seed: of the moments.
+    """
+    (command,) = (
+        one for one in commands(_inputs(scratch / 'inputs_of_two')) if one.name == 'segment'
+    )
+    started = time.monotonic()
+    folder = isolation.fresh(scratch / 'alone')
+    code, said = _wait(_start(command, folder))
+    whole = time.monotonic() - started
+    if code:
+        yield Verdict('two at once', 'alone', f'exit code {code}: {said:.300}')
+        return
+    right = command.result(folder)
+    rng = np.random.default_rng(seed)
+    for index in range(number):
+        moment = rng.uniform(0, LATE * whole) if index % 2 else 0.0
+        folder = isolation.fresh(scratch / 'two')
+        first = _start(command, folder)
+        time.sleep(moment)
+        ends = [_wait(process) for process in (first, _start(command, folder))]
+        complaint = _judge_two(ends) or isolation.leftovers(folder)
+        if not complaint and command.result(folder) != right:
+            complaint = 'another result than alone'
+        name = f'{index}: after {moment:.2f} of {whole:.2f} s'
+        yield Verdict('two at once', name, complaint)
+
+
+def _judge_two(ends: list[tuple[int, str]]) -> str | None:
+    """What is wrong with how two runs ended: one has to finish, the other to say why not."""
+    if all(code for code, _ in ends):
+        return f'neither finished: {ends[0][1]:.200}'
+    for code, said in ends:
+        if 'Traceback' in said:
+            return f'traceback: {said.splitlines()[-1]:.200}'
+        if code and (code != 2 or 'another run writes there' not in said):
+            return f'exit code {code}: {said[-300:]}'
+    return None
+
+
 def _kill_once(
     command: Command, folder: Path, moment: float, sent: signal.Signals, right: object
 ) -> str | None:
@@ -113,7 +159,7 @@ def _kill_once(
 def _start(command: Command, folder: Path, *more: str) -> subprocess.Popen:
     call = [sys.executable, str(ROOT / f'tools/{command.name}.py'), *command.arguments(folder)]
     env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
-    said = (folder.with_name(f'{folder.name}.said')).open('w+')
+    said = tempfile.TemporaryFile('w+')  # noqa: SIM115  closed by _wait
     process = subprocess.Popen(
         [*call, *more], cwd=ROOT, env=env, stdout=said, stderr=said, start_new_session=True
     )

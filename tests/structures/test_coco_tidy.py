@@ -39,8 +39,10 @@ def with_ids(kind):
 
 
 ODD = {
-    'text': (with_ids(str), '3 ids as text or floats'),
-    'floats': (with_ids(float), '3 ids as text or floats'),
+    'text': (with_ids(str), '3 ids or sizes as text or floats'),
+    'floats': (with_ids(float), '3 ids or sizes as text or floats'),
+    'size as text': (changed('images', width='20'), '1 ids or sizes as text or floats'),
+    'size as floats': (changed('images', width=20.0, height=10.0), '1 ids or sizes as text'),
     'backslashes': (changed('images', file_name='x\\a.png'), '1 file names with backslashes'),
     'no size': (changed('images', width=None, height=None), '1 images without width and height'),
     'size -1': (changed('images', width=-1, height=-1), '1 images without width and height'),

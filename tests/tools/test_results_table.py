@@ -160,6 +160,32 @@ def test_bars_in_names_do_not_split_cells(tmp_path):
     assert 'a\\|b' in table.splitlines()[2]
 
 
+def test_names_are_neither_tags_nor_lines(tmp_path):
+    write_card(tmp_path / '<b>x', config='c', load_from='a\n| b |\x1b[31m')
+    table = to_markdown(make_rows(tmp_path, {}))
+    assert table.count('\n') == 3  # head, rule, row
+    row = table.splitlines()[2]
+    assert '&lt;b&gt;x' in row
+    assert 'a\\n\\| b \\|\\x1b[31m' in row
+
+
+@pytest.mark.parametrize('name', ['=1+1', '+1', '-1', '@x'])
+def test_names_are_no_formulas(tmp_path, name):
+    write_card(tmp_path / name, config='c', load_from=f'x/{name}')
+    (line,) = csv.DictReader(to_csv(make_rows(tmp_path, {})).splitlines())
+    assert (line['run'], line['weights']) == (f"'{name}",) * 2
+
+
+def test_card_that_is_a_link_to_nowhere_is_told(tmp_path, capsys):
+    write_card(tmp_path / 'a', config='c')
+    (tmp_path / 'b').mkdir()
+    (tmp_path / 'b/run_card.json').symlink_to(tmp_path / 'gone')
+    assert main([str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error == f'results_table: {tmp_path}/b/run_card.json: {error.split(": ", 2)[2]}'
+    assert 'No such file' in error
+
+
 def test_replaces_the_table_of_a_page():
     text = f'before\n{BEGIN}\nold\n{END}\nafter\n'
     once = replace_table(text, '| new |\n', 'page.md')

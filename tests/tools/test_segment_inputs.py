@@ -117,7 +117,8 @@ def test_bad_inputs_stop_no_other(random_model, tmp_path, capsys):
     summaries = [json.loads(path.read_text()) for path in out.glob('*.summary.json')]
     stems = sorted(name.rpartition('.')[0] for name in GOOD)
     assert sorted(summary['name'] for summary in summaries) == stems
-    assert all(summary['nuclei'] > 10 for summary in summaries if summary['name'] != 'thin')
+    empty = [summary['name'] for summary in summaries if summary['nuclei'] <= 10]
+    assert empty in ([], ['thin'])
     for stem in stems:
         assert json.loads((out / f'{stem}.geojson').read_text())['type'] == 'FeatureCollection'
 

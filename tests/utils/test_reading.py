@@ -19,6 +19,14 @@ def zipped(name, data):
     return buffer.getvalue()
 
 
+def encrypted(data):
+    """A zip file that says that its only member is: the flag in both of its headers."""
+    data = bytearray(data)
+    for place in (6, data.index(b'PK\x01\x02') + 8):
+        data[place] |= 1
+    return bytes(data)
+
+
 NO_FILES = {
     'pipe': (os.mkfifo, 'is a pipe, expected a file'),
     'folder': (os.mkdir, 'is a folder, expected a file'),
@@ -66,6 +74,7 @@ BROKEN = {
     'b.gz': (b'no gzip', 'damaged archive'),
     'a.zip': (zipped('other', b''), 'found no b at its root'),
     'b.zip': (zipped('b', b'x' * 1000)[:40], 'damaged archive'),
+    'c.zip': (encrypted(zipped('b', b'x' * 1000)), 'encrypted'),
 }
 
 
