@@ -153,7 +153,7 @@ def describe(
     """What the runtime has to know beside the networks."""
     roi_head, rpn = model.roi_head, model.rpn_head
     resize, normalize = _read_pipeline(pipeline)
-    generator = rpn.anchor_generator
+    generator = rpn.prior_generator
     rcnn = model.test_cfg.rcnn
     return dict(
         format=1 if len(classes) == 1 else FORMAT,

@@ -125,7 +125,7 @@ class RLEMaskHead(FCNMaskHead):
         activate_map: bool = False,
     ) -> RLEMasks:
         # Averaged over views, they are probabilities already.
-        probs = mask_preds.to(bboxes) if activate_map else mask_preds.sigmoid()
+        probs = torch.as_tensor(mask_preds).to(bboxes) if activate_map else mask_preds.sigmoid()
         probs = probs[:, 0] if self.class_agnostic else probs[range(len(probs)), labels]
         height, width = _image_size(img_meta, rescale)
         scale_factor = bboxes.new_tensor(img_meta['scale_factor'])  # of width, height

@@ -150,7 +150,9 @@ def test_outlines_are_written(tmp_path):
     masks[1, 12:16, 12:16] = True
     sample = DetDataSample(metainfo=dict(img_path=str(path)))
     sample.pred_instances = InstanceData(scores=torch.tensor([0.9, 0.4]), masks=masks)
-    dataset = SimpleNamespace(data_prefix=dict(img=str(tmp_path)))
+    dataset = SimpleNamespace(
+        data_prefix=dict(img=str(tmp_path)), metainfo=dict(classes=('nucleus',))
+    )
     runner = SimpleNamespace(test_dataloader=SimpleNamespace(dataset=dataset))
     OutlineHook(str(tmp_path / 'out'), score_thr=0.5).after_test_iter(runner, 0, None, [sample])
     picture = cv2.imread(str(tmp_path / 'out/image.png'))

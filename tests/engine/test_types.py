@@ -93,7 +93,7 @@ def test_types_reach_the_files_of_a_slide(trained, tmp_path):
     options += ['--format', 'geojson', 'csv']
     command = [str(tmp_path / 'slide.png'), '--out', str(tmp_path / 'out'), *options]
     assert segment.main(command) == 0
-    rows = list(csv.DictReader((tmp_path / 'out/slide.csv').open()))
+    rows = list(csv.DictReader((tmp_path / 'out/slide.csv').read_text().splitlines()))
     summary = json.loads((tmp_path / 'out/slide.summary.json').read_text())
     counts = {name: sum(row['class'] == name for row in rows) for name in NAMES}
     assert {one['name']: one['nuclei'] for one in summary['classes']} == counts

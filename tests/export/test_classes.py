@@ -33,7 +33,7 @@ def nuclei():
 
 def test_csv(tmp_path, nuclei):
     (path,) = write(tmp_path, ['csv'], PLAIN, nuclei, classes=CLASSES)
-    rows = list(csv.DictReader(path.open(encoding='utf-8')))
+    rows = list(csv.DictReader(path.read_text(encoding='utf-8').splitlines()))
     assert [row['class'] for row in rows] == NAMES
     assert [row['eosin_od_mean'] for row in rows] == [''] * len(LABELS)
     assert [float(row['score']) for row in rows] == pytest.approx(nuclei.scores.tolist(), rel=1e-5)

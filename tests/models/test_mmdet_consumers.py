@@ -75,6 +75,8 @@ def test_analyze_results_sorts_and_draws(tested, random_model, data_root, monkey
         assert len(list((out / folder).glob('*.png'))) == 2
 
 
+# It warns of weights without names of classes and of a visualizer without a folder.
+@pytest.mark.filterwarnings('ignore::UserWarning:mmdet', 'ignore::UserWarning:mmengine')
 def test_det_inferencer_predicts_and_draws(random_model, data_root, tmp_path):
     config, checkpoint = random_model
     image = sorted((data_root / 'test').glob('*.png'))[0]

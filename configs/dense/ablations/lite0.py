@@ -3,7 +3,38 @@
 python tools/train.py configs/dense/ablations/lite0.py --fold 1 --initial-weights FILE
 """
 
-_base_ = '../mask-rcnn_lite0_fpn_dense_nuclei.py'
+_base_ = [
+    '../../_base_/models/mask-rcnn_efficientnet-lite0_fpn.py',
+    '../../_base_/datasets/vrdl_crop-stain.py',
+    '../../_base_/recipes/dense.py',
+]
 
+model = dict(
+    test_cfg=dict(
+        rpn=_base_.test_rpn,
+        rcnn=dict(_base_.test_rcnn, truth_offset=(-0.4, -0.6)),
+    ),
+)
+
+move = dict(type='MoveTruth', offset=(0.4, 0.6))  # what truth_offset takes back
+train_dataloader = dict(
+    dataset=dict(
+        pipeline=[
+            *(_base_.load_once, _base_.load_truth, _base_.crops, move, _base_.slide_colors),
+            *(_base_.enlarge, _base_.whole, _base_.turn, _base_.flip, _base_.stain, _base_.pack),
+        ]
+    )
+)
+
+# The statistics of batch norm averaged as well, so that they are those of the weights.
+custom_hooks = [
+    *_base_.run_hooks,
+    dict(type='ChannelsLastHook'),
+    dict(_base_.ema, update_buffers=True),
+]
+# The backbone is trained already.
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.5))))
 train_cfg = dict(max_iters=1_000, val_interval=1_000)
 param_scheduler = [_base_.warm_up, dict(_base_.decay, begin=500, end=1_000)]
+
+fold_colors = True  # with --fold, no held-out image has a part in the training
