@@ -189,6 +189,7 @@ def run(command: list[str], cwd: Path = ROOT, **env: str) -> tuple[int, str]:
         finally:
             child.terminate()  # does nothing, unless we are interrupted
             child.wait()
+            child.stdout.close()
             print('\r\x1b[K' if TERMINAL else '', end='', flush=True)
 
 

@@ -73,7 +73,8 @@ def read_seconds(path: Path) -> float:
 def _opened(path: Path) -> Iterator[NpzFile]:
     check_file(path)
     try:
-        with np.load(path, allow_pickle=False) as shard:
+        # Of a damaged file NumPy would leave closing to the collector.
+        with path.open('rb') as file, np.load(file, allow_pickle=False) as shard:
             yield shard
     except UserError:
         raise

@@ -108,7 +108,7 @@ def test_a_killed_run_goes_on(finished, random_model, folder, tmp_path):
     process = start(random_model, folder, tmp_path)
     wait_for_rows(process, tmp_path, 2)
     process.kill()  # client and scheduler
-    process.wait()
+    process.communicate()
     kept = list(tmp_path.glob('*.partial/row_*.npz'))
     assert len(kept) >= 2
     assert segment.main(arguments(random_model, tmp_path, folder)) == 0
