@@ -91,7 +91,7 @@ def _read_data(cfg: Config) -> tuple[int, tuple[str, ...]]:
     path = Path(cfg.data_root, 'annotations/train.json')
     if not path.is_file():
         raise UserError(
-            f'{path}: not there; tools/prepare_data.py makes the data, --data-root names its folder'
+            f'{path}: not there; nucseg prepare makes the data, --data names its folder'
         )
     truth = load_json(path)
     fields = {annotation['image_id'] for annotation in truth['annotations']}
