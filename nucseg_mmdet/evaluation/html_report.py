@@ -299,7 +299,7 @@ def _facts(run: Run) -> list[list[str]]:
         'Training time': seconds and f'{seconds / 3600:.2f} h',
         'Device': card.get('device'),
         'GPU memory': gpu and f'{gpu / 2**30:.1f} GiB',
-        'Initial weights': card.get('initial_weights'),
+        'Initial weights': card.get('load_from') or card.get('initial_weights'),
         'Seed': card.get('seed'),
         'Started': card.get('started'),
         'Versions': ', '.join(f'{name} {text}' for name, text in card.get('versions', {}).items()),

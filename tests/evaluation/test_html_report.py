@@ -258,6 +258,19 @@ def test_long_log_is_averaged(tmp_path):
     assert page['train'][-1]['iteration'] == 450
 
 
+@pytest.mark.parametrize(
+    ('card', 'weights'),
+    [
+        (dict(initial_weights='none', load_from='dense.pth'), 'dense.pth'),
+        (dict(initial_weights='none', load_from=None), 'none'),
+    ],
+)
+def test_page_says_what_a_training_began_with(tmp_path, card, weights):
+    work_dir = write_run(tmp_path, make_truth([(1, 1, 5, 5)]), [], **card)
+    page, _ = collect(read_run(work_dir), 0.5)
+    assert ['Initial weights', weights] in page['facts']
+
+
 def test_worst_image_comes_first(tmp_path):
     """PQ 1 in the first, 0 in the second, undefined in the third image."""
     square = (10, 10, 10, 10)
