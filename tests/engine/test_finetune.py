@@ -58,7 +58,7 @@ def test_what_the_user_gives_holds(tmp_path):
 def test_data_without_nuclei_is_refused(tmp_path):
     cfg = Config.fromfile(CONFIG)
     config_edits.set_data_root(cfg, tmp_path / 'missing')
-    with pytest.raises(UserError, match=r'not there; tools/prepare_data\.py makes the data'):
+    with pytest.raises(UserError, match=r'not there; nucseg prepare makes the data'):
         finetune.fit_to_data(cfg)
     config_edits.set_data_root(cfg, write_truth(tmp_path / 'a', [0, 0]))
     with pytest.raises(UserError, match='no nucleus in it'):
