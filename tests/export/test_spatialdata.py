@@ -11,6 +11,12 @@ from nucseg_mmdet.structures.classes import NucleusClass
 from nucseg_mmdet.structures.nuclei import EMPTY, MEASUREMENTS
 from tests.export.helpers import BAY, ONE, PLAIN, REGION, halves, nuclei_of, ovals, write
 
+# Of spatialdata's own imports, and of anndata when spatialdata writes.
+pytestmark = pytest.mark.filterwarnings(
+    'ignore:Call to deprecated class Scaler:DeprecationWarning',
+    'ignore:zarr v3 autosharding:UserWarning',
+)
+
 
 @pytest.fixture
 def spatialdata():
