@@ -81,7 +81,7 @@ def exit_code(main: Callable[..., int]) -> Callable[..., int]:
         workers_end_with_us()
         logging.raiseExceptions = False  # a log that finds no space is cut, without tracebacks
         tool = Path(sys.modules[main.__module__].__file__ or '').stem
-        with _Termination():
+        with _Stop() as stop:
             try:
                 try:
                     return main(*args, **kwargs)
@@ -93,7 +93,8 @@ def exit_code(main: Callable[..., int]) -> Callable[..., int]:
                 message, code = str(error), 2
                 _debug()
             except Exception as error:
-                message, code = say_unforeseen(error), 2
+                # A library may have made another error of our KeyboardInterrupt.
+                message, code = ('stopped', 130) if stop.asked else (say_unforeseen(error), 2)
                 _debug()
         for line in message.splitlines():
             print(f'{tool}: {printable(line)[:WIDEST]}', file=sys.stderr)
@@ -107,20 +108,30 @@ def _debug() -> None:
         traceback.print_exc()
 
 
-class _Termination:
-    """While this lasts, SIGTERM stops the program as Ctrl-C does."""
+class _Stop:
+    """While this lasts, Ctrl-C and SIGTERM raise KeyboardInterrupt, which is remembered.
 
-    def __enter__(self) -> None:
-        self._before = None
+    Attributes:
+        asked: whether one of them came.
+    """
+
+    asked = False
+
+    def __enter__(self) -> '_Stop':
+        self._before = {}
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._stop)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                # As it was: one that is ignored, as of a command in the background, stays so.
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    self._before[number] = signal.signal(number, self._stop)
+        return self
 
     def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+        for number, before in self._before.items():
+            signal.signal(number, before)
 
-    @staticmethod
-    def _stop(number: int, frame: FrameType | None) -> None:
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
         raise KeyboardInterrupt
 
 

@@ -20,6 +20,8 @@ ENDS = {
     "open('/no/such')": (2, '/no/such: No such file or directory'),
     '1 / 0': (2, 'unforeseen ZeroDivisionError: division by zero (NUCSEG_DEBUG=1 shows where)'),
     'os.kill(os.getpid(), signal.SIGTERM); time.sleep(9)': (130, 'stopped'),
+    'caught(signal.SIGTERM)': (130, 'stopped'),
+    'caught(signal.SIGINT)': (130, 'stopped'),
 }
 
 
@@ -28,6 +30,12 @@ def script(tmp_path, body):
     text = f"""
         import os, signal, sys, time
         from nucseg_mmdet.utils.errors import UserError, exit_code
+
+        def caught(number):  # as a library may do
+            try:
+                os.kill(os.getpid(), number); time.sleep(9)
+            except BaseException:
+                raise SyntaxError('the config')
 
         @exit_code
         def main():
