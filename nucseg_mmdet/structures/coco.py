@@ -21,6 +21,7 @@ from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.reading import read_packed
 
 MAX_PIXELS = 2**32 - 1  # of an image; pycocotools counts runs in 32 bits
+MOST_PX = 2**31  # of a side of a box, which libraries read as whole numbers
 
 
 class TruthImage(NamedTuple):
@@ -182,7 +183,7 @@ def check_truth(data: Any, source: str) -> None:
             raise UserError(f'{where}: id {number} is taken, expected another')
         seen.add(number)
         box = _field(annotation, 'bbox', list, where)
-        if len(box) != 4 or not all(map(_is_finite, box)):
+        if len(box) != 4 or not all(_is_finite(side) and abs(side) < MOST_PX for side in box):
             raise UserError(f'{where}: bbox is {reprlib.repr(box)}, expected x, y, width, height')
         if not _is_finite(_field(annotation, 'area', int | float, where)):
             raise UserError(f'{where}: area is {annotation["area"]}, expected a number of px')

@@ -93,9 +93,11 @@ def has_types(data: Any, results: Any) -> bool:
     """
     if not isinstance(data, dict) or not isinstance(results, list):
         return False
-    known = {category.get('id') for category in _objects(data.get('categories'))}
-    found = {entry.get('category_id') for entry in _objects(tidy_results(results, ()))}
-    return len(known) > 1 and len(found) > 1 and found <= known
+    known = [category.get('id') for category in _objects(data.get('categories'))]
+    found = [entry.get('category_id') for entry in _objects(tidy_results(results, ()))]
+    if not all(map(_is_id, [*known, *found])):
+        return False
+    return len(set(known)) > 1 and len(set(found)) > 1 and set(found) <= set(known)
 
 
 def tidy_results(data: Any, nucleus_ids: Collection[int]) -> Any:

@@ -263,6 +263,7 @@ def training_truth(**changes):
         (dict(id='1'), "id is '1', expected int"),
         (dict(bbox=[0, 0, 10]), 'bbox is'),
         (dict(bbox=[0, 0, 10, float('nan')]), 'bbox is'),
+        (dict(bbox=[0, 0, 10**30, 10]), 'bbox is'),
         (dict(area='x'), 'area is'),
         (dict(area=float('inf')), 'area is'),
         (dict(segmentation=[[1, 1]]), 'polygon is'),

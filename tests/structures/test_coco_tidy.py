@@ -8,7 +8,7 @@ from PIL import Image
 
 from nucseg_mmdet.commands import prepare, score
 from nucseg_mmdet.structures.coco import parse_results, parse_truth
-from nucseg_mmdet.structures.coco_tidy import as_one_class, tidy, tidy_results
+from nucseg_mmdet.structures.coco_tidy import as_one_class, has_types, tidy, tidy_results
 from nucseg_mmdet.utils.errors import UserError
 
 SQUARE = [[2, 2, 6, 2, 6, 6, 2, 6]]
@@ -123,3 +123,14 @@ def test_score_takes_category_0(tmp_path):
     paths = [str(tmp_path / name) for name in ('truth.json', 'answer.json')]
     assert score.main([*paths, '--json', str(tmp_path / 'scores.json')]) == 0
     assert json.loads((tmp_path / 'scores.json').read_text())['pooled']['PQ'] == 1
+
+
+@pytest.mark.parametrize('odd', [[], {}, [[[]]], None, 1.5, True])
+def test_ids_that_are_none_are_no_types(odd):
+    two = truth()
+    two['categories'] = [dict(id=1, name='one'), dict(id=2, name='two')]
+    results = [dict(category_id=1), dict(category_id=2)]
+    assert has_types(two, results)
+    assert not has_types(two, [*results, dict(category_id=odd)])
+    two['categories'].append(dict(id=odd, name='three'))
+    assert not has_types(two, results)
