@@ -41,12 +41,14 @@ class ScannerSlide(Slide):
         except openslide.OpenSlideError as error:
             raise UserError(f'{path}: OpenSlide cannot open it ({error})') from None
         self._idle.append(handle)
-        properties = dict(handle.properties)
+        # A damaged slide may have names without a value.
+        values = {name: handle.properties.get(name) for name in handle.properties}
+        properties = {name: value for name, value in values.items() if value is not None}
         size = pixel_size.chosen(mpp, pixel_size.from_openslide(properties))
         super().__init__(name_of(path), list(handle.level_dimensions), size)
         self._downsamples = handle.level_downsamples
         self._background = '#' + properties.get('openslide.background-color', 'FFFFFF')
-        with contextlib.suppress(KeyError):
+        with contextlib.suppress(KeyError, ValueError):
             x, y, width, height = (
                 int(properties[f'openslide.bounds-{key}']) for key in ('x', 'y', 'width', 'height')
             )

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
+import openslide
 import pytest
 import tifffile
 from PIL import Image
@@ -62,6 +63,17 @@ def write_pyramid(path, images, description=None, subifds=False, **options):
 def write_svs(path, images, **options):
     height, width = images[0].shape[:2]
     return write_pyramid(path, images, APERIO.format(width, height), **options)
+
+
+def test_svs_with_a_property_of_no_value(tmp_path):
+    """OpenSlide lists what its description names without "=", and has no value for it."""
+    image = np.full((300, 400, 3), 200, np.uint8)
+    description = APERIO.format(400, 300).replace('MPP =', 'Left|MPP =')
+    path = write_pyramid(tmp_path / 'a.svs', [image], description)
+    assert 'aperio.Left' in list(openslide.OpenSlide(path).properties)
+    with open_slide(path) as slide:
+        assert isinstance(slide, ScannerSlide)
+        assert slide.mpp == pytest.approx(0.25)
 
 
 def shrunk(image, factor):
