@@ -1,0 +1,46 @@
+"""EfficientNet-Lite0: 2,000 iterations more, from its first run's checkpoint and at half its rate.
+
+python tools/train.py configs/dense/mask-rcnn_lite0_fpn_dense_stage2.py \
+    --cfg-options load_from=CHECKPOINT
+"""
+
+_base_ = [
+    '../_base_/models/mask-rcnn_efficientnet-lite0_fpn.py',
+    '../_base_/datasets/vrdl_crop-stain.py',
+    '../_base_/recipes/dense.py',
+]
+
+model = dict(
+    test_cfg=dict(
+        rpn=_base_.test_rpn,
+        rcnn=dict(_base_.test_rcnn, truth_offset=(-0.4, -0.6)),
+    ),
+)
+
+move = dict(type='MoveTruth', offset=(0.4, 0.6))  # what truth_offset takes back
+train_dataloader = dict(
+    dataset=dict(
+        pipeline=[
+            *(_base_.load_once, _base_.load_truth, _base_.crops, move, _base_.slide_colors),
+            *(_base_.enlarge, _base_.whole, _base_.turn, _base_.flip, _base_.stain, _base_.pack),
+        ]
+    )
+)
+
+# Without a checkpoint given, training stops with this text and does not start from scratch.
+load_from = 'CHECKPOINT (give --cfg-options load_from=FILE)'
+randomness = dict(seed=1)  # with the seed of the first run it would see the same crops again
+# The statistics of batch norm averaged as well, so that they are those of the weights.
+custom_hooks = [
+    *_base_.run_hooks,
+    dict(type='ChannelsLastHook'),
+    dict(_base_.ema, update_buffers=True),
+]
+# The backbone is trained already.
+optim_wrapper = dict(
+    optimizer=dict(lr=0.0005),
+    paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.5))),
+)
+param_scheduler = [dict(_base_.warm_up, end=50), dict(_base_.decay, begin=50)]
+
+fold_colors = True  # with --fold, no held-out image has a part in the training
