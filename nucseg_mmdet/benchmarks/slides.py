@@ -138,7 +138,7 @@ def instanseg() -> openvino.Model:
 
 def network_alone(network: openvino.Model, megapixels: float, precision: str) -> Callable[[], None]:
     """Make what runs a network on as many pixels as the image has."""
-    options = dict(INFERENCE_PRECISION_HINT=dict(fp32='f32', bf16='bf16')[precision])
+    options = dict(INFERENCE_PRECISION_HINT=dict(bf16='bf16').get(precision, 'f32'))
     request = openvino.Core().compile_model(network, 'CPU', options).create_infer_request()
     shape = network.input().shape
     tile = np.random.default_rng(0).random(shape, np.float32)
@@ -215,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('image', type=Path, help='such as a class image of 1,000 px')
     parser.add_argument('--mosaic', type=int, metavar='PX', help='mirror it to so many px')
     parser.add_argument('--sides', nargs='+', choices=SIDES, default=list(SIDES))
-    parser.add_argument('--precision', choices=['fp32', 'bf16'], default='fp32')
+    parser.add_argument('--precision', choices=['fp32', 'bf16', 'int8'], default='fp32')
     parser.add_argument('--runs', type=int, default=3, help='of each side, default: 3')
     parser.add_argument('--agreement', action='store_true', help='also the PQ against before')
     args = parser.parse_args(argv)

@@ -40,7 +40,12 @@ def load_predictor(options: ModelOptions, backend: str | None = None) -> Predict
 
 
 def choose_backend(options: ModelOptions) -> str:
-    """Torch where a GPU is asked for or there is one, else OpenVINO where it can run the model."""
+    """Torch where a GPU is asked for or there is one, else OpenVINO where it can run the model.
+
+    Only torch has fp16, only OpenVINO int8.
+    """
+    if options.precision == 'int8':
+        return 'openvino'
     on_gpu = options.device not in (None, 'cpu')
     # Without a driver there is no GPU; only then is torch spared, whose import takes seconds.
     if options.device is None and _is_installed('torch') and ctypes.util.find_library('cuda'):

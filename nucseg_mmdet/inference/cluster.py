@@ -7,7 +7,6 @@ are there are what the same command goes on from. All need the same view of the 
 
 import ctypes.util
 import importlib.util
-import os
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,6 +18,7 @@ from nucseg_mmdet.inference.plan import Plan, Settings, try_to_plan
 from nucseg_mmdet.inference.rows import RowDone, RowsFailed, Work, segment_rows
 from nucseg_mmdet.inference.segmenter import Segmenter
 from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.processes import available_cores
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -161,7 +161,7 @@ def connect(
 def _local_cluster(options: dict[str, Any], workers: int, _: str) -> Any:
     from distributed import LocalCluster
 
-    options['threads'] = max(1, (os.cpu_count() or 1) // workers)
+    options['threads'] = max(1, available_cores() // workers)
     return LocalCluster(workers, threads_per_worker=1, processes=True, memory_limit=None)
 
 

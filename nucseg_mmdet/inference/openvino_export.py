@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from mmdet.models import FPN, FCNMaskHead, MaskRCNN, ResNet, RPNHead, Shared2FCBBoxHead
@@ -14,14 +15,18 @@ from nucseg_mmdet import __version__
 from nucseg_mmdet.engine.checkpoint import load_weights_only
 from nucseg_mmdet.engine.config_edits import load_config
 from nucseg_mmdet.engine.types_of_nuclei import fit_types
+from nucseg_mmdet.evaluation.label_scores import count_image, summarize
 from nucseg_mmdet.inference import openvino_model, openvino_networks
 from nucseg_mmdet.inference.mmdet_predictor import MMDetPredictor, build_model, prepare_config
+from nucseg_mmdet.inference.openvino_int8 import measure_ranges
 from nucseg_mmdet.inference.openvino_model import FORMAT, RuntimeModel
 from nucseg_mmdet.inference.openvino_predictor import OpenVinoPredictor
 from nucseg_mmdet.inference.predictor import RUNTIME_SUFFIX, TILE, ModelOptions, Prediction
 from nucseg_mmdet.models.efficientnet_lite import EfficientNetLite
 from nucseg_mmdet.models.one_type_bbox_head import OneTypeBBoxHead
 from nucseg_mmdet.structures.classes import ONE_CLASS, NucleusClass
+from nucseg_mmdet.structures.rle import label_map
+from nucseg_mmdet.synthetic.fields import synthesize
 from nucseg_mmdet.utils.errors import UserError
 
 MAX_BOX, MAX_SCORE = 0.01, 1e-4  # px; how far a rebuilt model may be from torch
@@ -35,17 +40,31 @@ PARTS = dict(
 NORMALIZATIONS = dict(ReinhardNormalize='reinhard', MacenkoNormalize='macenko')
 
 
-def export(config: Path, checkpoint: Path, out: Path, image: np.ndarray) -> tuple[float, float]:
+class Differences(NamedTuple):
+    """How far the nuclei of a rebuilt model are from those of torch.
+
+    Attributes:
+        box: the largest difference of a box in fp32, px.
+        score: the largest of a score in fp32.
+        int8: PQ of the nuclei in int8 against those in fp32; None if no images were given.
+    """
+
+    box: float
+    score: float
+    int8: float | None
+
+
+def export(
+    config: Path, checkpoint: Path, out: Path, images: Sequence[np.ndarray] = ()
+) -> Differences:
     """Write a trained model for OpenVINO, if it finds there what it finds in torch.
 
     Args:
         config: of the model.
         checkpoint: its weights.
         out: the file.
-        image: uint8, (H, W, 3), RGB, on which both are compared in fp32.
-
-    Returns:
-        The largest differences of boxes, px, and of scores.
+        images: uint8, (H, W, 3), RGB, of tissue: the first one is where both are compared in
+            fp32, by default a made-up field; ranges for int8 are measured on all, if any.
 
     Raises:
         UserError: a file is missing or does not fit, the model cannot be rebuilt, or differs.
@@ -56,6 +75,7 @@ def export(config: Path, checkpoint: Path, out: Path, image: np.ndarray) -> tupl
     classes = fit_types(cfg, weights, str(checkpoint))
     pipeline = prepare_config(cfg, None, TILE)
     rebuilt = convert(build_model(cfg, weights, checkpoint), cfg, pipeline, checkpoint, classes)
+    image = images[0] if images else synthesize(0, 256, 256, 60)[0]
     beside = out.with_name(f'.{out.name}.unchecked{RUNTIME_SUFFIX}')
     try:
         openvino_model.write(beside, rebuilt)
@@ -65,13 +85,38 @@ def export(config: Path, checkpoint: Path, out: Path, image: np.ndarray) -> tupl
             OpenVinoPredictor(options._replace(checkpoint=beside)),
         )
         one, other = (model.predict([model.prepare(image)])[0] for model in (in_torch, here))
-        differences = compare(one, other)
+        box, score = compare(one, other)
+        int8 = None
+        if images:
+            prepared = [here.prepare(image) for image in images]
+            rebuilt.meta['ranges'] = measure_ranges(
+                rebuilt.networks['features'], (tile.image for tile in prepared)
+            )
+            openvino_model.write(beside, rebuilt)
+            rounded = OpenVinoPredictor(options._replace(checkpoint=beside, precision='int8'))
+            int8 = agreement(here.predict(prepared), rounded.predict(prepared))
         beside.replace(out)
     except OSError as error:
         raise UserError(f'{out}: cannot be written ({error.strerror})') from None
     finally:
         beside.unlink(missing_ok=True)
-    return differences
+    return Differences(box, score, int8)
+
+
+def agreement(expected: Sequence[Prediction], found: Sequence[Prediction]) -> float:
+    """PQ of some predictions against others of the same tiles, over all nuclei; NaN without any."""
+    counts = [
+        count_image(*(_label_map(one) for one in pair))
+        for pair in zip(expected, found, strict=True)
+        if len(pair[0].masks) and len(pair[1].masks)
+    ]
+    return summarize(counts)['pooled']['PQ'] if counts else float('nan')
+
+
+def _label_map(found: Prediction) -> np.ndarray:
+    """Nuclei of a tile, the likelier over the others."""
+    order = np.argsort(found.scores, kind='stable')
+    return label_map(found.masks, *found.masks[0]['size'], order=order)
 
 
 def compare(one: Prediction, other: Prediction) -> tuple[float, float]:

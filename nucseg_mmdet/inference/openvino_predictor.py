@@ -6,7 +6,10 @@ of MMDetection, so that the nuclei are those of ``mmdet_predictor``.
 
 import contextlib
 import hashlib
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
@@ -14,16 +17,19 @@ import numpy as np
 import openvino
 
 from nucseg_mmdet.imaging import stain
-from nucseg_mmdet.inference import openvino_model
+from nucseg_mmdet.inference import openvino_int8, openvino_model
 from nucseg_mmdet.inference.predictor import ModelOptions, Prediction, runtime_file, tile_step
 from nucseg_mmdet.inference.roi_align import roi_features
 from nucseg_mmdet.structures import boxes as box_math
 from nucseg_mmdet.structures.doubles import find_doubles
 from nucseg_mmdet.structures.paste import paste
 from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.processes import available_cores
 
-TOGETHER = 1024  # boxes that a head looks at together; bounds the memory
-PRECISIONS = dict(fp32='f32', bf16='bf16')
+# Boxes that a head looks at together, in one thread. Bounds the memory; few enough that all threads
+# have some of a tile, and the same number whatever the threads, so that the sums are the same.
+TOGETHER = dict(boxes=512, masks=64)
+PRECISIONS = dict(fp32='f32', bf16='bf16', int8='f32')  # of what is not in 8 bits
 NORMALIZATIONS = dict(
     reinhard=(stain.measure_colors, stain.normalize_colors, stain.TARGET_COLORS),
     macenko=(stain.measure_stains, stain.normalize_stains, stain.TARGET_STAINS),
@@ -77,6 +83,8 @@ class OpenVinoPredictor:
         core = openvino.Core()
         networks, self._meta = openvino_model.read(path, core)
         self.classes = openvino_model.read_classes(self._meta, path)
+        if self.precision == 'int8':
+            self._quantize(networks['features'], path)
         score_thr = options.score_thr
         self._score_thr = self._meta['score_thr'] if score_thr is None else score_thr
         normalize = self._meta['normalize']
@@ -88,12 +96,14 @@ class OpenVinoPredictor:
             least = np.float64(self._meta['rpn']['min_score'])
             self._min_logit = np.log(least / (1 - least))
         self._limit = max(1.0, (options.tile / self._meta['field']) ** 2)
-        self._requests = {
-            name: core.compile_model(
-                network, 'CPU', self._runtime(name, options.threads)
-            ).create_infer_request()
+        threads = options.threads or available_cores()
+        self._compiled = {
+            name: core.compile_model(network, 'CPU', self._runtime(name, threads))
             for name, network in networks.items()
         }
+        self._features = self._compiled['features'].create_infer_request()
+        self._threads = ThreadPoolExecutor(threads)
+        self._own = threading.local()  # requests of each thread
         self.identity = dict(
             model=hashlib.sha256(path.read_bytes()).hexdigest()[:16],
             classes=[one.name for one in self.classes],
@@ -101,11 +111,26 @@ class OpenVinoPredictor:
             precision=self.precision,
         )
 
-    def _runtime(self, network: str, threads: int | None) -> dict[str, Any]:
-        # Scores of many nuclei would tie in 8 bits.
+    def _quantize(self, network: openvino.Model, path: Path) -> None:
+        if 'ranges' not in self._meta:
+            raise UserError(
+                f'{path}: has no ranges for int8; tools/model_converters/export_openvino.py '
+                '--images measures them'
+            )
+        try:
+            openvino_int8.quantize(network, self._meta['ranges'])
+        except (TypeError, ValueError):
+            raise UserError(f'{path}: its ranges for int8 are not of its network') from None
+
+    def _runtime(self, network: str, threads: int) -> dict[str, Any]:
+        # Scores of many nuclei would tie in the 8 bits that bfloat16 has for digits.
         precision = 'fp32' if network == 'boxes' else self.precision
-        options = dict(INFERENCE_PRECISION_HINT=PRECISIONS[precision], PERFORMANCE_HINT='LATENCY')
-        return options | (dict(INFERENCE_NUM_THREADS=threads) if threads else {})
+        return dict(
+            INFERENCE_PRECISION_HINT=PRECISIONS[precision],
+            INFERENCE_NUM_THREADS=threads,
+            # All threads on a tile, but each on boxes of its own.
+            NUM_STREAMS=1 if network == 'features' else threads,
+        )
 
     def prepare(self, tile: np.ndarray, colors: Any = None) -> Prepared:
         height, width = tile.shape[:2]
@@ -122,8 +147,7 @@ class OpenVinoPredictor:
         return [self._predict(tile) for tile in prepared]
 
     def _predict(self, tile: Prepared) -> Prediction:
-        features = self._requests['features']
-        features.infer({'image': tile.image}, share_inputs=True)
+        self._features.infer({'image': tile.image}, share_inputs=True)
         size = tile.image.shape[2], tile.image.shape[1]
         found = self._detect(self._propose(size), size)
         probs = self._look('masks', found.boxes)['probabilities']
@@ -140,7 +164,7 @@ class OpenVinoPredictor:
 
     def _propose(self, size: tuple[int, int]) -> np.ndarray:
         """Boxes of anchors that may hold a nucleus, the likeliest first: float32, (N, 4)."""
-        features, rpn = self._requests['features'], self._meta['rpn']
+        features, rpn = self._features, self._meta['rpn']
         boxes, scores = [], []
         for index, anchors in enumerate(self._meta['anchors']):
             logits = features.get_tensor(f'objectness{index}').data[0]
@@ -191,18 +215,26 @@ class OpenVinoPredictor:
         return Detections(boxes[kept], scores[kept], label[kept])
 
     def _look(self, head: str, boxes: np.ndarray) -> dict[str, np.ndarray]:
-        """Run a head on what lies in boxes."""
-        request, roi, answers = self._requests[head], self._meta['roi'], []
+        """Run a head on what lies in boxes, in all threads."""
+        roi, size = self._meta['roi'], self._meta['roi']['sizes'][head]
         maps = [
-            self._requests['features'].get_tensor(f'map{index}').data[0]
-            for index in range(len(roi['strides']))
+            self._features.get_tensor(f'map{index}').data[0] for index in range(len(roi['strides']))
         ]
-        size = roi['sizes'][head]
-        for some in np.split(boxes, range(TOGETHER, len(boxes), TOGETHER)):
+
+        def look(some: np.ndarray) -> dict[str, np.ndarray]:
             features = roi_features(maps, roi['strides'], roi['finest_scale'], some, size)
-            found = request.infer({'features': features}, share_inputs=True)
-            answers.append({name.any_name: values for name, values in found.items()})
+            found = self._request(head).infer({'features': features}, share_inputs=True)
+            return {name.any_name: values for name, values in found.items()}
+
+        parts = np.split(boxes, range(TOGETHER[head], len(boxes), TOGETHER[head]))
+        answers = list(self._threads.map(look, parts))
         return {name: np.concatenate([one[name] for one in answers]) for name in answers[0]}
+
+    def _request(self, head: str) -> openvino.InferRequest:
+        """What runs a head in this thread."""
+        if not hasattr(self._own, head):
+            setattr(self._own, head, self._compiled[head].create_infer_request())
+        return getattr(self._own, head)
 
     def _lower_doubles(self, boxes: np.ndarray, masks: list[dict], found: Detections) -> Prediction:
         """Leave out nuclei that lie on others and, with a lowered score, are not certain enough."""

@@ -40,7 +40,7 @@ class Predictor(Protocol):
         classes: of nuclei that it tells apart.
         identity: what the nuclei depend on, plain values.
         device: 'cpu', 'cuda:0', ...
-        precision: 'fp32', 'bf16' or 'fp16'.
+        precision: 'fp32', 'bf16', 'fp16' or 'int8'.
         step: px by which a tile may be moved with nuclei in the same places of the network's maps.
         measure_colors: of an image, uint8, (H, W, 3), RGB: what ``prepare`` takes to normalize
             all tiles of a slide alike; None if the model's images are not normalized.
@@ -76,7 +76,7 @@ class ModelOptions(NamedTuple):
         config: of the model.
         checkpoint: with its weights.
         device: 'cpu', 'cuda', 'cuda:1'.
-        precision: 'fp32', 'bf16' or 'fp16'.
+        precision: 'fp32', 'bf16', 'fp16' or 'int8'.
         score_thr: less certain nuclei are left out, 0 to 1.
         tile: largest side of a tile, px.
         threads: of the network on a CPU.

@@ -1,4 +1,4 @@
-"""Processes that this program starts: they end with it, and leave Ctrl-C to it."""
+"""Processes that this program starts: they end with it, and leave Ctrl-C to it. Cores for them."""
 
 import ctypes
 import os
@@ -6,6 +6,13 @@ import signal
 import sys
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
+
+
+def available_cores() -> int:
+    """Cores that this process may use, at least 1; in a cluster's job not all of the machine."""
+    if hasattr(os, 'sched_getaffinity'):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def become_worker(parent: int) -> None:

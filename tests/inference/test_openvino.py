@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import openvino
 import pytest
 import torch
 from mmdet.registry import MODELS
@@ -17,7 +18,7 @@ from mmengine.config import Config
 
 from nucseg_mmdet import Segmenter
 from nucseg_mmdet.engine.model_zoo import model_files
-from nucseg_mmdet.inference import openvino_export
+from nucseg_mmdet.inference import openvino_export, openvino_model
 from nucseg_mmdet.inference.backends import load_predictor
 from nucseg_mmdet.inference.predictor import ModelOptions, runtime_file
 from nucseg_mmdet.synthetic.fields import synthesize
@@ -77,6 +78,39 @@ def test_the_default_model_finds_the_same_on_a_real_image(class_data):
     assert away.min(axis=1).max() < 0.05
 
 
+def test_in_8_bits_the_default_model_finds_nearly_the_same(class_data):
+    path = class_data / 'train' / 'TCGA-G9-6362-01Z-00-DX1/images/TCGA-G9-6362-01Z-00-DX1.png'
+    tile = np.ascontiguousarray(cv2.imread(str(path))[100:500, 100:500, ::-1])
+    options = ModelOptions(device='cpu')
+    one, other = (
+        load_predictor(options._replace(precision=name), 'openvino') for name in ('fp32', 'int8')
+    )
+    prepared = [one.prepare(tile)]
+    expected, found = one.predict(prepared), other.predict(prepared)
+    assert openvino_export.agreement(expected, found) > 0.97
+    assert openvino_export.agreement(expected, expected) == 1
+    # It is computed in other numbers indeed.
+    assert not np.array_equal(np.sort(expected[0].scores), np.sort(found[0].scores))
+
+
+def test_ranges_for_8_bits_are_measured_on_images(random_model, field, tmp_path, capsys):
+    image, out = tmp_path / 'field.png', tmp_path / 'random.openvino.zip'
+    cv2.imwrite(str(image), field[..., ::-1])
+    args = [*map(str, random_model), '--out', str(out), '--images', str(image), str(image)]
+    assert export_openvino.main(args) == 0
+    assert 'PQ of the nuclei in int8 against those in fp32: ' in capsys.readouterr().out
+    with zipfile.ZipFile(out) as archive:
+        meta = json.loads(archive.read('meta.json'))
+    lows, highs = np.array(meta['ranges']).T
+    assert (lows <= highs).all()
+    assert lows[0] < 0 < highs[0]  # the normalized image
+    meta['ranges'] = meta['ranges'][1:]
+    networks, _ = openvino_model.read(out, openvino.Core())
+    openvino_model.write(out, openvino_model.RuntimeModel(networks, meta))
+    with pytest.raises(UserError, match='its ranges for int8 are not of its network'):
+        Segmenter(checkpoint=out, precision='int8')
+
+
 def test_the_file_is_of_the_published_weights():
     _, checkpoint = model_files()
     with zipfile.ZipFile(DEFAULT) as archive:
@@ -106,7 +140,7 @@ class TestRefused:
     @pytest.mark.parametrize(
         ('options', 'message'),
         [
-            (dict(precision='fp16'), "precision is 'fp16', expected one of fp32, bf16"),
+            (dict(precision='fp16'), "precision is 'fp16', expected one of fp32, bf16, int8"),
             (dict(device='cuda:1'), "device is 'cuda:1', expected cpu with backend openvino"),
             (dict(score_thr=1.5), 'score threshold is 1.5'),
         ],
@@ -114,6 +148,10 @@ class TestRefused:
     def test_impossible_values(self, exported, options, message):
         with pytest.raises(UserError, match=message):
             Segmenter(checkpoint=exported, backend='openvino', **options)
+
+    def test_a_file_without_ranges_for_int8(self, exported):
+        with pytest.raises(UserError, match=r'zip: has no ranges for int8; tools/.* --images'):
+            Segmenter(checkpoint=exported, precision='int8')
 
     def test_no_such_backend(self):
         with pytest.raises(UserError, match="backend is 'tpu', expected one of mmdet, openvino"):
