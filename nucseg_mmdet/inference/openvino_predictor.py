@@ -226,9 +226,11 @@ class OpenVinoPredictor:
             found = self._request(head).infer({'features': features}, share_inputs=True)
             return {name.any_name: values for name, values in found.items()}
 
-        parts = np.split(boxes, range(TOGETHER[head], len(boxes), TOGETHER[head]))
+        order = np.argsort(box_math.areas(boxes))  # alike ones together: RoIAlign batches them
+        parts = np.split(boxes[order], range(TOGETHER[head], len(boxes), TOGETHER[head]))
         answers = list(self._threads.map(look, parts))
-        return {name: np.concatenate([one[name] for one in answers]) for name in answers[0]}
+        back = np.argsort(order)
+        return {name: np.concatenate([one[name] for one in answers])[back] for name in answers[0]}
 
     def _request(self, head: str) -> openvino.InferRequest:
         """What runs a head in this thread."""

@@ -66,7 +66,7 @@ def _align(feature: np.ndarray, boxes: np.ndarray, size: int, scale: np.float32)
         for chosen in np.split(members, range(step, len(members), step)):
             ys, rows = down.taps(chosen, h)
             xs, columns = across.taps(chosen, w)
-            patch = pixels[ys[:, :, None] * width + xs[:, None]]
+            patch = pixels.take(ys[:, :, None] * width + xs[:, None], axis=0)
             lines = rows @ patch.reshape(len(chosen), h, w * channels)
             out[chosen] = columns[:, None] @ lines.reshape(len(chosen), size, w, channels)
     return out
