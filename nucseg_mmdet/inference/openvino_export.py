@@ -44,11 +44,13 @@ class Differences(NamedTuple):
     """How far the nuclei of a rebuilt model are from those of torch.
 
     Attributes:
+        nuclei: that were compared.
         box: the largest difference of a box in fp32, px.
         score: the largest of a score in fp32.
         int8: PQ of the nuclei in int8 against those in fp32; None if no images were given.
     """
 
+    nuclei: int
     box: float
     score: float
     int8: float | None
@@ -100,7 +102,7 @@ def export(
         raise UserError(f'{out}: cannot be written ({error.strerror})') from None
     finally:
         beside.unlink(missing_ok=True)
-    return Differences(box, score, int8)
+    return Differences(len(one.scores), box, score, int8)
 
 
 def agreement(expected: Sequence[Prediction], found: Sequence[Prediction]) -> float:

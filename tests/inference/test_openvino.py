@@ -98,7 +98,9 @@ def test_ranges_for_8_bits_are_measured_on_images(random_model, field, tmp_path,
     cv2.imwrite(str(image), field[..., ::-1])
     args = [*map(str, random_model), '--out', str(out), '--images', str(image), str(image)]
     assert export_openvino.main(args) == 0
-    assert 'PQ of the nuclei in int8 against those in fp32: ' in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert 'no nuclei in the image, so nothing was compared' in said  # random weights find none
+    assert 'PQ of the nuclei in int8 against those in fp32: ' in said
     with zipfile.ZipFile(out) as archive:
         meta = json.loads(archive.read('meta.json'))
     lows, highs = np.array(meta['ranges']).T

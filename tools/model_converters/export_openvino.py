@@ -52,7 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     from nucseg_mmdet.inference.openvino_export import export  # after what may be wrong
 
     found = export(config, checkpoint, out, images)
-    print(f'boxes differ by up to {found.box:.1g} px, scores by {found.score:.1g}')
+    if found.nuclei:
+        print(
+            f'{found.nuclei} nuclei: boxes differ by up to {found.box:.1g} px, scores by '
+            f'{found.score:.1g}'
+        )
+    else:
+        print('no nuclei in the image, so nothing was compared; give --images of tissue')
     if found.int8 is not None:
         print(f'PQ of the nuclei in int8 against those in fp32: {found.int8:.4f}')
     print(f'wrote {out}, {out.stat().st_size / 1e6:.1f} MB')
