@@ -3,6 +3,8 @@
 import numpy as np
 from scipy.spatial import Delaunay, KDTree, QhullError
 
+from nucseg_mmdet.utils.processes import available_cores
+
 NEIGHBORHOOD = (
     'nearest_um',
     'nearest_5_mean_um',
@@ -37,13 +39,16 @@ def neighborhood(centroids: np.ndarray) -> np.ndarray:
     columns = np.full((num, len(NEIGHBORHOOD)), np.nan, np.float32)
     if not num:
         return columns
-    tree = KDTree(centroids)
-    distances = tree.query(centroids, k=NEAREST + 1)[0][:, 1:]  # without itself
+    tree, threads = KDTree(centroids), available_cores()
+    distances = tree.query(centroids, k=NEAREST + 1, workers=threads)[0][:, 1:]  # without itself
     distances[np.isinf(distances)] = np.nan
     columns[:, 0] = distances[:, 0]
     columns[:, 1] = distances.mean(1)
-    columns[:, 2] = tree.query_ball_point(centroids, CLOSE, return_length=True) - 1
-    around = tree.query_ball_point(centroids, AROUND, return_length=True)
+    close, around = (
+        tree.query_ball_point(centroids, radius, return_length=True, workers=threads)
+        for radius in (CLOSE, AROUND)
+    )
+    columns[:, 2] = close - 1
     columns[:, 3] = around / (np.pi * (AROUND / 1000) ** 2)
     try:
         first, _ = Delaunay(centroids).vertex_neighbor_vertices
