@@ -1,7 +1,7 @@
 """Rows of tiles as tasks of Dask: several processes, GPUs or machines.
 
-Workers plan slides and segment rows; each loads the model once. This process gives out the work
-and writes the files. Dask does the tasks of a lost worker again; whatever ends, the shards that
+Workers plan slides, segment rows and write files; each loads the model once. This process gives out
+the work. Dask does the tasks of a lost worker again; whatever ends, the shards that
 are there are what the same command goes on from. All need the same view of the files.
 """
 
@@ -14,7 +14,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nucseg_mmdet.inference.output_folder import start_or_resume
 from nucseg_mmdet.inference.plan import Plan, Settings, try_to_plan
+from nucseg_mmdet.inference.results import finish
 from nucseg_mmdet.inference.rows import RowDone, RowsFailed, Work, segment_rows
 from nucseg_mmdet.inference.segmenter import Segmenter
 from nucseg_mmdet.utils.errors import UserError
@@ -71,6 +73,11 @@ class Cluster:
                 yield from found
             future.release()
 
+    def finish(self, plan: Plan, settings: Settings, facts: dict) -> dict:
+        # Before any row, so that shards do not fill the disk.
+        future = self._client.submit(_finish, plan, settings, facts, pure=False, priority=1)
+        return future.result()
+
 
 def _tasks(plan: Plan, rows: Sequence[int]) -> Iterator[list[int]]:
     """Split rows into tasks."""
@@ -99,6 +106,11 @@ def _segment(
         return list(segment_rows(_load(options), [(plan, rows)], settings))
     except UserError as error:
         return [RowsFailed(plan.folder, str(error))]
+
+
+def _finish(plan: Plan, settings: Settings, facts: dict) -> dict:
+    """What a worker does to write a slide's files; a lost worker may have written them all."""
+    return start_or_resume(plan, settings) or finish(plan, settings, facts)
 
 
 @lru_cache(maxsize=1)
@@ -162,7 +174,7 @@ def _local_cluster(options: dict[str, Any], workers: int, _: str) -> Any:
     from distributed import LocalCluster
 
     options['threads'] = max(1, available_cores() // workers)
-    return LocalCluster(workers, threads_per_worker=1, processes=True, memory_limit=None)
+    return LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, memory_limit=None)
 
 
 def _slurm_cluster(options: dict[str, Any], workers: int, slurm: str) -> Any:

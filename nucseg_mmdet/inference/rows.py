@@ -1,4 +1,7 @@
-"""Rows of tiles, the unit of work: each is segmented, joined and kept as a shard."""
+"""Rows of tiles, the unit of work: each is segmented, joined and kept as a shard.
+
+When all rows of a slide are there, they are joined into its files.
+"""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -10,6 +13,7 @@ import numpy as np
 
 from nucseg_mmdet.inference import shards, tiling
 from nucseg_mmdet.inference.plan import Plan, Settings, problem, try_to_plan
+from nucseg_mmdet.inference.results import finish
 from nucseg_mmdet.inference.segmenter import Job, Segmenter
 from nucseg_mmdet.slides.base import RegionError
 from nucseg_mmdet.slides.open import open_shared
@@ -48,10 +52,10 @@ class RowsFailed(NamedTuple):
 
 
 class Engine(Protocol):
-    """Who plans slides and segments rows: this process, or a cluster.
+    """Who plans slides, segments rows and writes files: this process, or a cluster.
 
     Attributes:
-        workers: processes that segment.
+        workers: processes that do it.
     """
 
     workers: int
@@ -63,6 +67,9 @@ class Engine(Protocol):
 
     def segment(self, work: Work, settings: Settings) -> Iterator[RowDone | RowsFailed]:
         """Segment rows, in any order."""
+
+    def finish(self, plan: Plan, settings: Settings, facts: dict) -> dict:
+        """Join all rows of a slide into its files, see ``results.finish``; called in threads."""
 
 
 class InProcess:
@@ -81,6 +88,9 @@ class InProcess:
 
     def segment(self, work: Work, settings: Settings) -> Iterator[RowDone | RowsFailed]:
         return segment_rows(self._segmenter, work, settings)
+
+    def finish(self, plan: Plan, settings: Settings, facts: dict) -> dict:
+        return finish(plan, settings, facts)
 
 
 def segment_rows(

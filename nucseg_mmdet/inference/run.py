@@ -1,8 +1,8 @@
 """Segment many slides: stopped and resumed, each slide into its files.
 
 A row of tiles is the unit of work, done by an ``Engine`` and left as a shard in
-``<out>/<name>.partial``. When all rows of a slide are there, they are joined straight into the
-output files and the folder is removed. To go on, nothing but these files is needed.
+``<out>/<name>.partial``. When all rows of a slide are there, the engine joins them straight into
+the output files and the folder is removed. To go on, nothing but these files is needed.
 """
 
 from collections.abc import Callable, Iterable
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nucseg_mmdet.inference.output_folder import picture_path, start_or_resume
 from nucseg_mmdet.inference.plan import Plan, Settings, problem, write_png
-from nucseg_mmdet.inference.results import describe, finish
+from nucseg_mmdet.inference.results import describe
 from nucseg_mmdet.inference.rows import Engine, RowsFailed
 
 
@@ -72,7 +72,7 @@ class SlideRun:
             UserError: rows cannot be written, or the memory does not suffice.
         """
         waiting, writing = self.left, []
-        with ThreadPoolExecutor(1) as writer:
+        with ThreadPoolExecutor(self.engine.workers) as writer:
             for done in self.engine.segment(self._todo, self.settings):
                 if isinstance(done, RowsFailed):
                     self._give_up(done.folder, done.reason)
@@ -102,7 +102,9 @@ class SlideRun:
                     precision=plan.identity['precision'],
                     processes=self.engine.workers,
                 )
-                writing.append((plan, writer.submit(finish, plan, self.settings, facts)))
+                writing.append(
+                    (plan, writer.submit(self.engine.finish, plan, self.settings, facts))
+                )
             else:
                 break  # slides are done in their order, or nearly so
 

@@ -13,7 +13,12 @@ import pytest
 
 from nucseg_mmdet.commands import segment
 from nucseg_mmdet.inference import cluster
+from nucseg_mmdet.inference.output_folder import start_or_resume
+from nucseg_mmdet.inference.plan import Settings
+from nucseg_mmdet.inference.rows import InProcess
+from nucseg_mmdet.inference.segmenter import Segmenter
 from nucseg_mmdet.synthetic.fields import synthesize
+from nucseg_mmdet.utils.processes import available_cores
 
 pytest.importorskip('distributed')
 
@@ -113,6 +118,29 @@ def test_a_killed_run_goes_on(finished, random_model, folder, tmp_path):
     assert len(kept) >= 2
     assert segment.main(arguments(random_model, tmp_path, folder)) == 0
     assert contents(tmp_path) == finished
+
+
+@pytest.mark.parametrize('number', [1, 2 * (os.cpu_count() or 1)])
+def test_as_many_workers_as_asked_for(number):
+    """Fewer than there are cores, and more."""
+    options = {}
+    with cluster.connect(options, number) as engine:
+        assert engine.workers == number
+        assert len(engine._client.scheduler_info(n_workers=-1)['workers']) == number
+    assert options['threads'] == max(1, available_cores() // number)
+
+
+def test_files_that_a_lost_worker_has_written_are_taken(random_model, folder, tmp_path):
+    """Its rows are gone by then."""
+    engine = InProcess(Segmenter(*random_model, device='cpu', score_thr=0.0, tile=80, overlap=30))
+    settings = Settings(tmp_path, ('csv',))
+    (plan,) = engine.plan([folder / '1.png'], ['1'], settings)
+    start_or_resume(plan, settings)
+    assert list(engine.segment([(plan, [0])], settings))
+    summary = cluster._finish(plan, settings, dict(device='cpu'))
+    assert not plan.folder.exists()
+    again = cluster._finish(plan, settings, dict(device='cpu'))
+    assert again['fingerprints'] == summary['fingerprints']
 
 
 def test_tasks_hold_whole_rows_of_enough_tiles():
