@@ -19,15 +19,7 @@ model = dict(
     ),
 )
 
-move = dict(type='MoveTruth', offset=(0.4, 0.6))  # what truth_offset takes back
-train_dataloader = dict(
-    dataset=dict(
-        pipeline=[
-            *(_base_.load_once, _base_.load_truth, _base_.crops, move, _base_.slide_colors),
-            *(_base_.enlarge, _base_.whole, _base_.turn, _base_.flip, _base_.stain, _base_.pack),
-        ]
-    )
-)
+train_dataloader = dict(dataset=dict(pipeline=_base_.moved_crops))
 
 # The statistics of batch norm averaged as well, so that they are those of the weights.
 custom_hooks = [
