@@ -1,8 +1,8 @@
 """Rows of tiles as tasks of Dask: several processes, GPUs or machines.
 
-Workers plan slides, segment rows and write files; each loads the model once. This process gives out
-the work. Dask does the tasks of a lost worker again; whatever ends, the shards that
-are there are what the same command goes on from. All need the same view of the files.
+Workers plan slides, segment rows and write files; each loads the model once. This process gives
+out the work. Dask does the tasks of a lost worker again; whatever ends, the shards that are there
+are what the same command goes on from. All need the same view of the files.
 """
 
 import ctypes.util

@@ -1,7 +1,6 @@
 """Further numbers of nuclei, for which all of a slide's, or its pixels, are needed."""
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 
@@ -13,7 +12,6 @@ from nucseg_mmdet.imaging.texture import TEXTURE, texture
 from nucseg_mmdet.inference.frame import MODEL_MPP, Frame
 from nucseg_mmdet.slides.base import RegionError, Slide
 from nucseg_mmdet.structures.nuclei import Nuclei
-from nucseg_mmdet.utils.processes import available_cores
 
 FEATURES = (*NEIGHBORHOOD, *TEXTURE)
 BLOCK = 2_048  # working px; nuclei whose centroids lie in one share a part of the slide
@@ -53,10 +51,9 @@ def measure_texture(nuclei: Nuclei, slide: Slide, frame: Frame) -> np.ndarray:
         float32, (N, len(TEXTURE)); NaN where the slide cannot be read.
     """
     columns = np.full((len(nuclei), len(TEXTURE)), np.nan, np.float32)
-    blocks, index = np.unique(nuclei.centroids // BLOCK, axis=0, return_inverse=True)
-
-    def measure(block: int) -> None:
-        chosen = np.flatnonzero(index.ravel() == block)
+    blocks = (nuclei.centroids // BLOCK).astype(np.int64)
+    for block in np.unique(blocks, axis=0):
+        chosen = np.flatnonzero((blocks == block).all(1))
         # The surest is painted last.
         chosen = chosen[np.argsort(nuclei.scores[chosen], kind='stable')]
         part = nuclei.take(chosen)
@@ -67,7 +64,4 @@ def measure_texture(nuclei: Nuclei, slide: Slide, frame: Frame) -> np.ndarray:
         with suppress(RegionError):
             image = frame.read(slide, *low.tolist(), width, height)
             columns[chosen] = texture(labels, image, len(part))
-
-    with ThreadPoolExecutor(available_cores()) as threads:
-        list(threads.map(measure, range(len(blocks))))  # raises what a thread has raised
     return columns

@@ -47,7 +47,7 @@ class Differences(NamedTuple):
         nuclei: that were compared.
         box: the largest difference of a box in fp32, px.
         score: the largest of a score in fp32.
-        int8: PQ of the nuclei in int8 against those in fp32; None if no images were given.
+        int8: PQ of the nuclei in int8 against those in fp32; None without images that have some.
     """
 
     nuclei: int
@@ -88,15 +88,16 @@ def export(
         )
         one, other = (model.predict([model.prepare(image)])[0] for model in (in_torch, here))
         box, score = compare(one, other)
-        int8 = None
-        if images:
-            prepared = [here.prepare(image) for image in images]
+        int8, prepared = None, [here.prepare(image) for image in images]
+        expected = here.predict(prepared)
+        if any(len(one.scores) for one in expected):
             rebuilt.meta['ranges'] = measure_ranges(
                 rebuilt.networks['features'], (tile.image for tile in prepared)
             )
             openvino_model.write(beside, rebuilt)
             rounded = OpenVinoPredictor(options._replace(checkpoint=beside, precision='int8'))
-            int8 = agreement(here.predict(prepared), rounded.predict(prepared))
+            shapes = [(tile.height, tile.width) for tile in prepared]
+            int8 = agreement(expected, rounded.predict(prepared), shapes)
         beside.replace(out)
     except OSError as error:
         raise UserError(f'{out}: cannot be written ({error.strerror})') from None
@@ -105,20 +106,31 @@ def export(
     return Differences(len(one.scores), box, score, int8)
 
 
-def agreement(expected: Sequence[Prediction], found: Sequence[Prediction]) -> float:
-    """PQ of some predictions against others of the same tiles, over all nuclei; NaN without any."""
-    counts = [
-        count_image(*(_label_map(one) for one in pair))
-        for pair in zip(expected, found, strict=True)
-        if len(pair[0].masks) and len(pair[1].masks)
-    ]
-    return summarize(counts)['pooled']['PQ'] if counts else float('nan')
+def agreement(
+    expected: Sequence[Prediction], found: Sequence[Prediction], shapes: Sequence[tuple[int, int]]
+) -> float:
+    """PQ of predictions against others of the same tiles, over all nuclei.
 
+    Args:
+        expected: of each tile.
+        found: likewise.
+        shapes: height and width of each tile, px.
 
-def _label_map(found: Prediction) -> np.ndarray:
-    """Nuclei of a tile, the likelier over the others."""
-    order = np.argsort(found.scores, kind='stable')
-    return label_map(found.masks, *found.masks[0]['size'], order=order)
+    Returns:
+        0 to 1; NaN if there is no nucleus in either.
+    """
+    counts = []
+    for *pair, shape in zip(expected, found, shapes, strict=True):
+        # The likelier ones lie over the others.
+        counts.append(
+            count_image(
+                *(
+                    label_map(one.masks, *shape, order=np.argsort(one.scores, kind='stable'))
+                    for one in pair
+                )
+            )
+        )
+    return summarize(counts)['pooled']['PQ']
 
 
 def compare(one: Prediction, other: Prediction) -> tuple[float, float]:

@@ -66,7 +66,7 @@ def say_unforeseen(error: BaseException) -> str:
 
 
 def describe(error: Exception) -> str:
-    """Tell in a line what is wrong with one of many inputs, foreseen or not; the others go on."""
+    """Tell in a line what is wrong, foreseen or not."""
     if os.environ.get(DEBUG) == '1':
         traceback.print_exception(error)
     return str(error) if isinstance(error, UserError) else say_unforeseen(error)
@@ -89,23 +89,14 @@ def exit_code(main: Callable[..., int]) -> Callable[..., int]:
                     sys.stdout.flush()
             except KeyboardInterrupt:
                 message, code = 'stopped', 130
-            except UserError as error:
-                message, code = str(error), 2
-                _debug()
             except Exception as error:
-                # A library may have made another error of our KeyboardInterrupt.
-                message, code = ('stopped', 130) if stop.asked else (say_unforeseen(error), 2)
-                _debug()
+                # A library, or who called it, may have made another error of our KeyboardInterrupt.
+                message, code = ('stopped', 130) if stop.asked else (describe(error), 2)
         for line in message.splitlines():
             print(f'{tool}: {printable(line)[:WIDEST]}', file=sys.stderr)
         return code
 
     return wrapped
-
-
-def _debug() -> None:
-    if os.environ.get(DEBUG) == '1':
-        traceback.print_exc()
 
 
 class _Stop:

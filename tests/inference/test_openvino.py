@@ -87,10 +87,19 @@ def test_in_8_bits_the_default_model_finds_nearly_the_same(class_data):
     )
     prepared = [one.prepare(tile)]
     expected, found = one.predict(prepared), other.predict(prepared)
-    assert openvino_export.agreement(expected, found) > 0.97
-    assert openvino_export.agreement(expected, expected) == 1
+    assert openvino_export.agreement(expected, found, [(400, 400)]) > 0.97
     # It is computed in other numbers indeed.
     assert not np.array_equal(np.sort(expected[0].scores), np.sort(found[0].scores))
+
+
+def test_agreement_counts_tiles_in_which_nothing_is_found(exported, field):
+    predictor = load_predictor(ModelOptions(checkpoint=exported, score_thr=0.0), 'openvino')
+    (some,) = predictor.predict([predictor.prepare(field)])
+    none, shape = some._replace(masks=[], scores=some.scores[:0]), field.shape[:2]
+    pq = openvino_export.agreement([some, some], [some, none], [shape, shape])
+    assert pq == pytest.approx(2 / 3)  # n found, none false, n missed: n / (n + n / 2)
+    assert openvino_export.agreement([some], [some], [shape]) == 1
+    assert np.isnan(openvino_export.agreement([none], [none], [shape]))
 
 
 def test_ranges_for_8_bits_are_measured_on_images(random_model, field, tmp_path, capsys):
@@ -122,7 +131,11 @@ def test_where_nothing_is_found_nothing_is_said_to_be_equal(random_model, tmp_pa
     )
     args = [str(config), str(random_model[1]), '--out', str(out), '--images', str(image)]
     assert export_openvino.main(args) == 0
-    assert 'no nuclei in the image, so nothing was compared' in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert 'no nuclei in the image, so nothing was compared' in said
+    assert 'int8' not in said
+    with pytest.raises(UserError, match='has no ranges for int8'):  # glass would give wrong ones
+        Segmenter(checkpoint=out, precision='int8')
 
 
 def test_the_file_is_of_the_published_weights():

@@ -22,6 +22,7 @@ ENDS = {
     'os.kill(os.getpid(), signal.SIGTERM); time.sleep(9)': (130, 'stopped'),
     'caught(signal.SIGTERM)': (130, 'stopped'),
     'caught(signal.SIGINT)': (130, 'stopped'),
+    "caught(signal.SIGTERM, UserError('the config'))": (130, 'stopped'),
 }
 
 
@@ -31,11 +32,11 @@ def script(tmp_path, body):
         import os, signal, sys, time
         from nucseg_mmdet.utils.errors import UserError, exit_code
 
-        def caught(number):  # as a library may do
+        def caught(number, other=SyntaxError('the config')):  # as a library may do
             try:
                 os.kill(os.getpid(), number); time.sleep(9)
             except BaseException:
-                raise SyntaxError('the config')
+                raise other
 
         @exit_code
         def main():
