@@ -147,8 +147,22 @@ def test_tasks_hold_whole_rows_of_enough_tiles():
     class Plan:
         wanted = np.array([[1] * 9, [1] * 9, [0] * 9, [1] * 9], bool)
 
-    assert list(cluster._tasks(Plan, [0, 1, 2, 3])) == [[0, 1], [2, 3]]
-    assert list(cluster._tasks(Plan, [2])) == [[2]]
+    assert list(cluster._tasks(Plan, [0, 1, 2, 3], 16)) == [[0, 1], [2, 3]]
+    assert list(cluster._tasks(Plan, [0, 1, 2, 3], 9)) == [[0], [1], [2, 3]]
+    assert list(cluster._tasks(Plan, [0, 1, 2, 3], 0)) == [[0], [1], [2], [3]]
+    assert list(cluster._tasks(Plan, [2], 16)) == [[2]]
+
+
+def test_all_workers_have_some_of_a_small_slide():
+    """One of 16 tiles was one task, and all workers but one had nothing to do."""
+
+    class Plan:
+        wanted = np.ones((4, 4), bool)
+
+    rows = [0, 1, 2, 3]
+    size = cluster._task_size([(Plan, rows)], workers=2)
+    assert len(list(cluster._tasks(Plan, rows, size))) == 4
+    assert cluster._task_size([(Plan, rows)] * 100, workers=2) == cluster.TILES
 
 
 class TestRefused:
