@@ -203,6 +203,8 @@ def _decode_tiff(data: bytes) -> np.ndarray:
         _check_segments(page, data)
         pixels = page.asarray()
         plain = page.photometric in (1, 2) and page.planarconfig == 1 and page.bitspersample >= 8
+        if page.photometric == 2 and page.samplesperpixel < 3:  # some of its header is lost
+            raise _Damaged('damaged TIFF (RGB colors of one channel)')
     if not plain:
         return _decode(data)  # colors of another kind, which OpenCV converts
     if pixels.ndim == 3 and pixels.shape[2] in (3, 4):

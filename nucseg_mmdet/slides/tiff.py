@@ -160,6 +160,8 @@ class TiffSlide(Slide):
                 'or gray image'
             )
         colors = page.photometric
+        if colors == RGB and series.axes == 'YX':  # some of its header is lost
+            raise UserError(f'{self._path}: damaged TIFF (RGB colors of one channel)')
         if not (
             colors in (RGB, BLACK_IS_ZERO)
             or (colors in (WHITE_IS_ZERO, PALETTE) and series.axes == 'YX')

@@ -5,6 +5,7 @@ import pytest
 import tifffile
 
 from nucseg_mmdet.converters.pictures import open_picture
+from nucseg_mmdet.imaging.image_files import decode_image
 from nucseg_mmdet.slides.open import open_slide
 from nucseg_mmdet.utils.errors import UserError
 
@@ -41,6 +42,32 @@ def test_damaged_tables_are_refused(tmp_path, compression, read, kind, table, va
     with pytest.raises(UserError) as caught:
         read(path)
     assert str(caught.value) == f'{path}: damaged TIFF ({message})'
+
+
+def fewer_tags(data):
+    """The count of tags, the first two bytes of their table, without its 8."""
+    where = int.from_bytes(data[4:8], 'little')
+    assert data[where] & 8
+    data[where] &= ~8
+
+
+def other_count(data):
+    """Another number of values of SamplesPerPixel, in place of its one."""
+    entry = data.index((277).to_bytes(2, 'little') + b'\x03\x00\x01\x00\x00\x00')
+    data[entry + 7] |= 64
+
+
+@pytest.mark.parametrize('damage', [fewer_tags, other_count])
+@pytest.mark.parametrize('read', [open_picture, open_slide, decode_image])
+def test_colors_without_their_channels_are_refused(tmp_path, read, damage):
+    """One flipped bit made a gray image of a third of the pixels."""
+    path = tmp_path / 'a.tif'
+    tifffile.imwrite(path, IMAGE, photometric='rgb', ome=True)
+    data = bytearray(path.read_bytes())
+    damage(data)
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r'a\.tif: damaged TIFF \(RGB colors of one channel\)'):
+        read(path)
 
 
 def test_tile_of_no_bytes(tmp_path, compression):
