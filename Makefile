@@ -52,7 +52,7 @@ hammer: setup  ## damage, attack and kill everything for half an hour; prints fi
 lint: setup  ## check style, spelling, types and the direction of imports
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -c 'from importlinter.cli import lint_imports; lint_imports()'
+	$(PY) -c 'from importlinter.cli import lint_imports; raise SystemExit(lint_imports())'
 	.venv/bin/codespell
 	$(PY) -m pyright --pythonpath $(PY)
 
