@@ -231,7 +231,7 @@ def test_seconds_are_those_of_all_runs(random_model, tmp_path):
         raise Stop
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('nucseg_mmdet.inference.run.finish', stop)
+        patch.setattr('nucseg_mmdet.inference.rows.finish', stop)
         assert run(random_model, out, path) == 1
     shard = out / 'tall.partial/row_00000.npz'
     shards.write_row(shard, shards.read_row(shard), seconds=1000.0)

@@ -32,6 +32,9 @@ def script(tmp_path, body):
         import os, signal, sys, time
         from nucseg_mmdet.utils.errors import UserError, exit_code
 
+        # A shell lets what it starts in the background ignore Ctrl-C.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
         def caught(number, other=SyntaxError('the config')):  # as a library may do
             try:
                 os.kill(os.getpid(), number); time.sleep(9)
