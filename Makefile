@@ -44,7 +44,7 @@ data/demo_raw: | setup
 
 # Two processes of a thread each are done sooner than one with two threads.
 test: setup  ## run the tests; ARGS='tests/slides -x' for some of them
-	OMP_NUM_THREADS=1 $(PY) -m pytest $(or $(ARGS),-n 2 --dist loadfile)
+	OMP_NUM_THREADS=1 $(PY) -m pytest $(or $(ARGS),-n 2 --dist loadfile --max-worker-restart 0)
 
 hammer: setup  ## damage, attack and kill everything for half an hour; prints figures
 	$(PY) -m tests.hammer

@@ -27,7 +27,7 @@ from openvino import Node, opset15
 
 from nucseg_mmdet.engine.model_zoo import DEFAULT, MODELS, find_file
 from nucseg_mmdet.evaluation.label_scores import count_image, summarize
-from nucseg_mmdet.inference import inputs
+from nucseg_mmdet.inference import inputs, openvino_model
 from nucseg_mmdet.inference.plan import Settings
 from nucseg_mmdet.inference.rows import InProcess
 from nucseg_mmdet.inference.run import SlideRun
@@ -140,7 +140,7 @@ def instanseg() -> openvino.Model:
 def network_alone(network: openvino.Model, megapixels: float, precision: str) -> Callable[[], None]:
     """Make what runs a network on as many pixels as the image has."""
     options = dict(INFERENCE_PRECISION_HINT='bf16' if precision == 'bf16' else 'f32')
-    request = openvino.Core().compile_model(network, 'CPU', options).create_infer_request()
+    request = openvino_model.runtime().compile_model(network, 'CPU', options).create_infer_request()
     shape = network.input().shape
     tile = np.random.default_rng(0).random(shape, np.float32)
     share, times = megapixels * 1e6 / TILE**2, []

@@ -12,6 +12,8 @@ import numpy as np
 import openvino
 from openvino import Node, opset15
 
+from nucseg_mmdet.inference.openvino_model import runtime
+
 CONVOLUTIONS = ('Convolution', 'GroupConvolution')
 Ranges = Sequence[tuple[float, float]]
 
@@ -30,7 +32,8 @@ def measure_ranges(network: openvino.Model, images: Iterable[np.ndarray]) -> Ran
         for reduce in (opset15.reduce_min, opset15.reduce_max)
     ]
     watched = openvino.Model(ends, network.get_parameters(), 'ranges')
-    compiled = openvino.Core().compile_model(watched, 'CPU', dict(INFERENCE_PRECISION_HINT='f32'))
+    options = dict(INFERENCE_PRECISION_HINT='f32')
+    compiled = runtime().compile_model(watched, 'CPU', options)
     found = [[float(value) for value in compiled([image]).values()] for image in images]
     return [(low, high) for low, high in np.mean(found, axis=0).reshape(-1, 2).tolist()]
 

@@ -9,6 +9,7 @@ The file is a ZIP with three networks in OpenVINO's format and ``meta.json``:
 What lies between them (anchors, NMS, RoIAlign, pasting) is NumPy, in ``openvino_predictor``.
 """
 
+import functools
 import json
 import tempfile
 import zipfile
@@ -38,6 +39,17 @@ class RuntimeModel(NamedTuple):
     meta: dict[str, Any]
 
 
+@functools.cache
+def runtime() -> openvino.Core:
+    """OpenVINO's runtime, one for the process and until it ends.
+
+    Each sets the stack on which signals are handled, and removes its own when it goes. Of two that
+    do not go in the reverse order of their coming, a stack stays set that is gone, and the next
+    signal, such as Ctrl-C or the end of a child, is a segmentation fault (openvino 2026.4).
+    """
+    return openvino.Core()
+
+
 def write(path: Path, model: RuntimeModel) -> None:
     """Write a file, whole or not at all."""
     with (
@@ -58,7 +70,7 @@ def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
     archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED, 9)
 
 
-def read(path: Path, core: openvino.Core) -> RuntimeModel:
+def read(path: Path) -> RuntimeModel:
     """Open a file.
 
     Raises:
@@ -73,7 +85,7 @@ def read(path: Path, core: openvino.Core) -> RuntimeModel:
                     'is older than the file'
                 )
             networks = {
-                name: core.read_model(archive.read(f'{name}.xml'), archive.read(f'{name}.bin'))
+                name: runtime().read_model(archive.read(f'{name}.xml'), archive.read(f'{name}.bin'))
                 for name in NETWORKS
             }
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile) as error:

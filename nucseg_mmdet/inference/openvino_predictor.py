@@ -80,8 +80,7 @@ class OpenVinoPredictor:
             raise UserError(
                 f'{path}: not there; tools/model_converters/export_openvino.py makes it'
             )
-        core = openvino.Core()
-        networks, self._meta = openvino_model.read(path, core)
+        networks, self._meta = openvino_model.read(path)
         self.classes = openvino_model.read_classes(self._meta, path)
         if self.precision == 'int8':
             self._quantize(networks['features'], path)
@@ -98,7 +97,9 @@ class OpenVinoPredictor:
         self._limit = max(1.0, (options.tile / self._meta['field']) ** 2)
         threads = options.threads or available_cores()
         self._compiled = {
-            name: core.compile_model(network, 'CPU', self._runtime(name, threads))
+            name: openvino_model.runtime().compile_model(
+                network, 'CPU', self._options(name, threads)
+            )
             for name, network in networks.items()
         }
         self._features = self._compiled['features'].create_infer_request()
@@ -122,7 +123,7 @@ class OpenVinoPredictor:
         except (TypeError, ValueError):
             raise UserError(f'{path}: its ranges for int8 are not of its network') from None
 
-    def _runtime(self, network: str, threads: int) -> dict[str, Any]:
+    def _options(self, network: str, threads: int) -> dict[str, Any]:
         # Scores of many nuclei would tie in the 8 bits that bfloat16 has for digits.
         precision = 'fp32' if network == 'boxes' else self.precision
         return dict(
