@@ -7,8 +7,9 @@ Scores the images of the config's test set, or of a fold of the training images.
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
 from nucseg_mmdet.engine import config_edits, fold_colors
@@ -40,6 +41,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         nargs='*',
         metavar='CHECKPOINT',
         help='may be left out for a model of the project; of several the predictions are averaged',
+    )
+    parser.add_argument(
+        '--with',
+        dest='beside',
+        nargs='+',
+        action='append',
+        default=[],
+        metavar=('CONFIG', 'CHECKPOINT'),
+        help='average with a model of another config too; may be given several times',
     )
     parser.add_argument(
         '--work-dir', type=Path, help='default: work_dirs/<name of the config>[_fold<N>]'
@@ -122,6 +132,33 @@ def check_outputs(args: argparse.Namespace) -> None:
             check_folder_is_writable(folder)
 
 
+def find_others(cfg: Config, args: argparse.Namespace) -> list[tuple[ConfigDict, Path]]:
+    """The models beside the first: config and checkpoint.
+
+    Raises:
+        UserError: a file is missing, or a model sees other images or makes other masks.
+    """
+    found = [(cfg.model, model_files(args.config, path)[1]) for path in args.checkpoints[1:]]
+    expected = _seen_and_made(cfg)
+    for config, *checkpoint in args.beside:
+        if len(checkpoint) > 1:
+            raise UserError(f'--with {config}: expected a config and at most one checkpoint')
+        other = config_edits.load_config(config, {}, None)
+        for what, its in _seen_and_made(other).items():
+            if its != expected[what]:
+                raise UserError(f'--with {config}: its {what} is {its}, expected {expected[what]}')
+        found.append((other.model, model_files(config, *checkpoint)[1]))
+    return found
+
+
+def _seen_and_made(cfg: Config) -> dict[str, Any]:
+    """What models whose predictions are averaged must have in common."""
+    return {
+        'pipeline': cfg.test_dataloader.dataset.pipeline,
+        'size of masks': cfg.model.roi_head.mask_roi_extractor.roi_layer.output_size,
+    }
+
+
 def keep_predictions(cfg: Config, path: Path) -> None:
     """Let a test also write its predictions as mmdet's tools read them, in place."""
     evaluators = config_edits.as_list(cfg.test_evaluator)
@@ -179,7 +216,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     config_edits.check_files(cfg, 'test_dataloader')
     if args.fold is not None and cfg.get('fold_colors'):
         fold_colors.use_training_colors(cfg)
-    checkpoint, *others = (model_files(config, path)[1] for path in args.checkpoints or [None])
+    checkpoint = model_files(config, *args.checkpoints[:1])[1]
+    others = find_others(cfg, args)
     if 'finetune' in cfg:
         fit_types(cfg, load_weights_only(str(checkpoint)), str(checkpoint))
     ann_file = Path(cfg.test_dataloader.dataset.data_root, cfg.test_dataloader.dataset.ann_file)

@@ -1,5 +1,6 @@
 """What ``tools/test.py`` does to a config for data, views and models that it does not name."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
@@ -105,14 +106,16 @@ def check_evaluators(cfg: Config) -> None:
             check_truth(load_shared_json(Path(evaluator.ann_file)), evaluator.ann_file)
 
 
-def use_views(cfg: Config, path: Path, every: bool, others: list[Path]) -> None:
+def use_views(
+    cfg: Config, path: Path, every: bool, others: Sequence[tuple[ConfigDict, Path]]
+) -> None:
     """Let a test average over views and models, in place.
 
     Args:
         cfg: with ``tta_model`` and ``tta_pipeline``, whose first view is the plain one.
         path: of the config, for the message.
         every: whether all views are looked at, or the first alone.
-        others: checkpoints of models beside the first.
+        others: models beside the first: config and checkpoint.
 
     Raises:
         UserError: the config has no views.
@@ -126,5 +129,7 @@ def use_views(cfg: Config, path: Path, every: bool, others: list[Path]) -> None:
         pipeline = [*pipeline[:-1], dict(pipeline[-1], transforms=[steps[:1] for steps in views])]
     cfg.test_dataloader.dataset.pipeline = pipeline
     if others:
-        cfg.model.update(type='MaskEnsembleModel', others=len(others))
-        cfg.custom_hooks.append(dict(type='EnsembleHook', checkpoints=[str(one) for one in others]))
+        models, checkpoints = zip(*others, strict=True)
+        cfg.model.update(type='MaskEnsembleModel', others=list(models))
+        checkpoints = [str(path) for path in checkpoints]
+        cfg.custom_hooks.append(dict(type='EnsembleHook', checkpoints=checkpoints))

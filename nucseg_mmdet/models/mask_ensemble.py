@@ -1,6 +1,6 @@
-"""Several trained models of one config as one."""
+"""Several trained models as one."""
 
-import copy
+from collections.abc import Sequence
 
 from mmdet.registry import MODELS
 from torch import nn
@@ -16,14 +16,14 @@ class MaskEnsembleModel(MaskTTAModel):
     averaged. Each model has as much to say as each other.
 
     Args:
-        others: number of models beside ``module``, 1 or more; their weights are those of
-            ``module`` until ``EnsembleHook`` loads them.
+        others: configs of the models beside ``module``, 1 or more, which see the same input and
+            make masks of the same size; ``EnsembleHook`` loads their weights.
         kwargs: as of ``MaskTTAModel``.
     """
 
-    def __init__(self, others: int, **kwargs) -> None:
+    def __init__(self, others: Sequence[dict], **kwargs) -> None:
         super().__init__(**kwargs)
-        self.others = nn.ModuleList(copy.deepcopy(self.module) for _ in range(others))
+        self.others = nn.ModuleList(MODELS.build(other) for other in others)
 
     @property
     def models(self) -> list[nn.Module]:

@@ -39,7 +39,7 @@ def scored(config, options=(), tta=None, others=(), offset=True, **facts):
     if not offset:
         data_edits.leave_out_truth_offset(cfg)
     if tta is not None:
-        data_edits.use_views(cfg, Path(config), tta, list(others))
+        data_edits.use_views(cfg, Path(config), tta, [(cfg.model, path) for path in others])
     settings = provenance.test_settings(cfg)
     return json.loads(json.dumps(dict(facts, config=config, settings=settings, data_sha256='d')))
 

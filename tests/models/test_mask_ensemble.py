@@ -14,6 +14,7 @@ from mmengine.registry import init_default_scope
 from nucseg_mmdet.commands.test import main
 
 CONFIG = Path(__file__).parents[2] / 'configs/dense/ablations/first-recipe.py'
+LITE0 = CONFIG.parent / 'lite0.py'
 SIZE = 96  # px, three times the divisor that images are padded to
 FEW = [
     *('model.test_cfg.rpn.nms_pre=20', 'model.test_cfg.rcnn.score_thr=0.0'),
@@ -28,7 +29,9 @@ def ensemble():
     cfg.model.test_cfg.rcnn.update(score_thr=0.0, max_per_img=30)
     cfg.model.test_cfg.rpn.update(nms_pre=100, max_per_img=100)
     torch.manual_seed(0)
-    model = MODELS.build(dict(type='MaskEnsembleModel', others=1, module=cfg.model)).eval()
+    model = MODELS.build(
+        dict(type='MaskEnsembleModel', others=[cfg.model], module=cfg.model)
+    ).eval()
     randomize(model.module)
     model.others[0].load_state_dict(model.module.state_dict())
     return model
@@ -84,6 +87,47 @@ def test_the_tool_takes_several_checkpoints(ensemble, data_root, tmp_path, tta):
     options += ['--work-dir', str(tmp_path / 'work'), '--answer', str(out), '--cfg-options', *FEW]
     assert main([str(CONFIG), *paths, *options]) == 0
     assert {result['image_id'] for result in json.loads(out.read_text())} == set(range(1, 7))
+
+
+def test_models_of_two_configs_are_averaged(data_root, tmp_path):
+    """With a model that finds nothing all scores are half of what they were."""
+    config = Config.fromfile(LITE0)
+    config.model.backbone.init_cfg = None
+    init_default_scope('mmdet')
+    other = MODELS.build(config.model)
+    torch.nn.init.zeros_(other.roi_head.bbox_head.fc_cls.weight)
+    with torch.no_grad():
+        other.roi_head.bbox_head.fc_cls.bias.copy_(torch.tensor([-50.0, 50.0]))
+    torch.save(dict(state_dict=other.state_dict()), tmp_path / 'other.pth')
+
+    def highest(out, *beside):
+        options = ['--with', *map(str, beside), '--format-only', '--data-root', str(data_root)]
+        options += ['--work-dir', str(tmp_path / 'work'), '--answer', str(out)]
+        assert main(['dense-r18', *options, '--cfg-options', *FEW]) == 0
+        return max(result['score'] for result in json.loads(out.read_text()))
+
+    alone = highest(tmp_path / 'alone.json', 'dense-r18')
+    together = highest(tmp_path / 'together.json', LITE0, tmp_path / 'other.pth')
+    assert together == pytest.approx(alone / 2, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('test_dataloader.dataset.pipeline.1.scale_factor=3.0', 'its pipeline is ['),
+        ('model.roi_head.mask_roi_extractor.roi_layer.output_size=7', 'its size of masks is 7'),
+    ],
+)
+def test_a_model_that_does_not_go_with_the_first_is_refused(text, message, tmp_path, capsys):
+    key, value = text.split('=')
+    other = Config.fromfile(CONFIG)
+    other.merge_from_dict({key: float(value)})
+    other.dump(tmp_path / 'other.py')
+    checkpoint = tmp_path / 'a.pth'
+    checkpoint.touch()
+    options = ['--with', str(tmp_path / 'other.py'), str(checkpoint), '--format-only']
+    assert main([str(CONFIG), str(checkpoint), *options]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_checkpoint_of_another_model_is_refused(ensemble, data_root, tmp_path, capsys):
