@@ -198,7 +198,9 @@ class OpenVinoPredictor:
             likeliest = np.arange(scores.shape[1]) == scores.argmax(1)[:, None]
             scores = np.where(likeliest, scores.sum(1, keepdims=True), 0)
         place, label = np.nonzero(scores > self._score_thr)
-        deltas = answer['deltas'].reshape(len(proposals), -1, 4)
+        deltas = answer['deltas']
+        # -1 would not do: a tile of plain glass may have no proposal.
+        deltas = deltas.reshape(len(proposals), deltas.shape[1] // 4, 4)
         deltas = deltas[place, label if deltas.shape[1] > 1 else 0]
         stds = np.array(rcnn['stds'], np.float32)
         boxes, scores = (

@@ -156,6 +156,12 @@ def test_where_nothing_is_found_nothing_is_said_to_be_equal(random_model, tmp_pa
         Segmenter(checkpoint=out, precision='int8')
 
 
+@pytest.mark.parametrize('level', [243, 255])
+def test_plain_glass_has_no_nuclei(level):
+    """The default model is so sure of it that there is not one proposal."""
+    assert len(Segmenter(device='cpu')(np.full((256, 256, 3), level, np.uint8))) == 0
+
+
 def test_the_file_is_of_the_published_weights():
     _, checkpoint = model_files()
     with zipfile.ZipFile(DEFAULT) as archive:
