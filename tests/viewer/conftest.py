@@ -23,14 +23,17 @@ NAME = 'made <b>&"up'  # a good name for a file
 def make_nuclei() -> Nuclei:
     """26 x 18 rectangles of 24 x 16 px, nucleus i, j around x = 100 i + 50, y = 100 j + 50.
 
-    Scores go from 0.6 to 0.999 in steps of 0.001 and begin again; areas grow with x.
+    Scores go from 0.6 to 0.999 in steps of 0.001 and begin again; areas grow with x, hematoxylin
+    with y, eosin the other way.
     """
     y, x = (axis.ravel() for axis in np.mgrid[: HEIGHT // PITCH, : WIDTH // PITCH])
     centers = np.stack([x, y], 1) * PITCH + PITCH // 2
     corners = np.array([[-12, -8], [12, -8], [12, 8], [-12, 8]])
     num = len(x)
     measurements = np.ones((num, len(MEASUREMENTS)), np.float32)
-    measurements[:, MEASUREMENTS.index('area_um2')] = 10 + x
+    grown = dict(area_um2=10 + x, hematoxylin_od_mean=y / 20, eosin_od_mean=1 - y / 20)
+    for name, values in grown.items():
+        measurements[:, MEASUREMENTS.index(name)] = values
     measurements[0, MEASUREMENTS.index('circularity')] = np.nan
     return Nuclei(
         (centers[:, None] + corners).reshape(-1, 2).astype(np.int32),

@@ -24,6 +24,7 @@ from tests.viewer.conftest import NAME, write_results
 ROOT = Path(__file__).parents[2]
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable')
 GREEN = (0, 158, 115)  # of the nuclei of a slide with one class
+LOW, HIGH = (30, 80, 230), (255, 235, 40)  # the ends of the colors of a measurement
 PATIENCE = 60  # s
 WHOLE = """() => {
   const { layer, viewer } = window.nucseg ?? {};
@@ -292,6 +293,86 @@ def test_scale_bar_is_as_long_as_it_says(reader):
     assert reader.text('#scale-bar span') == '20 µm'
     assert reader.page.evaluate('document.querySelector("#scale-bar i").offsetWidth') == 80
     assert reader.text('#magnification')[:-1] == '40'
+
+
+@pytest.mark.parametrize(
+    ('name', 'low', 'high'),
+    [
+        ('area_um2', (50, 850), (2550, 850)),
+        ('score', (50, 50), (950, 1550)),
+        ('hematoxylin_od_mean', (1250, 50), (1250, 1750)),
+        ('eosin_od_mean', (1250, 1750), (1250, 50)),
+    ],
+)
+def test_color_by_a_measurement(reader, name, low, high):
+    reader.open(at(1300, 900, 0.15))
+    reader.page.select_option('#color', name)
+    reader.settle()
+    for place, color, other in ((low, LOW, HIGH), (high, HIGH, LOW)):
+        assert reader.is_near(*place, color)
+        assert not reader.is_near(*place, other)
+    assert reader.page.input_value('#measurement') == name  # its histogram, in the same colors
+    fills = reader.all('#histogram rect', 'getAttribute("fill")')
+    assert len(set(fills)) == len(fills)
+
+
+def test_heat_map_of_a_measurement(reader):
+    reader.open(at(1300, 900, 0.05, color='area_um2'))
+    assert reader.mode() == 'density'
+    pixels = reader.pixels().astype(int)
+    places = [[round(v) for v in reader.screen(x, 900)] for x in (250, 2350)]
+    (red, _, blue), (other_red, _, other_blue) = (pixels[y, x] for x, y in places)
+    assert blue > other_blue + 60
+    assert other_red > red + 60
+
+
+def test_overview_moves_the_view(reader):
+    reader.open(at(1300, 900, 2))
+    box = reader.page.locator('.navigator').bounding_box()
+    # Its picture has the slide's shape, in the middle of the box.
+    scale = min(box['width'] / 2600, box['height'] / 1800)
+    middle = box['x'] + box['width'] / 2, box['y'] + box['height'] / 2
+    reader.page.mouse.click(middle[0] + (1900 - 1300) * scale, middle[1] + (500 - 900) * scale)
+    reader.page.wait_for_timeout(800)
+    reader.settle()
+    x, y = reader.screen(1900, 500)
+    assert (x, y) == (pytest.approx(500, abs=60), pytest.approx(400, abs=60))  # 30 px of the slide
+
+
+def test_keys(reader):
+    reader.open(at(1300, 900, 2))
+
+    def press(key):
+        reader.page.keyboard.press(key)
+        reader.page.wait_for_timeout(700)
+        reader.settle()
+        place = reader.page.evaluate('nucseg.layer.place()')
+        return tuple(round(place[name], 3) for name in ('x', 'y', 'scale'))
+
+    # The view is 500 x 400 px of the slide, from 1050, 700 on; an arrow moves it by a quarter.
+    near = dict(abs=2)
+    assert press('ArrowRight') == pytest.approx((1175, 700, 2), **near)
+    assert press('ArrowDown') == pytest.approx((1175, 800, 2), **near)
+    assert press('ArrowLeft') == pytest.approx((1050, 800, 2), **near)
+    assert press('ArrowUp') == pytest.approx((1050, 700, 2), **near)
+    assert press('=')[2] == pytest.approx(3, rel=0.01)
+    assert press('1')[2] == pytest.approx(1, rel=0.01)
+    assert press('0')[2] == pytest.approx(1000 / 2600, rel=0.01)
+    press('[')
+    assert reader.text('#title') == 'second'  # the one before the first
+    press('f')
+    assert reader.page.evaluate('document.fullscreenElement?.id') == 'stage'
+    press('f')
+    assert reader.page.evaluate('document.fullscreenElement') is None
+
+
+def test_keys_work_after_the_slider_was_used(reader):
+    reader.open()
+    reader.page.click('#score')
+    reader.page.mouse.click(*reader.screen(1300, 900))
+    reader.page.keyboard.press('n')
+    reader.settle()
+    assert not reader.page.is_checked('[data-switch=nuclei]')
 
 
 def test_second_slide_and_its_classes(reader):
