@@ -44,7 +44,8 @@ def find_results(folder: Path, slides: Sequence[Path] = ()) -> tuple[list[Result
             has noted.
 
     Returns:
-        By name; and a line for each slide that can't be shown.
+        By name; and a line for each slide that can't be shown, and each given path that has none
+        of the others.
 
     Raises:
         UserError: the folder has no results, none can be shown, or a path does not exist.
@@ -68,6 +69,9 @@ def find_results(folder: Path, slides: Sequence[Path] = ()) -> tuple[list[Result
             problems.append(str(error))
     if not found:
         raise UserError('\n'.join(problems))
+    for path in slides:
+        if not any(one.slide in (path, path / one.slide.name) for one in found if one.slide):
+            problems.append(f'{path}: no slide of {folder}, expected a file of the name it had')
     return found, problems
 
 

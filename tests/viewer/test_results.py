@@ -41,6 +41,18 @@ def test_given_slide_goes_before_the_noted_one(folder):
     assert find_results(folder, [other.parent])[0][0].slide == other
 
 
+def test_slides_of_other_results_are_told(folder):
+    other = folder / 'other.svs'
+    other.write_bytes(b'')
+    (folder / 'empty').mkdir()
+    results, problems = find_results(folder, [other, folder, folder / 'empty'])
+    assert results[0].slide == folder / f'{NAME}.png'
+    assert [line.partition(': no slide of ')[0] for line in problems] == [
+        str(other),
+        str(folder / 'empty'),
+    ]
+
+
 def test_relative_path_is_also_taken_from_the_results(folder):
     change(folder, path=f'{NAME}.png')
     assert find_results(folder)[0][0].slide == folder / f'{NAME}.png'
