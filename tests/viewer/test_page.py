@@ -484,6 +484,28 @@ def test_ctrl_c_ends_the_command_cleanly(folder):
     assert 'Traceback' not in out
 
 
+def test_page_says_that_the_command_has_ended(browser, folder):
+    server = run_command(folder)
+    address = re.search(r'http://\S+', server.stdout.readline())[0]
+    context = browser.new_context(viewport=dict(width=1300, height=800))
+    reader, uncaught = Reader(context.new_page(), address), []
+    reader.page.on('pageerror', lambda error: uncaught.append(str(error)))
+    reader.open(at(1300, 900, 1))
+    server.send_signal(signal.SIGINT)
+    assert server.wait(PATIENCE) == 0
+    server.communicate()
+    for act in (
+        lambda: reader.page.keyboard.press('ArrowRight'),  # counts the new view
+        lambda: reader.page.mouse.click(*reader.screen(1450, 950)),
+        lambda: reader.page.evaluate('nucseg.viewer.viewport.zoomTo(0.1, null, true)'),  # heat map
+    ):
+        reader.page.evaluate('document.querySelector("#message").textContent = ""')
+        act()
+        reader.until('document.querySelector("#message").innerText.includes("view has ended")')
+    assert not uncaught
+    context.close()
+
+
 def test_each_start_has_another_token(folder):
     tokens = set()
     for _ in range(2):

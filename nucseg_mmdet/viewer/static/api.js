@@ -1,9 +1,13 @@
 /* The server's answers. Addresses are relative: the page's own one begins with the token. */
 
+const ENDED = 'No answer: nucseg view has ended. Start it again, and open its new address.';
+
 // Fetch, or say in one line what the server said.
 async function ask(path, parameters, signal) {
   const query = new URLSearchParams(parameters).toString();
-  const answer = await fetch(query ? `${path}?${query}` : path, { signal });
+  const answer = await fetch(query ? `${path}?${query}` : path, { signal }).catch((error) => {
+    throw signal?.aborted ? error : new Error(ENDED);
+  });
   if (answer.ok) return answer;
   const told = await answer.json().catch(() => ({}));
   throw new Error(told.error ?? `${path}: status ${answer.status}`);

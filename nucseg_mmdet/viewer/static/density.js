@@ -35,7 +35,7 @@ export class HeatMap {
           this.arrived();
           this.told?.();
         } catch (error) {
-          if (error.name !== 'AbortError') throw error;
+          if (error.name !== 'AbortError') this.failed?.(error);
         }
       },
       this.map ? SETTLE : 0,

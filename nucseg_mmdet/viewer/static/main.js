@@ -89,6 +89,7 @@ function startView(wanted) {
   overlays = new Overlays(viewer, slide, state.number);
   layer = new NucleiLayer(viewer, slide, state.number, state);
   layer.heat.told = showLegend;
+  layer.heat.failed = (error) => say(error.message);
   if (wanted.zoom) goTo(wanted.x ?? slide.width / 2, wanted.y ?? slide.height / 2, wanted.zoom);
   find('score').min = 0; // so that any value is taken; showScore has the real one
   showAll();
@@ -172,7 +173,13 @@ async function count(signal) {
 }
 
 async function select(asked) {
-  const found = await asked;
+  let found;
+  try {
+    found = await asked;
+  } catch (error) {
+    say(error.message);
+    return;
+  }
   if (!layer) return;
   state.nucleus = layer.selected = found;
   panel.showNucleus(found);
