@@ -408,6 +408,17 @@ def test_switches(reader):
     assert reader.page.is_disabled('[data-switch=skipped]')  # this run did not say which
 
 
+def test_hidden_nuclei_are_not_gone_to(reader):
+    reader.open('#slide=second&hidden=0')  # the nucleus at 50, 50 is of this class
+    reader.page.fill('#go-text', '50 50')
+    for shown in (0, 1):
+        reader.page.press('#go-text', 'Enter')
+        reader.page.wait_for_timeout(500)
+        reader.settle()
+        assert (reader.page.locator('#nucleus tr').count() > 0) == shown
+        reader.page.check('[data-class="0"]')
+
+
 def test_skipped_tiles(reader):
     # The second slide's run has left out the tile from x 1300 on, the right half.
     reader.open('#slide=second&x=1300&y=900&zoom=0.3')

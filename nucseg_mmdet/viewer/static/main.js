@@ -194,18 +194,16 @@ function pointIn(position) {
   return { x: x + position.x / scale, y: y + position.y / scale, scale };
 }
 
+// Select the nucleus at a place, or next to it within a radius, if it is not hidden.
+function selectAt(x, y, radius) {
+  const { number, score, hidden } = state;
+  select(api.fetchNucleus(number, { x, y, radius, score, hidden: [...hidden].join() }));
+}
+
 viewer.addHandler('canvas-click', (event) => {
   if (!event.quick || !layer) return;
   const { x, y, scale } = pointIn(event.position);
-  select(
-    api.fetchNucleus(state.number, {
-      x,
-      y,
-      radius: CLICK / scale,
-      score: state.score,
-      hidden: [...state.hidden].join(),
-    }),
-  );
+  selectAt(x, y, CLICK / scale);
 });
 
 viewer.addHandler('update-viewport', () => layer && rulers.show(layer.place(), slide.mpp));
@@ -251,7 +249,7 @@ find('go').addEventListener('submit', (event) => {
     return;
   }
   goTo(x, y, Math.max(1, layer.place().scale));
-  select(api.fetchNucleus(state.number, { x, y, radius: CLICK, score: state.score }));
+  selectAt(x, y, CLICK);
 });
 find('go-text').addEventListener('input', () => find('go-text').setCustomValidity(''));
 
