@@ -1,18 +1,27 @@
 """The default model trained on, on a few fields."""
 
+import glob
 import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
+import tifffile
 from mmengine.config import Config
 
-from nucseg_mmdet.commands import prepare, test, train
+from nucseg_mmdet import cli
 from nucseg_mmdet.engine import config_edits, finetune, model_zoo
 from nucseg_mmdet.structures.polygons import mask_to_polygons
 from nucseg_mmdet.synthetic import fields
 from nucseg_mmdet.utils.errors import UserError
 
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / 'docs/finetune.md'
 CONFIG = model_zoo.find_file('configs/finetune/mask-rcnn_r18-c4_fpn_finetune_nuclei.py')
 
 
@@ -87,34 +96,68 @@ def as_qupath(labels):
     return dict(type='FeatureCollection', features=features)
 
 
+def documented_commands():
+    """The words of each command of docs/finetune.md, without `nucseg`."""
+    block = PAGE.read_text(encoding='utf-8').partition('```bash\n')[2].partition('```')[0]
+    lines = block.replace('\\\n', ' ').splitlines()
+    commands = [shlex.split(line, comments=True) for line in lines]
+    return [words[1:] for words in commands if words]
+
+
+def shortened(words):
+    """A command for fields of 160 px and the time of a test: a tenth of the recipe's length."""
+    if words[0] == 'prepare':
+        words = [*words, '--workers', '1']
+    if words[0] in ('train', 'test'):
+        words = [*words, *([] if '--cfg-options' in words else ['--cfg-options'])]
+        words += [f'{words[0]}_dataloader.num_workers=0']
+        words += [f'{words[0]}_dataloader.persistent_workers=False']
+    if words[0] == 'train':
+        words += ['test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False']
+        words += ['finetune.iterations=20', 'finetune.lr=5e-4', 'train_dataloader.batch_size=2']
+    return ['0,0,160,160' if word == '20000,12000,4000,4000' else word for word in words]
+
+
+def run_as_shell(words):
+    """Run a command as a shell would, with its patterns; the viewer until it has an address."""
+    words = [one for word in words for one in (sorted(glob.glob(word)) or [word])]
+    if words[0] != 'view':
+        assert cli.main(words) == 0, words
+        return
+    command = [sys.executable, '-m', 'nucseg_mmdet.cli', *words]
+    env = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as server:
+        assert server.stdout.readline().startswith('4 slides: http://127.0.0.1:')
+        server.send_signal(signal.SIGINT)
+        assert server.wait(60) == 0
+
+
 @pytest.mark.slow
-def test_a_new_color_is_learned_from_four_fields(tmp_path):
-    """docs/finetune.md, on made-up fields whose stroma is green and whose nuclei are brown."""
-    raw, data = tmp_path / 'corrected', tmp_path / 'data'
-    raw.mkdir()
+def test_the_ten_commands_teach_a_new_color(tmp_path, monkeypatch):
+    """docs/finetune.md, on made-up slides whose stroma is green and whose nuclei are brown."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'argv', ['nucseg'])  # the commands change it
+    for folder in ('slides', 'corrected'):
+        Path(folder).mkdir()
     for number in range(4):
         image, labels = fields.synthesize(100 + number, 160, 160)
-        cv2.imwrite(str(raw / f'field{number}.png'), image[..., [1, 0, 2]])  # G, B, R as RGB
-        (raw / f'field{number}.geojson').write_text(json.dumps(as_qupath(labels)))
-    assert prepare.main(['qupath', str(raw), str(data), '--workers', '1']) == 0
-
-    weights = str(model_zoo.model_files('dense-r18')[1])
-    loaders = [
-        *('train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False'),
-        *('test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False'),
+        brown = np.ascontiguousarray(image[..., [2, 0, 1]])
+        tags = dict(resolution=(40_000, 40_000), resolutionunit='CENTIMETER')  # 0.25 microns a px
+        tifffile.imwrite(f'slides/field{number}.tif', brown, photometric='rgb', **tags)
+        truth = json.dumps(as_qupath(labels))
+        Path(f'corrected/field{number}.geojson').write_text(truth)
+    commands = documented_commands()
+    assert [words[0] for words in commands] == [
+        *('segment', 'view', 'prepare', 'test', 'train', 'test', 'report', 'train'),
+        *('segment', 'view'),
     ]
-    common = ['finetune', '--fold', '1', '--data', str(data)]
-    before = tmp_path / 'before'
-    command = [*common[:1], weights, *common[1:], '--work-dir', str(before)]
-    assert test.main([*command, '--cfg-options', *loaders[2:]]) == 0
-    # A tenth of the recipe's length is enough here, and what a test has time for.
-    shorter = ['finetune.iterations=20', 'finetune.lr=5e-4', 'train_dataloader.batch_size=2']
-    after = tmp_path / 'after'
-    command = [*common, '--work-dir', str(after)]
-    assert train.main([*command, '--cfg-options', *shorter, *loaders]) == 0
+    for words in commands:
+        run_as_shell(shortened(words))
 
-    scores = [
-        json.loads((folder / 'run_card.json').read_text())['scores']['fold1_val.json']['nuclei/PQ']
-        for folder in (before, after)
-    ]
-    assert scores[1] > scores[0] + 0.05, scores
+    before, after = (
+        json.loads(Path(folder, 'run_card.json').read_text())['scores']['fold1_val.json']
+        for folder in ('work_dirs/before', 'work_dirs/mine')
+    )
+    assert after['nuclei/PQ'] > before['nuclei/PQ'] + 0.05, (before, after)
+    found = {path.name for path in Path('second').glob('*.geojson')}
+    assert found == {f'field{number}.geojson' for number in range(4)}
