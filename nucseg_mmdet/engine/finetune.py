@@ -11,6 +11,7 @@ from nucseg_mmdet.engine.types_of_nuclei import set_types
 from nucseg_mmdet.structures.coco import load_json
 from nucseg_mmdet.utils.errors import UserError
 
+WARM_UP = 10  # of so many iterations one warms up
 FOLDS = 4  # that tools/prepare_data.py deals the fields over, if there are so many
 
 
@@ -56,12 +57,15 @@ def fit_to_data(cfg: Config, fold: int | None = None) -> Recipe:
         What was chosen.
 
     Raises:
-        UserError: there is no data, none of its fields has a nucleus, or there is no such model.
+        UserError: there is no data, none of its fields has a nucleus, there is no such model, or
+            too few iterations are wanted.
     """
     given = cfg.finetune
     num_fields, types = _read_data(cfg)
     chosen = choose_recipe(num_fields)
     iterations = given.iterations or chosen.iterations
+    if not isinstance(iterations, int) or iterations < WARM_UP:
+        raise UserError(f'finetune.iterations={iterations}: expected a number from {WARM_UP} on')
     lr = given.lr or chosen.lr
     fold = next(one for one in (fold, given.fold, chosen.fold) if one is not None)
 
@@ -70,7 +74,7 @@ def fit_to_data(cfg: Config, fold: int | None = None) -> Recipe:
     cfg.default_hooks.checkpoint.interval = iterations
     cfg.optim_wrapper.optimizer.lr = lr
     warm_up, decay = cfg.param_scheduler
-    warm_up.end = decay.begin = iterations // 10
+    warm_up.end = decay.begin = iterations // WARM_UP
     decay.end = iterations
     if types:
         set_types(cfg, types)

@@ -64,6 +64,15 @@ def test_what_the_user_gives_holds(tmp_path):
     assert cfg.train_dataloader.dataset.ann_file == 'annotations/fold3_train.json'
 
 
+@pytest.mark.parametrize('iterations', [1, 9, -20, 30.5, 'many'])
+def test_too_few_iterations_are_refused(tmp_path, iterations):
+    cfg = Config.fromfile(CONFIG)
+    cfg.finetune.iterations = iterations
+    config_edits.set_data_root(cfg, write_truth(tmp_path, [5] * 8))
+    with pytest.raises(UserError, match=f'iterations={iterations}: expected a number from 10 on'):
+        finetune.fit_to_data(cfg)
+
+
 def test_data_without_nuclei_is_refused(tmp_path):
     cfg = Config.fromfile(CONFIG)
     config_edits.set_data_root(cfg, tmp_path / 'missing')
