@@ -419,6 +419,18 @@ def test_hidden_nuclei_are_not_gone_to(reader):
         reader.page.check('[data-class="0"]')
 
 
+def test_tissue_has_a_line_around_it(reader):
+    reader.open(at(1300, 900, 0.3))  # all of this slide is tissue: the line follows its edge
+    line = (0, 140, 0)
+    assert not reader.is_near(10, 850, line)
+    reader.page.keyboard.press('t')
+    reader.until('nucseg.state.tissue')
+    reader.page.wait_for_timeout(1500)
+    reader.settle()
+    assert reader.is_near(10, 850, line)
+    assert not reader.is_near(1300, 900, line)
+
+
 def test_skipped_tiles(reader):
     # The second slide's run has left out the tile from x 1300 on, the right half.
     reader.open('#slide=second&x=1300&y=900&zoom=0.3')
