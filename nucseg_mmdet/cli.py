@@ -51,6 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f'nucseg: {name}: expected one of {", ".join(COMMANDS)}', file=sys.stderr)
         return 2
     sys.argv[0] = f'nucseg {name}'  # the name that parsers show in their usage
+    return run(name, rest)
+
+
+@exit_code
+def run(name: str, argv: Sequence[str] | None = None) -> int:
+    """Import a command and call it; Ctrl-C is minded from here on, as imports take seconds."""
     try:
         command = importlib.import_module(f'nucseg_mmdet.commands.{name}')
     except ModuleNotFoundError as error:
@@ -63,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    return command.main(rest)
+    return command.main(argv)
 
 
 if __name__ == '__main__':

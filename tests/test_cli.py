@@ -1,9 +1,15 @@
+import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from nucseg_mmdet import __version__, cli
+
+ROOT = Path(__file__).parents[1]
+TOOLS = ['prepare_data', 'score', 'segment', 'test', 'train', 'analysis_tools/report']
 
 
 def run_fresh(code):
@@ -88,3 +94,22 @@ def test_each_command_shows_its_own_help(name, capsys):
         cli.main([name, '--help'])
     assert end.value.code == 0
     assert capsys.readouterr().out.startswith(f'usage: nucseg {name} ')
+
+
+@pytest.mark.parametrize('start', [*TOOLS, 'nucseg segment', 'nucseg train'])
+def test_ctrl_c_while_a_command_is_imported_is_one_line(start, tmp_path):
+    # The first large library that all of them import takes so long that the user gives up.
+    (tmp_path / 'numpy.py').write_text(
+        'import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n'
+    )
+    name = start.removeprefix('nucseg ')
+    call = [ROOT / f'tools/{name}.py'] if name == start else ['-m', 'nucseg_mmdet.cli', name]
+    ended = subprocess.run(
+        [sys.executable, *call],
+        env={**os.environ, 'PYTHONPATH': f'{tmp_path}:{ROOT}'},
+        # A shell lets what it starts in the background ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        capture_output=True,
+        text=True,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, '', 'nucseg: stopped\n')

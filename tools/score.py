@@ -1,6 +1,6 @@
 """Score COCO results: python tools/score.py, as ``nucseg score``."""
 
-from nucseg_mmdet.commands.score import main
+from nucseg_mmdet.cli import run
 
 if __name__ == '__main__':
-    raise SystemExit(main())
+    raise SystemExit(run('score'))

@@ -1,6 +1,6 @@
 """Segment images and slides of any size: python tools/segment.py, as ``nucseg segment``."""
 
-from nucseg_mmdet.commands.segment import main
+from nucseg_mmdet.cli import run
 
 if __name__ == '__main__':
-    raise SystemExit(main())
+    raise SystemExit(run('segment'))

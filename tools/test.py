@@ -1,6 +1,6 @@
 """Test a model: python tools/test.py, as ``nucseg test``."""
 
-from nucseg_mmdet.commands.test import main
+from nucseg_mmdet.cli import run
 
 if __name__ == '__main__':
-    raise SystemExit(main())
+    raise SystemExit(run('test'))

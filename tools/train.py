@@ -1,6 +1,6 @@
 """Train one config: python tools/train.py, as ``nucseg train``."""
 
-from nucseg_mmdet.commands.train import main
+from nucseg_mmdet.cli import run
 
 if __name__ == '__main__':
-    raise SystemExit(main())
+    raise SystemExit(run('train'))

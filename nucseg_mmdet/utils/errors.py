@@ -81,6 +81,7 @@ def exit_code(main: Callable[..., int]) -> Callable[..., int]:
         workers_end_with_us()
         logging.raiseExceptions = False  # a log that finds no space is cut, without tracebacks
         tool = Path(sys.modules[main.__module__].__file__ or '').stem
+        tool = 'nucseg' if tool == 'cli' else tool
         with _Stop() as stop:
             try:
                 try:

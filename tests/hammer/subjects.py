@@ -68,7 +68,7 @@ class Subject:
 
 
 def tool(name: str, *arguments: str) -> Callable[[], int]:
-    """A tool of the project, called as its file would be from a terminal."""
+    """A command or tool of the project, called as from a terminal."""
 
     def call() -> int:
         main = importlib.import_module(name).main
@@ -190,7 +190,7 @@ LABEL_RUN = ('label-map', 'raw', 'out', '--workers', '1')
 
 
 def prepare(*arguments: str) -> Callable[[], int]:
-    return tool('tools.prepare_data', *arguments)
+    return tool('nucseg_mmdet.commands.prepare', *arguments)
 
 
 def training_images() -> list[Subject]:
@@ -425,7 +425,7 @@ def results() -> list[Subject]:
     ]
     packers = {'answer.json': bytes, 'answer.json.gz': gzip.compress, 'answer.zip': _zip}
     for name, pack in packers.items():
-        run = tool('tools.score', 'truth.json', name, '--json', 'scores.json')
+        run = tool('nucseg_mmdet.commands.score', 'truth.json', name, '--json', 'scores.json')
         plain = pack is bytes
         subjects.append(
             Subject(
@@ -433,7 +433,7 @@ def results() -> list[Subject]:
                 mutations.JSON if plain else mutations.BYTES, result=None if plain else scores,
             )
         )  # fmt: skip
-    run = tool('tools.score', 'truth.json', 'answer.json', '--json', 'scores.json')
+    run = tool('nucseg_mmdet.commands.score', 'truth.json', 'answer.json', '--json', 'scores.json')
     make = _scored('answer.json', bytes)
     subjects.append(Subject('COCO scored', 'truth.json', make, run, mutations.JSON))
     return subjects
@@ -501,7 +501,7 @@ def weights_and_runs() -> list[Subject]:
         ),
         Subject(
             'run card reported', 'work/run_card.json', _run,
-            tool('tools.analysis_tools.report', 'work'), mutations.JSON,
+            tool('nucseg_mmdet.commands.report', 'work'), mutations.JSON,
         ),
         Subject(
             'run card in the table', 'work/run_card.json', _run,
@@ -509,7 +509,7 @@ def weights_and_runs() -> list[Subject]:
         ),
         Subject(
             'log of a run', 'work/20261128_100000/vis_data/scalars.json', _run,
-            tool('tools.analysis_tools.report', 'work'), mutations.TEXT,
+            tool('nucseg_mmdet.commands.report', 'work'), mutations.TEXT,
         ),
         Subject('Detectron2 .pkl', 'a.pkl', _pickle, told(lambda: detectron2.read('a.pkl'))),
         Subject(

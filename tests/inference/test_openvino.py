@@ -176,7 +176,7 @@ def test_segments_without_torch_and_mm(exported, tmp_path):
     code = (
         'import sys\n'
         'for name in ("torch", "mmcv", "mmengine", "mmdet"): sys.modules[name] = None\n'
-        'from tools import segment\n'
+        'from nucseg_mmdet.commands import segment\n'
         f'args = [{str(path)!r}, "--out", {str(tmp_path / "out")!r}, "--score-thr", "0"]\n'
         f'args += ["--checkpoint", {str(exported)!r}]\n'
         'assert segment.main(args) == 0\n'

@@ -13,7 +13,7 @@ import pytest
 from mmdet.apis import DetInferencer
 from pycocotools import mask as coco_mask
 
-from tools.test import main
+from nucseg_mmdet.commands.test import main
 
 SIDE = 96  # px; of the synthetic images
 

@@ -1,6 +1,6 @@
 """Show a run on one page: python tools/analysis_tools/report.py, as ``nucseg report``."""
 
-from nucseg_mmdet.commands.report import main
+from nucseg_mmdet.cli import run
 
 if __name__ == '__main__':
-    raise SystemExit(main())
+    raise SystemExit(run('report'))
