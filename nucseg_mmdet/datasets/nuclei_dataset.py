@@ -7,9 +7,9 @@ from typing import ClassVar
 from mmdet.registry import DATASETS
 from mmengine.logging import print_log
 
-from nucseg_mmdet.imaging.image_files import read_size
+from nucseg_mmdet.imaging.image_files import decode_image, read_size
 from nucseg_mmdet.structures.coco import load_shared_json
-from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.errors import UserError, few
 
 with contextlib.redirect_stdout(None):  # it prints that another product of its makers is missing
     from mmdet.datasets import CocoDataset
@@ -37,9 +37,9 @@ class NucleiDataset(CocoDataset):
         num_skipped: annotations left out of the last load.
 
     Raises:
-        UserError: an image file is missing, a nucleus is of a class that the config does not
-            have, or the truth to train on is RLE: with ``poly2mask=False`` mmdet would drop its
-            masks silently. In test mode evaluators read the truth themselves, RLE as well.
+        UserError: image files are missing or damaged, a nucleus is of a class that the config does
+            not have, or the truth to train on is RLE: with ``poly2mask=False`` mmdet would drop
+            its masks silently. In test mode evaluators read the truth themselves, RLE as well.
     """
 
     COCOAPI = SharedCOCO
@@ -49,8 +49,7 @@ class NucleiDataset(CocoDataset):
         self.num_skipped = 0
         data_list = super().load_data_list()
         self._check_order()
-        for data_info in data_list:
-            self._check_image(Path(data_info['img_path']), data_info['width'], data_info['height'])
+        self._check_images(data_list)
         if self.num_skipped:
             print_log(f'{self.ann_file}: skipped {self.num_skipped} annotations', 'current')
         return data_list
@@ -79,15 +78,26 @@ class NucleiDataset(CocoDataset):
                 f'classes of the config, {", ".join(classes)}'
             )
 
+    def _check_images(self, data_list: list[dict]) -> None:
+        problems = []
+        for info in data_list:
+            try:
+                self._check_image(Path(info['img_path']), info['width'], info['height'])
+            except UserError as error:
+                problems.append(str(error))
+        if problems:
+            raise UserError('\n'.join(few(problems)))
+
     def _check_image(self, path: Path, width: int, height: int) -> None:
         if not path.is_file():
-            raise UserError(f'{path}: no such image, listed in {self.ann_file}')
+            raise UserError(f'{path}: no such image, expected it as listed in {self.ann_file}')
         found = read_size(path)
         if found != (width, height):
             raise UserError(
                 f'{path}: {found[0]} x {found[1]} px, expected {width} x {height} px as in '
                 f'{self.ann_file}'
             )
+        decode_image(path)  # here and now: libraries read damaged images, or end in their midst
 
     def parse_data_info(self, raw_data_info: dict) -> dict:
         data_info = super().parse_data_info(raw_data_info)

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from mmdet.registry import TASK_UTILS
 from mmdet.structures.bbox import get_box_tensor
@@ -17,6 +16,7 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from scipy.spatial import cKDTree
 
+from nucseg_mmdet.imaging.image_files import read_color
 from nucseg_mmdet.imaging.stain import UnfitImageError, measure_stains
 from nucseg_mmdet.utils.errors import UserError
 
@@ -134,9 +134,7 @@ def collect(cfg: Config, dataset: BaseDataset) -> Stats:
 
 
 def _field(info: dict) -> Field:
-    image = cv2.imread(info['img_path'])
-    if image is None:
-        raise UserError(f'{info["img_path"]}: not readable, expected an image')
+    image = read_color(Path(info['img_path']))
     try:
         stain = tuple(measure_stains(image[..., ::-1]).maxima.tolist())
     except UnfitImageError:

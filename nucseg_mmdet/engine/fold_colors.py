@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 from mmengine.config import Config
 
 from nucseg_mmdet.imaging import slide_colors, stain
+from nucseg_mmdet.imaging.image_files import read_color
 from nucseg_mmdet.structures.coco import load_json
 from nucseg_mmdet.utils.errors import UserError
 
@@ -52,9 +52,7 @@ def measure(paths: list[Path]) -> slide_colors.SlideColors:
         raise UserError(f'{len(paths)} training images, expected two or more to measure colors')
     colors = []
     for path in paths:
-        img = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if img is None:
-            raise UserError(f'{path}: no readable image, expected one to measure its colors')
+        img = read_color(path)
         try:
             colors.append(stain.measure_colors(img[..., ::-1]))
         except stain.UnfitImageError as error:

@@ -21,6 +21,7 @@ from nucseg_mmdet.evaluation.label_scores import TOUCHED, find_overlaps
 from nucseg_mmdet.evaluation.run_folder import Run, read_run
 from nucseg_mmdet.evaluation.summary import SCORE_THR, make_report, paint
 from nucseg_mmdet.evaluation.training_log import thin
+from nucseg_mmdet.imaging.image_files import read_color
 from nucseg_mmdet.structures import rle
 from nucseg_mmdet.structures.coco import (
     Detections,
@@ -222,11 +223,9 @@ def embed(path: Path, height: int, width: int) -> str:
     """Read an image and turn it into a data URI: JPEG at full color resolution.
 
     Raises:
-        UserError: the image is missing or has another size.
+        UserError: the image is missing, damaged or has another size.
     """
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise UserError(f'{path}: found no image, expected one of {width} x {height} px')
+    image = read_color(path)
     if image.shape[:2] != (height, width):
         found = f'{image.shape[1]} x {image.shape[0]}'
         raise UserError(f'{path}: is {found} px, expected {width} x {height} px as in the truth')

@@ -72,6 +72,22 @@ def decode_image(path: Path, indices: bool = False) -> np.ndarray:
         raise UserError(f'{path}: not readable ({first:.200}), expected an image') from None
 
 
+def read_color(path: Path) -> np.ndarray:
+    """Read an image as MMDetection does, but a damaged one is refused.
+
+    Returns:
+        uint8, (H, W, 3), BGR, upright.
+
+    Raises:
+        UserError: as ``decode_image``.
+    """
+    decode_image(path)
+    image = cv2.imdecode(np.frombuffer(read_bytes(path), np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise UserError(f'{path}: numbers that are no colors, expected an image of 8 bits')
+    return image
+
+
 def read_size(path: Path) -> tuple[int, int]:
     """Read width and height from the header of an image, px.
 

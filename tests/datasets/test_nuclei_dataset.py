@@ -45,11 +45,41 @@ def test_nuclei_and_how_many_were_skipped(tmp_path):
     assert dataset.num_skipped == 1
 
 
-def test_missing_image(tmp_path):
+def jpeg_with_zeros(data):
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    noise = np.random.default_rng(0).integers(0, 255, image.shape, np.uint8)
+    jpeg = bytearray(cv2.imencode('.jpg', noise)[1].tobytes())
+    middle = len(jpeg) // 2
+    jpeg[middle : middle + 200] = bytes(200)
+    return bytes(jpeg)
+
+
+# mmdet reads the JPEG with a line of libjpeg's, and ends at the others when their turn comes.
+DAMAGES = {
+    'missing': (None, 'no such image, expected it as listed in'),
+    'flipped': (lambda data: data[:50] + bytes([data[50] ^ 1]) + data[51:], "checksum of 'IDAT'"),
+    'cut': (lambda data: data[:60], 'PNG without its end'),
+    'jpeg': (jpeg_with_zeros, 'damaged JPEG'),
+}
+
+
+@pytest.mark.parametrize('test_mode', [True, False])
+@pytest.mark.parametrize(('damage', 'message'), DAMAGES.values(), ids=DAMAGES)
+def test_damaged_images_are_all_named_before_the_work(tmp_path, damage, message, test_mode):
     write(tmp_path)
+    truth = json.loads((tmp_path / 'truth.json').read_text())
+    truth['images'].append(dict(truth['images'][0], id=2, file_name='b.png'))
+    (tmp_path / 'truth.json').write_text(json.dumps(truth))
+    data = (tmp_path / 'a.png').read_bytes()
     (tmp_path / 'a.png').unlink()
-    with pytest.raises(UserError, match=r'a\.png: no such image, listed in'):
-        load(tmp_path)
+    if damage:
+        for name in ('a.png', 'b.png'):
+            (tmp_path / name).write_bytes(damage(data))
+    with pytest.raises(UserError) as error:
+        load(tmp_path, test_mode=test_mode)
+    for name, line in zip(('a.png', 'b.png'), str(error.value).splitlines(), strict=True):
+        assert f'{tmp_path / name}: ' in line
+        assert message in line
 
 
 @pytest.mark.parametrize('test_mode', [True, False])

@@ -91,7 +91,7 @@ def test_wrong_targets_are_refused(name, tmp_path):
     Path(text).write_text('no image')
     cv2.imwrite(blank, np.full((32, 32, 3), 255, dtype=np.uint8))
     cls = getattr(stain_transforms, name)
-    for path, problem in ((missing, 'no readable'), (text, 'no readable'), (blank, 'unfit')):
+    for path, problem in ((missing, 'No such file'), (text, 'not readable'), (blank, 'unfit')):
         with pytest.raises(UserError, match=problem) as error:
             cls(target=[path])
         assert path in str(error.value)

@@ -337,6 +337,13 @@ def break_image(work_dir):
     (work_dir.parent / 'data' / 'image1.png').write_text('no picture')
 
 
+def break_pixels(work_dir):
+    path = work_dir.parent / 'data' / 'image1.png'
+    data = bytearray(path.read_bytes())
+    data[60] ^= 1
+    path.write_bytes(data)
+
+
 def break_image_size(work_dir):
     cv2.imwrite(str(work_dir.parent / 'data' / 'image1.png'), np.zeros((7, 5, 3), np.uint8))
 
@@ -351,7 +358,8 @@ def break_image_size(work_dir):
         (break_results, 'nucseg test CONFIG CHECKPOINT makes them'),
         (break_results_text, 'fold1_val_results.json: found dict, expected a list'),
         (break_truth, 'fold1_val.json: No such file'),
-        (break_image, 'image1.png: found no image, expected one of 100 x 100 px'),
+        (break_image, 'image1.png: not readable (cannot identify image file'),
+        (break_pixels, "image1.png: damaged PNG (checksum of 'IDAT')"),
         (break_image_size, 'image1.png: is 5 x 7 px, expected 100 x 100 px'),
     ],
 )

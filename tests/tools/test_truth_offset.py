@@ -36,7 +36,31 @@ def test_offsets_are_listed(truth, capsys):
     assert lines[2].split() == ['+1.00', '+2.00', 'mean', 'of', '1']
 
 
-def test_a_missing_image_is_named(truth, capsys):
-    (truth / 'a.png').unlink()
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[60] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ('damage', 'message'),
+    [
+        (lambda path: path.unlink(), 'No such file'),
+        (flip, "damaged PNG (checksum of 'IDAT')"),
+        (lambda path: cv2.imwrite(str(path), np.zeros((9, 7), np.uint8)), 'is 7 x 9 px, expected'),
+    ],
+)
+def test_a_bad_image_is_named_and_the_others_are_measured(truth, capsys, damage, message):
+    content = json.loads((truth / 'truth.json').read_text())
+    content['images'].append(dict(content['images'][0], id=2, file_name='b.png'))
+    content['annotations'].append(dict(content['annotations'][0], id=2, image_id=2))
+    (truth / 'truth.json').write_text(json.dumps(content))
+    (truth / 'b.png').write_bytes((truth / 'a.png').read_bytes())
+    damage(truth / 'b.png')
+    assert main([str(truth / 'truth.json'), str(truth)]) == 1
+    said = capsys.readouterr()
+    assert f'left out: {truth}/b.png: {message}' in said.err
+    assert said.out.splitlines()[1].split() == ['+1.00', '+2.00', 'a.png']
+    damage(truth / 'a.png')
     assert main([str(truth / 'truth.json'), str(truth)]) == 2
-    assert 'a.png: no readable image' in capsys.readouterr().err
+    assert f'truth_offset: {truth}/a.png: {message}' in capsys.readouterr().err

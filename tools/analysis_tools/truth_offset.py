@@ -4,16 +4,17 @@ python tools/analysis_tools/truth_offset.py data/vrdl/annotations/train.json dat
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
+from nucseg_mmdet.imaging.image_files import read_color
 from nucseg_mmdet.imaging.truth_offset import NoOutlineError, measure_offset
 from nucseg_mmdet.structures.coco import TruthImage, read_truth
 from nucseg_mmdet.structures.rle import label_map
-from nucseg_mmdet.utils.errors import UserError, exit_code
+from nucseg_mmdet.utils.errors import UserError, exit_code, few, printable
 
 
 def measure(image: TruthImage, folder: Path) -> tuple[float, float]:
@@ -23,9 +24,10 @@ def measure(image: TruthImage, folder: Path) -> tuple[float, float]:
         UserError: the image cannot be read, has another size, or its offset not be measured.
     """
     path = folder / image.file_name
-    img = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if img is None or img.shape[:2] != (image.height, image.width):
-        raise UserError(f'{path}: no readable image of {image.width} x {image.height} px')
+    img = read_color(path)
+    if img.shape[:2] != (image.height, image.width):
+        found = f'{img.shape[1]} x {img.shape[0]}'
+        raise UserError(f'{path}: is {found} px, expected {image.width} x {image.height} px')
     try:
         truth = label_map(image.rles, image.height, image.width) > 0
         return measure_offset(img[..., ::-1], truth)
@@ -43,15 +45,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     images = [image for image in read_truth(args.annotations) if image.rles]
     if not images:
-        raise UserError(f'{args.annotations}: has no nuclei')
-    offsets = []
+        raise UserError(f'{args.annotations}: has no nuclei, expected some')
+    offsets, problems = [], []
     print('px to the right  px down  image')
     for image in images:
-        offsets.append(measure(image, args.images))
+        try:
+            offsets.append(measure(image, args.images))
+        except UserError as error:
+            problems.append(str(error))
+            continue
         print('{:+15.2f}  {:+7.2f}'.format(*offsets[-1]), f' {image.file_name}', flush=True)
+    if not offsets:
+        raise UserError('\n'.join(few(problems)))
     for name, value in (('mean', np.mean(offsets, axis=0)), ('median', np.median(offsets, axis=0))):
         print('{:+15.2f}  {:+7.2f}'.format(*value), f' {name} of {len(offsets)}')
-    return 0
+    for problem in few(problems):
+        print(f'left out: {printable(problem)}', file=sys.stderr)
+    return int(bool(problems))
 
 
 if __name__ == '__main__':

@@ -14,14 +14,15 @@ the same step in training and wherever the model runs::
 
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import ClassVar
 
-import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet.registry import TRANSFORMS
 
 from nucseg_mmdet.imaging import stain
+from nucseg_mmdet.imaging.image_files import read_color
 from nucseg_mmdet.utils.errors import UserError
 
 
@@ -102,9 +103,7 @@ class StainNormalize(BaseTransform):
         return type(self.default)(**fields)
 
     def _read(self, path: str) -> tuple:
-        img = cv2.imread(path, cv2.IMREAD_COLOR)
-        if img is None:
-            raise UserError(f'{path}: no readable image, expected the target of a normalization')
+        img = read_color(Path(path))
         try:
             return self.measure(img[..., ::-1])
         except stain.UnfitImageError as error:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from mmdet.registry import HOOKS
@@ -12,7 +11,7 @@ from mmengine.runner import Runner
 from pycocotools import mask as coco_mask
 
 from nucseg_mmdet.imaging.draw import draw_key, draw_outlines
-from nucseg_mmdet.imaging.image_files import PictureNames, write_png
+from nucseg_mmdet.imaging.image_files import PictureNames, read_color, write_png
 from nucseg_mmdet.structures.classes import NucleusClass, make_classes
 from nucseg_mmdet.structures.polygons import mask_to_outlines
 
@@ -57,7 +56,7 @@ class OutlineHook(Hook):
                 )
                 for mask in drawn
             ]
-            picture = cv2.imread(sample.img_path)
+            picture = read_color(Path(sample.img_path))
             if len(self._classes) > 1:
                 names, colors = zip(*self._classes, strict=True)
                 shown = [colors[label] for label in pred.labels[chosen].tolist()]
