@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nucseg_mmdet.evaluation.html_report import write_report
 from nucseg_mmdet.utils.errors import check_fraction, exit_code
+from nucseg_mmdet.utils.files import check_file_is_writable
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -37,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     check_fraction('--score-thr', args.score_thr)
     out = args.out or args.work_dir / 'report.html'
+    if args.out:
+        check_file_is_writable(out)
     write_report(args.work_dir, out, args.score_thr, args.annotations)
     print(f'{out} written, {out.stat().st_size / 1e6:.1f} MB')
     return 0

@@ -27,7 +27,7 @@ from nucseg_mmdet.structures.coco import (
 from nucseg_mmdet.structures.coco_entries import CATEGORY_ID
 from nucseg_mmdet.structures.coco_tidy import as_one_class, has_types, tidy, tidy_results
 from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code
-from nucseg_mmdet.utils.files import without_nan, write_json
+from nucseg_mmdet.utils.files import check_file_is_writable, without_nan, write_json
 
 COCO_KEYS = (
     'AP50@100', 'AP50@100_ceiling', 'AP', 'AP50', 'AP75', 'AP_small', 'AP_medium', 'AP_large',
@@ -205,6 +205,8 @@ def _threshold(found: list[dict], results: Path) -> float:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     check_fraction('--score-thr', args.score_thr)
+    if args.json:
+        check_file_is_writable(args.json)
     report = make_report(*read_both(args.truth, args.results, args.score_thr))
     if args.json:
         write_json(args.json, without_nan(report))

@@ -25,7 +25,7 @@ from nucseg_mmdet.engine.model_zoo import find_config, model_files
 from nucseg_mmdet.engine.types_of_nuclei import fit_types
 from nucseg_mmdet.structures.coco import load_shared_json
 from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code
-from nucseg_mmdet.utils.files import check_folder_is_writable
+from nucseg_mmdet.utils.files import check_file_is_writable, check_folder_is_writable
 
 TRUTH_OFFSET = 'model.test_cfg.rcnn.truth_offset'
 
@@ -124,12 +124,10 @@ def check_outputs(args: argparse.Namespace) -> None:
         raise UserError(
             f'--out {args.out}: expected a .pkl file; --format-only --answer writes answer.json'
         )
-    for option, path in (('answer', args.answer), ('out', args.out)):
-        if path and path.is_dir():
-            raise UserError(f'--{option} {path}: is a folder, expected the file to write')
-    for folder in (args.answer and args.answer.parent, args.out and args.out.parent, args.show_dir):
-        if folder:
-            check_folder_is_writable(folder)
+    for path in filter(None, (args.answer, args.out)):
+        check_file_is_writable(path)
+    if args.show_dir:
+        check_folder_is_writable(args.show_dir)
 
 
 def find_others(cfg: Config, args: argparse.Namespace) -> list[tuple[ConfigDict, Path]]:

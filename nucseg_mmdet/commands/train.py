@@ -10,6 +10,7 @@ from pathlib import Path
 from mmengine.runner import Runner
 
 from nucseg_mmdet.engine import config_edits, finetune, fold_colors
+from nucseg_mmdet.engine.data_edits import check_evaluators
 from nucseg_mmdet.engine.work_dir import find_last_checkpoint
 from nucseg_mmdet.utils.errors import UserError, exit_code
 from nucseg_mmdet.utils.files import check_folder_is_writable
@@ -69,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.keep_empty:
         config_edits.keep_empty_images(cfg)
     config_edits.check_files(cfg, 'train_dataloader', 'val_dataloader')
+    check_evaluators(cfg, 'val_evaluator')
     if args.fold is not None and cfg.get('fold_colors'):
         fold_colors.use_training_colors(cfg)
     check_folder_is_writable(Path(cfg.work_dir))

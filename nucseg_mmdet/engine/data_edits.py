@@ -95,13 +95,13 @@ def test_on_training_images(cfg: Config) -> str | None:
     return f'{path}: has no images, those of {train} are tested'
 
 
-def check_evaluators(cfg: Config) -> None:
-    """Check the truth of the test's evaluators before any image is looked at.
+def check_evaluators(cfg: Config, key: str = 'test_evaluator') -> None:
+    """Check the truth of evaluators before any image is looked at.
 
     Raises:
         UserError: a file is missing, or no COCO truth.
     """
-    for evaluator in as_list(cfg.test_evaluator):
+    for evaluator in as_list(cfg.get(key)):
         if evaluator.get('ann_file'):
             check_truth(load_shared_json(Path(evaluator.ann_file)), evaluator.ann_file)
 

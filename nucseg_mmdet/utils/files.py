@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.reading import kind_of
 
 try:
     import fcntl
@@ -60,13 +61,16 @@ class PartialFile:
         file: open for binary writing, reading and seeking, until ``finish`` or ``abort``.
 
     Raises:
-        UserError: the file cannot be made.
+        UserError: the file cannot be made, or its place is taken by a device or a pipe.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.partial = _hidden(path)
         with cannot_be_written(path):
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                kind = kind_of(path.stat().st_mode)
+                raise UserError(f'{path}: is {kind}, expected a place for a file')
             _remove_abandoned(path)
             # Not os.fdopen: libraries want to know the name of what they write to.
             self.file: BinaryIO = open(self.partial, 'w+b', opener=_exclusively)  # noqa: SIM115
@@ -187,6 +191,18 @@ def check_folder_is_writable(path: Path) -> None:
             part.file.flush()
     finally:
         part.abort()
+
+
+def check_file_is_writable(path: Path) -> None:
+    """See before long work whether a file can be written at its end; its folder is made.
+
+    Raises:
+        UserError: a folder or a device is in its place, or its folder cannot be written to.
+    """
+    if path.is_dir():
+        raise UserError(f'{path}: is a folder, expected the file to write')
+    make_folder(path.parent)
+    PartialFile(path).abort()
 
 
 class PartialFolder:

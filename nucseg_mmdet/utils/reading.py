@@ -49,8 +49,7 @@ def open_file(path: str | Path, most: int | None = None) -> BinaryIO:
     try:
         status = os.fstat(number)
         if not stat.S_ISREG(status.st_mode):
-            kind = KINDS.get(stat.S_IFMT(status.st_mode), 'something else')
-            raise UserError(f'{path}: is {kind}, expected a file')
+            raise UserError(f'{path}: is {kind_of(status.st_mode)}, expected a file')
         if most is not None and status.st_size > most:
             raise UserError(f'{path}: {status.st_size:,} bytes, expected at most {most:,}')
         file = os.fdopen(number, 'rb')
@@ -58,6 +57,11 @@ def open_file(path: str | Path, most: int | None = None) -> BinaryIO:
         if file is None:
             os.close(number)
     return file
+
+
+def kind_of(mode: int) -> str:
+    """What there is instead of a regular file, by its mode."""
+    return KINDS.get(stat.S_IFMT(mode), 'something else')
 
 
 def check_file(path: str | Path, most: int | None = None) -> None:

@@ -14,10 +14,11 @@ import cv2
 import pytest
 import torch
 
-from nucseg_mmdet.commands import score, test, train
+from nucseg_mmdet.commands import report, score, test, train
 from nucseg_mmdet.engine.data_edits import check_evaluators
 from nucseg_mmdet.utils.errors import UserError
-from tools.analysis_tools import browse_data
+from tools.analysis_tools import browse_data, results_table
+from tools.model_converters import detectron2_to_mmdet, publish_model
 
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / 'configs/demo/mask-rcnn_r18_fpn_demo_nuclei.py')
@@ -307,6 +308,17 @@ class TestWrongInput:
         with pytest.raises(UserError, match=r'nowhere\.json: No such file'):
             check_evaluators(cfg)
 
+    def test_truth_to_validate_on_is_missing(self, capsys, data_root, tmp_path):
+        config = tmp_path / 'other.py'
+        config.write_text(
+            f'_base_ = {CONFIG!r}\nnew = dict(_delete_=True)\n'
+            'val_dataloader = dict(new, **_base_.test_dataloader)\n'
+            f"val_evaluator = dict(new, type='NucleiMetric', ann_file='{tmp_path}/nowhere.json')\n"
+            "val_cfg = dict(new, type='ValLoop')\n"
+        )
+        arguments = [config, '--data-root', data_root, '--work-dir', tmp_path / 'work']
+        self.check(capsys, train.main, arguments, f'{tmp_path}/nowhere.json: No such file')
+
     def test_annotations_with_other_options(self, capsys, tmp_path):
         self.check(capsys, test.main, [CONFIG, '--images', tmp_path], 'goes with --annotations')
         arguments = [CONFIG, '--annotations', tmp_path / 'a.json', '--fold', 1]
@@ -322,9 +334,29 @@ class TestWrongInput:
         arguments = [config, tmp_path / 'model.pth', '--format-only', '--data-root', data_root]
         self.check(capsys, test.main, arguments, 'two.py: has 2 classes, expected one')
 
-    def test_answer_where_a_folder_is(self, capsys, tmp_path):
-        arguments = [CONFIG, '--format-only', '--answer', tmp_path]
-        self.check(capsys, test.main, arguments, f'--answer {tmp_path}: is a folder')
+    @pytest.mark.parametrize(
+        ('main', 'arguments'),
+        [
+            (test.main, [CONFIG, '--format-only', '--answer']),
+            (test.main, [CONFIG, '--out']),
+            (score.main, ['nowhere.json', 'nowhere.json', '--json']),
+            (report.main, ['nowhere', '--out']),
+            (results_table.main, ['nowhere', '--csv']),
+            (publish_model.main, ['nowhere.pth']),
+            (detectron2_to_mmdet.main, ['nowhere.pkl']),
+        ],
+    )
+    def test_place_of_the_result_comes_first(self, capsys, tmp_path, main, arguments):
+        for name, make, message in (
+            ('a.pkl', Path.mkdir, 'is a folder, expected the file to write'),
+            ('b.pkl', os.mkfifo, 'is a pipe, expected a place for a file'),
+        ):
+            make(tmp_path / name)
+            self.check(capsys, main, [*arguments, tmp_path / name], f'{tmp_path}/{name}: {message}')
+        (tmp_path / 'file').touch()
+        message = f'{tmp_path}/file: no folder for results'
+        self.check(capsys, main, [*arguments, tmp_path / 'file/c.pkl'], message)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ['a.pkl', 'b.pkl', 'file']
 
     def test_numbers_out_of_range(self, capsys, tmp_path):
         message = '--show-score-thr 7.0: expected 0 to 1'

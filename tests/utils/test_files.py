@@ -11,6 +11,7 @@ import pytest
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.files import (
     PartialFile,
+    check_file_is_writable,
     check_folder_is_writable,
     make_folder,
     new_file,
@@ -139,6 +140,25 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
 def test_the_check_of_a_folder_leaves_nothing_in_it(tmp_path):
     check_folder_is_writable(tmp_path / 'new')
     assert not os.listdir(tmp_path / 'new')
+
+
+def test_a_device_or_pipe_in_the_place_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / 'pipe')
+    (tmp_path / 'link').symlink_to('pipe')  # as /dev/stdout is one
+    for name in ('pipe', 'link'):
+        with pytest.raises(UserError, match=f'{name}: is a pipe, expected a place for a file'):
+            write_text(tmp_path / name, '')
+    assert sorted(os.listdir(tmp_path)) == ['link', 'pipe']
+
+
+def test_a_place_is_checked_and_left_as_it_is(tmp_path):
+    check_file_is_writable(tmp_path / 'new/a')
+    assert os.listdir(tmp_path / 'new') == []
+    write_text(tmp_path / 'b', 'kept')
+    check_file_is_writable(tmp_path / 'b')
+    assert (tmp_path / 'b').read_text() == 'kept'
+    with pytest.raises(UserError, match='new: is a folder, expected the file to write'):
+        check_file_is_writable(tmp_path / 'new')
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):

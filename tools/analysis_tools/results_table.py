@@ -21,7 +21,7 @@ from typing import Any
 from nucseg_mmdet.engine import card_check
 from nucseg_mmdet.evaluation import run_cards
 from nucseg_mmdet.utils.errors import UserError, exit_code, printable
-from nucseg_mmdet.utils.files import write_text
+from nucseg_mmdet.utils.files import check_file_is_writable, write_text
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'vrdl'
 NUMBER = re.compile(r'_e(\d\d)_')
@@ -231,6 +231,8 @@ def replace_table(text: str, table: str, source: str) -> str:
 @exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
+    if args.csv:
+        check_file_is_writable(args.csv)
     rows = make_rows(args.work_dirs, read_published(CONFIGS))
     table = to_markdown(rows)
     if args.into:

@@ -17,7 +17,7 @@ from nucseg_mmdet.engine.detectron2 import (
     without_class_layers,
 )
 from nucseg_mmdet.utils.errors import UserError, exit_code
-from nucseg_mmdet.utils.files import check_folder_is_writable
+from nucseg_mmdet.utils.files import check_file_is_writable
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -56,6 +56,7 @@ def describe(found: Architecture, dropped: bool) -> list[str]:
 @exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
+    check_file_is_writable(args.out)
     weights = read(args.source)
     try:
         found, state_dict = convert(weights)
@@ -63,7 +64,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f'{args.source}: {error}') from None
     if args.drop_class_layers:
         state_dict = without_class_layers(state_dict)
-    check_folder_is_writable(args.out.parent)
     save(dict(state_dict=state_dict, meta={}), args.out)
     print('\n'.join([*describe(found, args.drop_class_layers), f'wrote {args.out}']))
     return 0

@@ -13,6 +13,7 @@ from nucseg_mmdet.engine.model_zoo import model_files
 from nucseg_mmdet.inference.predictor import RUNTIME_SUFFIX
 from nucseg_mmdet.slides.open import open_slide
 from nucseg_mmdet.utils.errors import UserError, exit_code
+from nucseg_mmdet.utils.files import check_file_is_writable
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -44,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = args.out or checkpoint.with_suffix(RUNTIME_SUFFIX)
     if not out.name.endswith(RUNTIME_SUFFIX):
         raise UserError(f'--out {out}: expected a name that ends with {RUNTIME_SUFFIX}')
+    check_file_is_writable(out)
     images = []
     for path in args.images or ():
         with open_slide(path) as slide:

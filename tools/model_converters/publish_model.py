@@ -12,6 +12,7 @@ from pathlib import Path
 
 from nucseg_mmdet.engine.checkpoint import publish
 from nucseg_mmdet.utils.errors import exit_code
+from nucseg_mmdet.utils.files import check_file_is_writable
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -30,6 +31,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     facts = dict(config_name=args.config and args.config.stem, data=args.data, license=args.license)
+    check_file_is_writable(args.out)
     size = publish(args.checkpoint, args.out, facts)
     print(f'{args.out}: {size / 1e6:.1f} MB')
     return 0
