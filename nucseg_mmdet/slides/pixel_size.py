@@ -119,9 +119,9 @@ def from_magnification(said: object, source: str) -> PixelSize | None:
         source: such as 'AppMag of the description'.
     """
     try:
-        magnification = float(said)
+        magnification = float(str(said).strip().strip('xX×'))  # as in 20x
         mpp = AT_ONE / magnification
-    except (TypeError, ValueError, ZeroDivisionError):
+    except (ValueError, ZeroDivisionError):
         return None
     if not MIN_MPP <= mpp <= AT_ONE:
         return None
