@@ -32,10 +32,9 @@ def read_image(folder: Path) -> AnnotatedImage:
     Raises:
         UserError: there is not exactly one image, or it has no masks.
     """
-    pictures = sorted(folder.glob('images/*.png'))
+    (pictures, others), (mask_paths, more) = (_pngs(folder / name) for name in ('images', 'masks'))
     if len(pictures) != 1:
         raise UserError(f'{folder}/images: {len(pictures)} PNG files, expected one')
-    mask_paths = sorted(folder.glob('masks/*.png'))
     if not mask_paths:
         raise UserError(f'{folder}/masks: no PNG file, expected one for each nucleus')
     image = open_picture(pictures[0])
@@ -59,7 +58,16 @@ def read_image(folder: Path) -> AnnotatedImage:
         nuclei.append(from_mask(inside, origin=(x, y)))
     if not nuclei:
         raise UserError(f'{folder}/masks: no usable mask; first problem: {problems[0]}')
-    return AnnotatedImage(image, nuclei, problems)
+    return AnnotatedImage(image, nuclei, problems, others + more)
+
+
+def _pngs(folder: Path) -> tuple[list[Path], list[str]]:
+    """The PNG files of a folder, and a line if it has others."""
+    paths = sorted(path for path in folder.glob('*') if not path.name.startswith('.'))
+    pngs = [path for path in paths if path.suffix.lower() == '.png']
+    others = [path.name for path in paths if path not in pngs]
+    more = f' and {len(others) - 1:,} more' if others[1:] else ''
+    return pngs, [f'{folder}: no PNG by its suffix, left out: {others[0]}{more}'] if others else []
 
 
 def _read_mask(path: Path, shape: tuple[int, int]) -> np.ndarray:

@@ -21,6 +21,7 @@ from nucseg_mmdet.utils.reading import open_file
 
 COPIED = dict(PNG=('.png',), JPEG=('.jpg', '.jpeg'))
 SUFFIXES = {'.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp'}
+UNREAD = {'.webp', '.gif', '.jp2'}  # images all the same, which are refused by name
 TRUTH_ENDING = re.compile(r'(_cp)?_(masks?|labels?)$')  # 'x_masks.png' belongs to 'x.png'
 
 
@@ -83,7 +84,9 @@ def find_pairs(raw: Path, images: str, truths: str, is_truth: Callable[[Path], b
     truth_paths = [path for path in _glob(raw, truths) if is_truth(path)]
     taken = set(truth_paths)
     image_paths = [
-        path for path in _glob(raw, images) if path.suffix.lower() in SUFFIXES and path not in taken
+        path
+        for path in _glob(raw, images)
+        if path.suffix.lower() in SUFFIXES | UNREAD and path not in taken
     ]
     by_name = _index(image_paths, {path: path.stem for path in image_paths})
     names = {

@@ -119,7 +119,7 @@ def from_magnification(said: object, source: str) -> PixelSize | None:
         source: such as 'AppMag of the description'.
     """
     try:
-        magnification = float(str(said).strip().strip('xX×'))  # as in 20x
+        magnification = float(str(said).strip().strip('xX'))  # as in 20x
         mpp = AT_ONE / magnification
     except (ValueError, ZeroDivisionError):
         return None

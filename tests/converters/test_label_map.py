@@ -211,6 +211,7 @@ def stack(path):
         ('a.tif', stack, '3 x 4 x 6 x 3 values on the axes IYXS, expected one'),
         ('a.png', lambda path: cv2.imwrite(str(path), LABELS.astype(np.uint16)), '16 bits'),
         ('a.bmp', lambda path: path.write_bytes(b'BM'), 'damaged BMP'),
+        ('a.webp', Image.fromarray(LABELS.astype(np.uint8)).save, 'not an image, expected PNG'),
     ],
 )
 def test_bad_picture_is_named(raw, capsys, name, save, message):

@@ -72,6 +72,20 @@ def test_written_records(raw):
     assert (raw.parent / 'out/test/t.png').read_bytes() == (raw / 'test/t.png').read_bytes()
 
 
+def test_files_of_another_suffix_are_said(raw, capsys):
+    masks = raw / 'train/a/masks'
+    (masks / 'mask_0001.png').rename(masks / 'mask_0001.PNG')
+    for name in ('mask_0003.tif', 'notes.txt', '.hidden'):
+        (masks / name).touch()
+    (raw / 'train/b/images/b.jpg').touch()
+    assert run(raw) == 0
+    assert len(read(raw.parent / 'out/annotations/train.json')['annotations']) == 4
+    said = capsys.readouterr().out
+    left_out = 'no PNG by its suffix, left out:'
+    assert f'note: {masks}: {left_out} mask_0003.tif and 1 more\n' in said
+    assert f'note: {raw}/train/b/images: {left_out} b.jpg\n' in said
+
+
 def test_several_processes_write_the_same(raw, tmp_path):
     assert run(raw) == 0
     assert prepare_data.main(['vrdl', str(raw), str(tmp_path / 'two'), '--workers=2']) == 0

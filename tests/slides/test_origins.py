@@ -62,7 +62,7 @@ OBJECTIVE = (
         (lambda: pixel_size.from_openslide({'openslide.objective-power': '20'}), 0.5),
         (lambda: pixel_size.from_openslide({'aperio.AppMag': '20'}), 0.5),
         (lambda: pixel_size.from_openslide({'aperio.AppMag': ' 20x '}), 0.5),
-        (lambda: pixel_size.from_openslide({'aperio.AppMag': '×20'}), 0.5),
+        (lambda: pixel_size.from_openslide({'aperio.AppMag': 'X20'}), 0.5),
         (lambda: pixel_size.from_openslide({'aperio.AppMag': 'nan'}), None),
         (lambda: pixel_size.from_openslide({'aperio.AppMag': 'x'}), None),
         (lambda: pixel_size.from_openslide({'hamamatsu.SourceLens': '10'}), 1.0),
