@@ -216,7 +216,9 @@ def check_target(out: Path, overwrite: bool) -> None:
         raise UserError(f'{out}: there already; --overwrite replaces it')
     others = sorted({path.name for path in out.iterdir()} - {'annotations', 'train', 'test'})
     if others or not (out / 'annotations').is_dir():
-        raise UserError(f'{out}: not a prepared data set (has {others}), will not replace it')
+        raise UserError(
+            f'{out}: not a prepared data set (has {others}), will not replace it: take another OUT'
+        )
 
 
 def _convert(
@@ -263,7 +265,9 @@ def _check_images(
     for image in images:
         other = seen.setdefault(image.name.casefold(), image.path)
         if other is not image.path:
-            raise UserError(f'{image.path}: would become {image.name} as {other} does')
+            raise UserError(
+                f'{image.path}: would become {image.name} as {other} does, expected different names'
+            )
 
 
 def _write(
@@ -335,7 +339,9 @@ def _number_types(
     """The names of the categories, and the category id (from 1) of each type."""
     found = {nucleus.type for item in annotated for nucleus in item.nuclei}
     if None in found:
-        raise UserError('classes are asked for, but the data has nuclei without a type')
+        raise UserError(
+            '--classes: the data has nuclei without a type, expected one for each, or no --classes'
+        )
     wanted = classes or {name: [name] for name in sorted(found)}
     unknown = {name for types in wanted.values() for name in types} - found
     if unknown:

@@ -84,7 +84,10 @@ def find_images(raw: Path, images: str | None = None) -> list[Entry]:
         number = _field(annotation, 'image_id', int, where)
         category = _field(annotation, 'category_id', int, where)
         if number not in entries or category not in types:
-            raise UserError(f'{where}: image_id {number}, category_id {category}: one is not there')
+            raise UserError(
+                f'{where}: image_id {number}, category_id {category}: one is not there, '
+                'expected both in the file'
+            )
         _check_text(annotation, 'type', where)
         entries[number].annotations.append(annotation)
     if not entries:

@@ -71,7 +71,10 @@ def export(
     names = [entry.path.stem.casefold() for entry in entries]
     for index, name in enumerate(names):
         if name in names[:index]:
-            raise UserError(f'{entries[index].path}: another image has this name up to the suffix')
+            raise UserError(
+                f'{entries[index].path}: another image has this name up to the suffix, '
+                'expected different ones'
+            )
     with new_folder(out) as partial:
         write = functools.partial(_write_image, partial, layout)
         written = list(progress(in_processes(write, entries, workers), len(entries)))

@@ -90,7 +90,9 @@ def read_types(path: Path) -> dict[str, dict[int, str]]:
             raise UserError(f'{path}: line {number} is {row!r:.200}, expected a name, label, type')
         of_image, label = types.setdefault(row[0], {}), int(row[1])
         if label in of_image:
-            raise UserError(f'{path}: line {number}, label {label} of {row[0]} is there already')
+            raise UserError(
+                f'{path}: line {number}, label {label} of {row[0]} is there already, expected once'
+            )
         of_image[label] = row[2]
     return types
 

@@ -80,7 +80,9 @@ def _patches(raw: Path, fold: str, files: dict[str, Path]) -> list[Entry]:
                 f'{files[name]}: shape {array.shape}, expected ({count}, H, W, {channels})'
             )
     if images.shape[:3] != masks.shape[:3]:
-        raise UserError(f'{files["masks"]}: shape {masks.shape}, images have {images.shape}')
+        raise UserError(
+            f'{files["masks"]}: shape {masks.shape}, expected {images.shape[:3]} as the images'
+        )
     return [
         Entry(files['images'], files['masks'], str(types[index]), fold, index)
         for index in range(count)

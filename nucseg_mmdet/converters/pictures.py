@@ -51,7 +51,10 @@ def open_picture(path: Path) -> ImageFile:
             if slide.images > 1:
                 raise UserError(f'{path}: {slide.images} images in it, expected one')
             if slide.missing:
-                raise UserError(f'{path}: damaged TIFF (tiles of 0 bytes: {slide.missing:,})')
+                raise UserError(
+                    f'{path}: damaged TIFF (tiles of 0 bytes: {slide.missing:,}), '
+                    'expected a whole one'
+                )
             if slide.width * slide.height > MAX_PIXELS:
                 size = f'{slide.width:,} x {slide.height:,} px'
                 raise UserError(f'{path}: {size}, a field may have {MAX_PIXELS:,}')

@@ -129,7 +129,7 @@ def model_files(
         renamed = new_name(checkpoint.stem)
         own = next((one.weights for one in MODELS.values() if one.config == renamed), None)
         if checkpoint.suffix != '.pth' or own is None:
-            raise UserError(f'{checkpoint}: no such checkpoint')
+            raise UserError(f'{checkpoint}: no such checkpoint, expected a .pth file')
         print(f'{checkpoint}: is {own} now', file=sys.stderr)
         checkpoint = find_file(own)
     return config, checkpoint
@@ -140,7 +140,7 @@ def _own_weights(config: Path) -> Path:
         if config.resolve() == find_file(model.config).resolve():
             weights = find_file(model.weights)
             if not weights.is_file():
-                raise UserError(f'{weights}: no such checkpoint')
+                raise UserError(f'{weights}: no such checkpoint, expected a .pth file')
             return weights
     raise UserError(
         f'{config}: no checkpoint given; only {" and ".join(MODELS)} has one of its own'
@@ -159,7 +159,7 @@ def check_weights(name: str) -> None:
     model = MODELS[name]
     path = find_file(model.weights)
     if not path.is_file():
-        raise UserError(f'{path}: no such checkpoint')
+        raise UserError(f'{path}: no such checkpoint, expected a .pth file')
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != model.sha256:
         raise UserError(f'{path}: SHA-256 is {found}, expected {model.sha256}')

@@ -179,7 +179,8 @@ class NucleiMetric(ResultsMetric):
             size = sizes.get(of_image.image_id)
             if size is None or any(list(mask['size']) != size for mask in of_image.rles):
                 raise UserError(
-                    f'{self.ann_file}: has no image {of_image.image_id} of the size of its masks'
+                    f'{self.ann_file}: has no image {of_image.image_id} of the size of its masks, '
+                    'expected the truth of these images'
                 )
             rles = of_image.rles
             found[of_image.image_id] = Detections(

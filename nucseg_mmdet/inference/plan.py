@@ -273,7 +273,8 @@ def check_space(plans: Sequence[Plan], settings: Settings) -> None:
     if need > free:
         raise UserError(
             f'{settings.out}: {in_bytes(free)} free, about {in_bytes(need)} needed for '
-            f'{area * DENSITY:,.0f} nuclei on {area:,.3g} mm2 of tissue'
+            f'{area * DENSITY:,.0f} nuclei on {area:,.3g} mm2 of tissue: '
+            'free some, or take another --out'
         )
 
 

@@ -39,7 +39,9 @@ class ScannerSlide(Slide):
         try:
             handle = openslide.OpenSlide(path)
         except openslide.OpenSlideError as error:
-            raise UserError(f'{path}: OpenSlide cannot open it ({error})') from None
+            raise UserError(
+                f'{path}: OpenSlide cannot open it ({error}), expected a whole slide'
+            ) from None
         self._idle.append(handle)
         # A damaged slide may have names without a value.
         values = {name: handle.properties.get(name) for name in handle.properties}

@@ -76,9 +76,13 @@ def vendor_of(path: Path) -> str | None:
         answer = _child.ask(path)
         if answer is None:
             _child = None
-            raise UserError(f'{path}: damaged, OpenSlide breaks down when it opens it')
+            raise UserError(
+                f'{path}: damaged, OpenSlide breaks down when it opens it, expected a whole slide'
+            )
     if 'error' in answer:
-        raise UserError(f'{path}: OpenSlide cannot open it ({answer["error"]})')
+        raise UserError(
+            f'{path}: OpenSlide cannot open it ({answer["error"]}), expected a whole slide'
+        )
     return answer['vendor']
 
 

@@ -72,7 +72,9 @@ class TiffSlide(Slide):
         try:
             self._tiff = tifffile.TiffFile(path, _multifile=False)
         except Exception as error:
-            raise UserError(f'{path}: damaged TIFF ({_one_line(error)})') from None
+            raise UserError(
+                f'{path}: damaged TIFF ({_one_line(error)}), expected a whole one'
+            ) from None
         try:
             self._open(mpp)
         except UserError:
@@ -80,11 +82,13 @@ class TiffSlide(Slide):
             raise
         except Exception as error:
             self.close()
-            raise UserError(f'{path}: damaged TIFF ({_one_line(error)})') from None
+            raise UserError(
+                f'{path}: damaged TIFF ({_one_line(error)}), expected a whole one'
+            ) from None
 
     def _open(self, mpp: float | None) -> None:
         if not self._tiff.pages:
-            raise UserError(f'{self._path}: damaged TIFF (no image)')
+            raise UserError(f'{self._path}: damaged TIFF (no image), expected a whole one')
         description = self._tiff.pages[0].description
         if '<!ENTITY' in description:
             raise UserError(f'{self._path}: its XML defines entities, expected plain OME-XML')
@@ -161,7 +165,9 @@ class TiffSlide(Slide):
             )
         colors = page.photometric
         if colors == RGB and series.axes == 'YX':  # some of its header is lost
-            raise UserError(f'{self._path}: damaged TIFF (RGB colors of one channel)')
+            raise UserError(
+                f'{self._path}: damaged TIFF (RGB colors of one channel), expected a whole one'
+            )
         if not (
             colors in (RGB, BLACK_IS_ZERO)
             or (colors in (WHITE_IS_ZERO, PALETTE) and series.axes == 'YX')
@@ -181,7 +187,9 @@ class TiffSlide(Slide):
         else:
             planes = [Plane(pages[0], 0)]
         if len(planes) not in (1, 3, 4) or None in pages:
-            raise UserError(f'{self._path}: damaged TIFF (a channel is missing)')
+            raise UserError(
+                f'{self._path}: damaged TIFF (a channel is missing), expected a whole one'
+            )
         for page in pages:
             self._check_places(page)
         keyframe = series.keyframe
@@ -193,7 +201,7 @@ class TiffSlide(Slide):
             if found < needed and not _is_plain(page):
                 raise UserError(
                     f'{self._path}: damaged TIFF ({keyframe.imagewidth} x {keyframe.imagelength} '
-                    f'px are {needed} tiles or strips, found {found})'
+                    f'px are {needed} tiles or strips, found {found}), expected a whole one'
                 )
         if width * height > MAX_WHOLE and not _is_plain(pages[0]):
             raise UserError(
@@ -211,11 +219,14 @@ class TiffSlide(Slide):
         kind = 'tile' if page.keyframe.is_tiled else 'strip'
         odd = [start for start, length in places if start < HEADER and (start or length)]
         if odd:
-            raise UserError(f'{self._path}: damaged TIFF (a {kind} at byte {odd[0]})')
+            raise UserError(
+                f'{self._path}: damaged TIFF (a {kind} at byte {odd[0]}), expected a whole one'
+            )
         empty = sum(not length for _, length in places)
         if empty and kind == 'strip' and not _is_plain(page):
             raise UserError(
-                f'{self._path}: damaged TIFF (strips of 0 bytes: {empty:,} of {len(places):,})'
+                f'{self._path}: damaged TIFF (strips of 0 bytes: {empty:,} of {len(places):,}), '
+                'expected a whole one'
             )
 
     def _is_reduction(self, index: int) -> bool:

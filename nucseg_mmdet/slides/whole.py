@@ -93,7 +93,7 @@ def read_whole(path: Path, largest: int = MAX_WHOLE) -> Whole:
         try:
             data, frames = essential_png(data)
         except ValueError as error:
-            raise UserError(f'{path}: {error}') from None
+            raise UserError(f'{path}: {error}, expected a whole image') from None
         if frames > 1:
             notes.append(f'the first of its {frames} frames is read')
     # Not through Image.open: its guard against decompression bombs stops at 179 megapixels and
@@ -102,14 +102,16 @@ def read_whole(path: Path, largest: int = MAX_WHOLE) -> Whole:
         with READERS[start](BytesIO(data)) as image:
             _check_size(*image.size, path, kind, largest)
             if kind == 'JPEG' and (damage := jpeg_damage(data)):
-                raise UserError(f'{path}: damaged JPEG ({damage})')
+                raise UserError(f'{path}: damaged JPEG ({damage}), expected a whole image')
             image.load()
             if image.mode == 'P' and image.palette is None:
                 raise ValueError('no palette')
     except (UserError, MemoryError):
         raise
     except Exception as error:  # of whatever kind Pillow stumbles in
-        raise UserError(f'{path}: damaged {kind} ({" ".join(str(error).split())})') from None
+        raise UserError(
+            f'{path}: damaged {kind} ({" ".join(str(error).split())}), expected a whole image'
+        ) from None
     return _decode(image, kind, notes)
 
 
