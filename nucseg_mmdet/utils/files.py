@@ -194,14 +194,14 @@ def check_folder_is_writable(path: Path) -> None:
 
 
 def check_file_is_writable(path: Path) -> None:
-    """See before long work whether a file can be written at its end; its folder is made.
+    """See before long work whether a file can be written at its end.
 
     Raises:
-        UserError: a folder or a device is in its place, or its folder cannot be written to.
+        UserError: a folder or a device is in its place, or its folder is missing or cannot be
+            written to.
     """
     if path.is_dir():
         raise UserError(f'{path}: is a folder, expected the file to write')
-    make_folder(path.parent)
     PartialFile(path).abort()
 
 

@@ -354,8 +354,8 @@ class TestWrongInput:
             make(tmp_path / name)
             self.check(capsys, main, [*arguments, tmp_path / name], f'{tmp_path}/{name}: {message}')
         (tmp_path / 'file').touch()
-        message = f'{tmp_path}/file: no folder for results'
-        self.check(capsys, main, [*arguments, tmp_path / 'file/c.pkl'], message)
+        arguments = [*arguments, tmp_path / 'file/c.pkl']
+        self.check(capsys, main, arguments, f': {tmp_path}/file')
         assert sorted(path.name for path in tmp_path.iterdir()) == ['a.pkl', 'b.pkl', 'file']
 
     def test_numbers_out_of_range(self, capsys, tmp_path):

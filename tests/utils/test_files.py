@@ -152,13 +152,15 @@ def test_a_device_or_pipe_in_the_place_is_not_replaced(tmp_path):
 
 
 def test_a_place_is_checked_and_left_as_it_is(tmp_path):
+    (tmp_path / 'new').mkdir()
     check_file_is_writable(tmp_path / 'new/a')
     assert os.listdir(tmp_path / 'new') == []
     write_text(tmp_path / 'b', 'kept')
     check_file_is_writable(tmp_path / 'b')
     assert (tmp_path / 'b').read_text() == 'kept'
-    with pytest.raises(UserError, match='new: is a folder, expected the file to write'):
-        check_file_is_writable(tmp_path / 'new')
+    for name, message in (('new', 'is a folder, expected the file'), ('none/a', 'cannot be')):
+        with pytest.raises(UserError, match=f'{name}: {message}'):
+            check_file_is_writable(tmp_path / name)
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):

@@ -17,7 +17,7 @@ from nucseg_mmdet.engine.detectron2 import (
     without_class_layers,
 )
 from nucseg_mmdet.utils.errors import UserError, exit_code
-from nucseg_mmdet.utils.files import check_file_is_writable
+from nucseg_mmdet.utils.files import check_file_is_writable, make_folder
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -56,6 +56,7 @@ def describe(found: Architecture, dropped: bool) -> list[str]:
 @exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
+    make_folder(args.out.parent)
     check_file_is_writable(args.out)
     weights = read(args.source)
     try:
