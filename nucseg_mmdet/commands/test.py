@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
-from mmengine.runner import Runner
 
 from nucseg_mmdet.engine import config_edits, fold_colors
 from nucseg_mmdet.engine.checkpoint import load_weights_only
@@ -21,6 +20,7 @@ from nucseg_mmdet.engine.data_edits import (
     test_on_training_images,
     use_views,
 )
+from nucseg_mmdet.engine.make_runner import make_runner
 from nucseg_mmdet.engine.model_zoo import find_config, model_files
 from nucseg_mmdet.engine.types_of_nuclei import fit_types
 from nucseg_mmdet.structures.coco import load_shared_json
@@ -257,7 +257,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     leave_out_training(cfg)
     cfg.load_from = str(checkpoint)
     config_edits.set_distributed(cfg, args.launcher)
-    Runner.from_cfg(cfg).test()
+    make_runner(cfg, args.config, 'test').test()
     config_edits.close_distributed()
     if args.format_only:
         print(f'{out} and {out.with_suffix(".zip").name} written')

@@ -7,10 +7,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.runner import Runner
-
 from nucseg_mmdet.engine import config_edits, finetune, fold_colors
 from nucseg_mmdet.engine.data_edits import check_evaluators
+from nucseg_mmdet.engine.make_runner import make_runner
 from nucseg_mmdet.engine.work_dir import find_last_checkpoint
 from nucseg_mmdet.utils.errors import UserError, exit_code
 from nucseg_mmdet.utils.files import check_folder_is_writable
@@ -92,6 +91,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         choice = config_edits.earlier_choice(cfg.work_dir)
     config_edits.set_initial_weights(cfg, choice, complete=bool(resumed or cfg.get('load_from')))
     config_edits.set_distributed(cfg, args.launcher)
-    Runner.from_cfg(cfg).train()
+    make_runner(cfg, args.config, 'train').train()
     config_edits.close_distributed()
     return 0

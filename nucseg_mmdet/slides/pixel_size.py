@@ -173,9 +173,7 @@ def from_tiff(
         checked(*sizes, 'TIFF resolution tags'),
     ]
     powers = [
-        from_magnification(ome.magnification, 'NominalMagnification of the OME-XML')
-        if ome
-        else None,
+        from_magnification(ome.magnification, 'magnification of the OME-XML') if ome else None,
         from_magnification(aperio.get('AppMag'), 'AppMag of the description'),
     ]
     return _best(measured, powers)
@@ -226,7 +224,7 @@ class OmeImage:
         objectives = _all(root, 'Objective')
         if used or len(objectives) == 1:
             powers = [
-                objective.get('NominalMagnification')
+                objective.get('NominalMagnification') or objective.get('CalibratedMagnification')
                 for objective in objectives
                 if not used or objective.get('ID') in used
             ]

@@ -54,6 +54,7 @@ OBJECTIVE = (
     '<Image ID="Image:0"><ObjectiveSettings ID="Objective:1"/><Pixels SizeX="9" SizeY="9"/></Image>'
     '</OME>'
 )
+CALIBRATED = OBJECTIVE.replace('NominalM', 'CalibratedM')
 
 
 @pytest.mark.parametrize(
@@ -78,6 +79,7 @@ OBJECTIVE = (
         (lambda: tiff_size('Aperio Image Library|AppMag = 20'), 0.5),
         (lambda: tiff_size('Aperio Image Library|AppMag = 20|MPP = 0.4990'), 0.499),
         (lambda: pixel_size.from_tiff((0, 0), 2, '', pixel_size.OmeImage(OBJECTIVE)), 0.5),
+        (lambda: pixel_size.from_tiff((0, 0), 2, '', pixel_size.OmeImage(CALIBRATED)), 0.5),
     ],
 )
 def test_magnification(find, mpp):

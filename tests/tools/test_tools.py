@@ -396,6 +396,19 @@ class TestWrongInput:
         (tmp_path / 'annotations/train.json').write_text(content)
         self.check(capsys, train.main, [CONFIG, '--data-root', tmp_path], message)
 
+    @pytest.mark.parametrize(
+        ('option', 'message'),
+        [
+            ('train_cfg.max_iters=-1', 'train_cfg.max_iters is -1, expected 1 or more'),
+            ('train_dataloader.batch_size=0', 'no run can be made of it, ValueError: batch_size'),
+            ('model.type=NoSuchRCNN', 'no run can be made of it, KeyError: '),
+            ('train_dataloader.dataset.pipeline=x', 'no run can be made of it, TypeError: '),
+        ],
+    )
+    def test_config_that_does_not_fit(self, capsys, data_root, tmp_path, option, message):
+        arguments = [CONFIG, *options(data_root, tmp_path), option, '--initial-weights', 'none']
+        self.check(capsys, train.main, arguments, message)
+
     def test_no_initial_weights(self, capsys, data_root, monkeypatch, tmp_path):
         monkeypatch.setenv('TORCH_HOME', str(tmp_path))
         config = ROOT / 'configs/vrdl/mask-rcnn_r101_fpn_e08_vrdl.py'
