@@ -138,14 +138,14 @@ def find_others(cfg: Config, args: argparse.Namespace) -> list[tuple[ConfigDict,
         UserError: a file is missing, or a model sees other images or makes other masks.
     """
     found = [(cfg.model, model_files(args.config, path)[1]) for path in args.checkpoints[1:]]
-    expected = _seen_and_made(cfg)
     for config, *checkpoint in args.beside:
         if len(checkpoint) > 1:
             raise UserError(f'--with {config}: expected a config and at most one checkpoint')
         other = config_edits.load_config(config, {}, None)
+        mine = _seen_and_made(cfg)
         for what, its in _seen_and_made(other).items():
-            if its != expected[what]:
-                raise UserError(f'--with {config}: its {what} is {its}, expected {expected[what]}')
+            if its != mine[what]:
+                raise UserError(f'--with {config}: its {what} is {its}, expected {mine[what]}')
         found.append((other.model, model_files(config, *checkpoint)[1]))
     return found
 
@@ -213,10 +213,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     cfg = config_edits.load_config(config, args.cfg_options, args.work_dir, args.fold)
     choose_data(cfg, args)
     config_edits.check_files(cfg, 'test_dataloader')
-    if args.fold is not None and cfg.get('fold_colors'):
-        fold_colors.use_training_colors(cfg)
     checkpoint = model_files(config, *args.checkpoints[:1])[1]
     others = find_others(cfg, args)
+    if args.fold is not None and cfg.get('fold_colors'):
+        fold_colors.use_training_colors(cfg)
     if 'finetune' in cfg:
         fit_types(cfg, load_weights_only(str(checkpoint)), str(checkpoint))
     ann_file = Path(cfg.test_dataloader.dataset.data_root, cfg.test_dataloader.dataset.ann_file)

@@ -13,7 +13,8 @@ from mmengine.registry import init_default_scope
 
 from nucseg_mmdet.commands.test import main
 
-CONFIG = Path(__file__).parents[2] / 'configs/dense/ablations/first-recipe.py'
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / 'configs/dense/ablations/first-recipe.py'
 LITE0 = CONFIG.parent / 'lite0.py'
 SIZE = 96  # px, three times the divisor that images are padded to
 FEW = [
@@ -109,6 +110,14 @@ def test_models_of_two_configs_are_averaged(data_root, tmp_path):
     alone = highest(tmp_path / 'alone.json', 'dense-r18')
     together = highest(tmp_path / 'together.json', LITE0, tmp_path / 'other.pth')
     assert together == pytest.approx(alone / 2, abs=1e-5)
+
+
+def test_colors_of_a_fold_do_not_part_the_models(data_root, tmp_path):
+    """They come into the pipeline of the first model, which all models see."""
+    weights = ROOT / 'models/mask-rcnn_lite0_fpn_dense_nuclei.pth'
+    options = ['--with', 'dense-r18', '--fold', '1', '--data-root', str(data_root)]
+    options += ['--work-dir', str(tmp_path), '--cfg-options', *FEW]
+    assert main(['mask-rcnn_lite0_fpn_dense_nuclei', str(weights), *options]) == 0
 
 
 @pytest.mark.parametrize(
