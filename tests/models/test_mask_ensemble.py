@@ -127,7 +127,9 @@ def test_colors_of_a_fold_do_not_part_the_models(data_root, tmp_path):
         ('model.roi_head.mask_roi_extractor.roi_layer.output_size=7', 'its size of masks is 7'),
     ],
 )
-def test_a_model_that_does_not_go_with_the_first_is_refused(text, message, tmp_path, capsys):
+def test_a_model_that_does_not_go_with_the_first_is_refused(
+    text, message, data_root, tmp_path, capsys
+):
     key, value = text.split('=')
     other = Config.fromfile(CONFIG)
     other.merge_from_dict({key: float(value)})
@@ -135,6 +137,7 @@ def test_a_model_that_does_not_go_with_the_first_is_refused(text, message, tmp_p
     checkpoint = tmp_path / 'a.pth'
     checkpoint.touch()
     options = ['--with', str(tmp_path / 'other.py'), str(checkpoint), '--format-only']
+    options += ['--data-root', str(data_root), '--work-dir', str(tmp_path / 'work')]
     assert main([str(CONFIG), str(checkpoint), *options]) == 2
     assert message in capsys.readouterr().err
 
