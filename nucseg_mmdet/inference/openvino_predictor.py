@@ -5,6 +5,7 @@ of MMDetection, so that the nuclei are those of ``mmdet_predictor``.
 """
 
 import contextlib
+import functools
 import hashlib
 import threading
 from collections.abc import Sequence
@@ -29,6 +30,9 @@ from nucseg_mmdet.utils.processes import available_cores
 # Boxes that a head looks at together, in one thread. Bounds the memory; few enough that all threads
 # have some of a tile, and the same number whatever the threads, so that the sums are the same.
 TOGETHER = dict(boxes=512, masks=64)
+# Sizes of tiles that the network of features stays compiled for: those of a row of tiles, of which
+# the last one may be narrower. One of 512 px holds about 250 MB.
+SIZES = 2
 PRECISIONS = dict(fp32='f32', bf16='bf16', int8='f32')  # of what is not in 8 bits
 NORMALIZATIONS = dict(
     reinhard=(stain.measure_colors, stain.normalize_colors, stain.TARGET_COLORS),
@@ -96,13 +100,10 @@ class OpenVinoPredictor:
             self._min_logit = np.log(least / (1 - least))
         self._limit = max(1.0, (options.tile / self._meta['field']) ** 2)
         threads = options.threads or available_cores()
-        self._compiled = {
-            name: openvino_model.runtime().compile_model(
-                network, 'CPU', self._options(name, threads)
-            )
-            for name, network in networks.items()
-        }
-        self._features = self._compiled['features'].create_infer_request()
+        self._compiled = {name: self._compile(name, networks[name], threads) for name in TOGETHER}
+        self._features_of = functools.lru_cache(SIZES)(
+            functools.partial(self._make_features, networks['features'], threads)
+        )
         self._threads = ThreadPoolExecutor(threads)
         self._own = threading.local()  # requests of each thread
         self.identity = dict(
@@ -123,15 +124,23 @@ class OpenVinoPredictor:
         except (TypeError, ValueError):
             raise UserError(f'{path}: its ranges for int8 are not of its network') from None
 
-    def _options(self, network: str, threads: int) -> dict[str, Any]:
+    def _compile(self, name: str, network: openvino.Model, threads: int) -> openvino.CompiledModel:
         # Scores of many nuclei would tie in the 8 bits that bfloat16 has for digits.
-        precision = 'fp32' if network == 'boxes' else self.precision
-        return dict(
+        precision = 'fp32' if name == 'boxes' else self.precision
+        options = dict(
             INFERENCE_PRECISION_HINT=PRECISIONS[precision],
             INFERENCE_NUM_THREADS=threads,
             # All threads on a tile, but each on boxes of its own.
-            NUM_STREAMS=1 if network == 'features' else threads,
+            NUM_STREAMS=1 if name == 'features' else threads,
         )
+        return openvino_model.runtime().compile_model(network, 'CPU', options)
+
+    def _make_features(
+        self, network: openvino.Model, threads: int, height: int, width: int
+    ) -> openvino.InferRequest:
+        """What runs the network on images of one size: faster, and in less memory, than on any."""
+        network.reshape([1, height, width, 3])
+        return self._compile('features', network, threads).create_infer_request()
 
     def prepare(self, tile: np.ndarray, colors: Any = None) -> Prepared:
         height, width = tile.shape[:2]
@@ -148,8 +157,10 @@ class OpenVinoPredictor:
         return [self._predict(tile) for tile in prepared]
 
     def _predict(self, tile: Prepared) -> Prediction:
+        height, width = tile.image.shape[1:3]
+        self._features = self._features_of(height, width)
         self._features.infer({'image': tile.image}, share_inputs=True)
-        size = tile.image.shape[2], tile.image.shape[1]
+        size = width, height
         found = self._detect(self._propose(size), size)
         probs = self._look('masks', found.boxes)['probabilities']
         factors = np.array([size[0] / tile.width, size[1] / tile.height] * 2, np.float32)

@@ -162,6 +162,18 @@ def test_plain_glass_has_no_nuclei(level):
     assert len(Segmenter(device='cpu')(np.full((256, 256, 3), level, np.uint8))) == 0
 
 
+def test_tiles_of_many_sizes_do_not_mix(random_model, exported, field):
+    """The network stays compiled for a few sizes; each tile gets what was compiled for its own."""
+    options = ModelOptions(random_model[0], exported, score_thr=0.0)
+    predictor = load_predictor(options, 'openvino')
+    tiles = [field[:128, :width] for width in (128, 120, 112, 104, 128, 120)]
+    found = [predictor.predict([predictor.prepare(tile)])[0] for tile in tiles]
+    for again, first in ((4, 0), (5, 1)):
+        np.testing.assert_array_equal(found[again].boxes, found[first].boxes)
+        np.testing.assert_array_equal(found[again].scores, found[first].scores)
+    assert len(found[0].boxes)
+
+
 def test_the_file_is_of_the_published_weights():
     _, checkpoint = model_files()
     with zipfile.ZipFile(DEFAULT) as archive:
