@@ -17,22 +17,19 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def describe(name: str, model: model_zoo.Model) -> str:
     """Lay out the facts of a model in lines."""
-    scores, without = (
-        ', '.join(f'{score} {value:.3f}' for score, value in some.items())
-        for some in (model.scores, model.scores_without_offset)
-    )
-    facts = {
-        'config': model_zoo.find_file(model.config),
-        'weights': model_zoo.find_file(model.weights),
-        'sha256': model.sha256,
-        'trained on': model.data,
-        'scores': f'{scores} (its recipe on held-out folds, see docs/default-model.md)',
-        '': f'{without} (without truth_offset)',
-        'license': model.license,
-    }
+    facts = [
+        ('config', model_zoo.find_file(model.config)),
+        ('weights', model_zoo.find_file(model.weights)),
+        ('sha256', model.sha256),
+        ('trained on', model.data),
+        ('license', model.license),
+    ]
+    for scores in model.scores:
+        values = ', '.join(f'{score} {value:.3f}' for score, value in scores.values.items())
+        facts.append(('scored on', f'{scores.on}: {values}'))
     default = ' (default)' if name == model_zoo.DEFAULT else ''
     lines = [f'{name}{default}: {model.about}']
-    return '\n'.join([*lines, *(f'  {fact:<11} {value}' for fact, value in facts.items())])
+    return '\n'.join([*lines, *(f'  {fact:<11} {value}' for fact, value in facts)])
 
 
 @exit_code

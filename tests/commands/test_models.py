@@ -8,7 +8,8 @@ def test_every_model_is_listed_with_its_license(capsys):
     for name, model in model_zoo.MODELS.items():
         assert f'{name} (default): {model.about}' in text or f'{name}: {model.about}' in text
         assert f'license     {model.license}' in text
-        assert f'AJI {model.scores_without_offset["AJI"]:.3f}' in text
+        for scores in model.scores:
+            assert f'scored on   {scores.on}: AP {scores.values["AP"]:.3f}, ' in text
     assert text.count('(default)') == 1
 
 

@@ -40,7 +40,6 @@ TABLE = {
     14: ('x101-32x8d', 128, (32, 512), 5_000, 1000, 0.243045),
     15: ('x101-32x8d', 128, (32, 512), 3_000, 1000, 0.231643),
 }
-WITHOUT = ' without truth_offset'  # ends the names of scores in the metafile
 each_file = pytest.mark.parametrize('path', FILES, ids=lambda path: path.stem)
 each_original = pytest.mark.parametrize('path', VRDL, ids=lambda path: path.stem)
 
@@ -143,12 +142,11 @@ def test_metafile_is_the_zoo():
         assert (meta['Config'], meta['Weights']) == (model.config, model.weights)
         assert meta['Name'] == Path(model.config).stem
         assert meta['Metadata']['License'] == model.license
-        (result,) = meta['Results']
-        assert result['Dataset'] == model.data
-        for score, value in result['Metrics'].items():
-            key = score.removeprefix('mask ').removesuffix(WITHOUT)
-            scores = model.scores_without_offset if score.endswith(WITHOUT) else model.scores
-            assert value == pytest.approx(100 * scores[key], abs=0.05 + 1e-9)  # as rounded
+        assert [result['Dataset'] for result in meta['Results']] == [one.on for one in model.scores]
+        for result, scores in zip(meta['Results'], model.scores, strict=True):
+            for score, value in result['Metrics'].items():
+                expected = 100 * scores.values[score.removeprefix('mask ')]
+                assert value == pytest.approx(expected, abs=0.05 + 1e-9)  # as rounded
 
 
 def test_all_original_experiments_are_there():

@@ -246,7 +246,7 @@ def test_nuclei_whose_score_was_lowered_below_the_threshold_are_left_out(
 
 class TestRefused:
     def test_config_without_checkpoint(self, random_model):
-        with pytest.raises(UserError, match='no checkpoint given; only dense-r18'):
+        with pytest.raises(UserError, match='no checkpoint given; only dense-r18, dense-lite0, '):
             Segmenter(config=random_model[0])
         with pytest.raises(UserError, match='no config given'):
             Segmenter(checkpoint=random_model[1])
