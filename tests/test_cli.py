@@ -96,14 +96,11 @@ def test_each_command_shows_its_own_help(name, capsys):
     assert capsys.readouterr().out.startswith(f'usage: nucseg {name} ')
 
 
-@pytest.mark.parametrize('start', [*TOOLS, 'nucseg segment', 'nucseg train'])
-def test_ctrl_c_while_a_command_is_imported_is_one_line(start, tmp_path):
-    # The first large library that all of them import takes so long that the user gives up.
-    (tmp_path / 'numpy.py').write_text(
+def interrupt_import(library, call, tmp_path):
+    """Run a command whose import of a large library takes so long that the user gives up."""
+    (tmp_path / f'{library}.py').write_text(
         'import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n'
     )
-    name = start.removeprefix('nucseg ')
-    call = [ROOT / f'tools/{name}.py'] if name == start else ['-m', 'nucseg_mmdet.cli', name]
     ended = subprocess.run(
         [sys.executable, *call],
         env={**os.environ, 'PYTHONPATH': f'{tmp_path}:{ROOT}'},
@@ -112,4 +109,37 @@ def test_ctrl_c_while_a_command_is_imported_is_one_line(start, tmp_path):
         capture_output=True,
         text=True,
     )
-    assert (ended.returncode, ended.stdout, ended.stderr) == (130, '', 'nucseg: stopped\n')
+    return ended.returncode, ended.stdout, ended.stderr
+
+
+@pytest.mark.parametrize('start', [*TOOLS, 'nucseg segment', 'nucseg train'])
+def test_ctrl_c_while_a_command_is_imported_is_one_line(start, tmp_path):
+    name = start.removeprefix('nucseg ')
+    call = [ROOT / f'tools/{name}.py'] if name == start else ['-m', 'nucseg_mmdet.cli', name]
+    assert interrupt_import('numpy', call, tmp_path) == (130, '', 'nucseg: stopped\n')
+
+
+@pytest.mark.parametrize(
+    ('start', 'library'),
+    [
+        ('analysis_tools/benchmark.py', 'torch'),
+        ('analysis_tools/browse_data.py', 'numpy'),
+        ('analysis_tools/reproduce.py', 'mmengine'),
+        ('analysis_tools/resizing.py', 'cv2'),
+        ('analysis_tools/results_table.py', 'mmengine'),
+        ('analysis_tools/truth_offset.py', 'numpy'),
+        ('model_converters/detectron2_to_mmdet.py', 'torch'),
+        ('model_converters/export_openvino.py', 'numpy'),
+        ('model_converters/publish_model.py', 'torch'),
+        ('benchmarks.slides', 'cv2'),
+        ('benchmarks.tiles', 'cv2'),
+        ('benchmarks.viewer', 'numpy'),
+        ('evaluation.submission', 'numpy'),
+        ('synthetic.fields', 'cv2'),
+        ('synthetic.slides', 'cv2'),
+    ],
+)
+def test_ctrl_c_while_another_tool_is_imported_ends_it_in_silence(start, library, tmp_path):
+    is_file = start.endswith('.py')
+    call = [ROOT / 'tools' / start] if is_file else ['-m', f'nucseg_mmdet.{start}']
+    assert interrupt_import(library, call, tmp_path) == (-signal.SIGINT, '', '')

@@ -11,6 +11,11 @@ All sides take turns in one run, so that a busy minute meets them all:
 Every side has loaded its model before.
 """
 
+from nucseg_mmdet.utils.processes import end_on_ctrl_c
+
+if __name__ == '__main__':
+    end_on_ctrl_c()
+
 import argparse
 import contextlib
 import io

@@ -5,6 +5,11 @@ cut at the border of the tile, and shifted a little from tile to tile. Rows of t
 kept as in a run; what is timed is the joining of the rows: alone, into files, and with features.
 """
 
+from nucseg_mmdet.utils.processes import end_on_ctrl_c
+
+if __name__ == '__main__':
+    end_on_ctrl_c()
+
 import argparse
 import resource
 import sys

@@ -8,6 +8,11 @@ seconds at three zooms. What is told is the time between two frames, as
 Needs Chromium, and Playwright to drive it: ``pip install playwright`` (no browser of its own).
 """
 
+from nucseg_mmdet.utils.processes import end_on_ctrl_c
+
+if __name__ == '__main__':
+    end_on_ctrl_c()
+
 import argparse
 import json
 import re

@@ -5,6 +5,11 @@ To check a file from anywhere::
     python -m nucseg_mmdet.evaluation.submission answer.zip data/vrdl/annotations/test.json
 """
 
+from nucseg_mmdet.utils.processes import end_on_ctrl_c
+
+if __name__ == '__main__':
+    end_on_ctrl_c()
+
 import argparse
 import contextlib
 import json

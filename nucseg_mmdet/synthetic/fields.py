@@ -6,6 +6,11 @@ stand in for slides at 40x (0.25 um/px) in a demo and in tests; they are no
 training data for real slides.
 """
 
+from nucseg_mmdet.utils.processes import end_on_ctrl_c
+
+if __name__ == '__main__':
+    end_on_ctrl_c()
+
 import argparse
 import json
 import sys

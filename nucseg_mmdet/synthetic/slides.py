@@ -9,6 +9,11 @@ of JPEG tiles with the pixel size in the TIFF tags, which OpenSlide and QuPath o
 never held in memory.
 """
 
+from nucseg_mmdet.utils.processes import end_on_ctrl_c
+
+if __name__ == '__main__':
+    end_on_ctrl_c()
+
 import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path

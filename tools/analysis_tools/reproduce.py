@@ -6,6 +6,11 @@ Before the first training it measures a step of each kind of experiment and says
 them will take and how much memory they need.
 """
 
+from nucseg_mmdet.utils.processes import end_on_ctrl_c
+
+if __name__ == '__main__':
+    end_on_ctrl_c()
+
 import argparse
 import json
 import statistics

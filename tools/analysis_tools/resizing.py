@@ -5,6 +5,11 @@ shrinks, the configs with OpenCV's. Prints a row for each short side, over all P
 folders.
 """
 
+from nucseg_mmdet.utils.processes import end_on_ctrl_c
+
+if __name__ == '__main__':
+    end_on_ctrl_c()
+
 import argparse
 from collections.abc import Sequence
 from pathlib import Path

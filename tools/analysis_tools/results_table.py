@@ -7,6 +7,11 @@ settings is a row of its own, not proven.
 docs/results.md.
 """
 
+from nucseg_mmdet.utils.processes import end_on_ctrl_c
+
+if __name__ == '__main__':
+    end_on_ctrl_c()
+
 import argparse
 import ast
 import csv

@@ -3,6 +3,11 @@
 python tools/analysis_tools/truth_offset.py data/vrdl/annotations/train.json data/vrdl/train
 """
 
+from nucseg_mmdet.utils.processes import end_on_ctrl_c
+
+if __name__ == '__main__':
+    end_on_ctrl_c()
+
 import argparse
 import sys
 from collections.abc import Sequence

@@ -5,6 +5,11 @@ model zoo) or an ImageNet backbone with Caffe2's names (R-101.pkl, X-101-32x8d.p
 a checkpoint of this project.
 """
 
+from nucseg_mmdet.utils.processes import end_on_ctrl_c
+
+if __name__ == '__main__':
+    end_on_ctrl_c()
+
 import argparse
 from collections.abc import Sequence
 from pathlib import Path

@@ -5,6 +5,11 @@ tools/segment.py --backend openvino looks for it. It is kept if it finds in an i
 model finds in torch.
 """
 
+from nucseg_mmdet.utils.processes import end_on_ctrl_c
+
+if __name__ == '__main__':
+    end_on_ctrl_c()
+
 import argparse
 from collections.abc import Sequence
 from pathlib import Path

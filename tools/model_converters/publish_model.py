@@ -6,6 +6,11 @@ Keeps the weights alone, in half precision: an eighth of the size of a checkpoin
 can go on from. The result loads wherever a checkpoint does.
 """
 
+from nucseg_mmdet.utils.processes import end_on_ctrl_c
+
+if __name__ == '__main__':
+    end_on_ctrl_c()
+
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
