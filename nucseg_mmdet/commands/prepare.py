@@ -140,7 +140,11 @@ def prepare(args: argparse.Namespace) -> None:
     classes = parse_classes(args.classes)
     base.check_target(args.out, args.overwrite)
     given = {option: getattr(args, option) for option in reader.OPTIONS}
-    entries = reader.find_images(args.raw, **{key: text for key, text in given.items() if text})
+    given = {option: text for option, text in given.items() if text}
+    if hasattr(reader, 'find_left_out'):  # said first: it may be why an image has no truth
+        for line in few(reader.find_left_out(args.raw, **given)):
+            print(f'note: {printable(line)}', flush=True)
+    entries = reader.find_images(args.raw, **given)
     test = reader.find_test_images(args.raw) if hasattr(reader, 'find_test_images') else ([], [])
     summary = base.prepare(
         entries[: args.limit],

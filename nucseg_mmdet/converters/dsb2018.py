@@ -9,10 +9,10 @@
 from pathlib import Path
 
 from nucseg_mmdet.converters import mask_folder
-from nucseg_mmdet.converters.mask_folder import read_image
+from nucseg_mmdet.converters.mask_folder import find_left_out, read_image
 from nucseg_mmdet.utils.errors import UserError
 
-__all__ = ['OPTIONS', 'find_images', 'read_image']
+__all__ = ['OPTIONS', 'find_images', 'find_left_out', 'read_image']
 
 OPTIONS: dict[str, str] = {}
 

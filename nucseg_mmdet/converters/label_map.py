@@ -29,6 +29,7 @@ from nucseg_mmdet.converters.pictures import (
     check_pair,
     find_pairs,
     open_picture,
+    pair_folders_left_out,
 )
 from nucseg_mmdet.imaging.image_files import decode_image
 from nucseg_mmdet.utils.errors import UserError
@@ -38,6 +39,7 @@ OPTIONS = {
     'images': 'pattern of the images under RAW, default: images/*',
     'labels': 'pattern of the label maps under RAW, default: labels/*',
 }
+READ_ALL = "patterns such as --images 'images/**/*' read folders in folders"
 TIFF = {'.tif', '.tiff'}
 SUFFIXES = TIFF | {'.png', '.npy'}
 LABEL = re.compile(r'[0-9]{1,19}')
@@ -57,18 +59,30 @@ def find_images(raw: Path, images: str | None = None, labels: str | None = None)
     Raises:
         UserError: ``raw`` is missing, has no images or label maps, or names stand twice.
     """
-    beside = not (raw / 'images').is_dir()
-    pairs = find_pairs(
-        raw,
-        images or ('*' if beside else 'images/*'),
-        labels or ('*_masks.*' if beside else 'labels/*'),
-        lambda path: path.suffix.lower() in SUFFIXES,
-    )
+    pairs = find_pairs(raw, *_patterns(raw, images, labels), _is_label_map)
     types = read_types(raw / 'types.csv') if os.path.lexists(raw / 'types.csv') else None
     return [
         Entry(pair, None if types is None or not pair.image else types.get(pair.image.name, {}))
         for pair in pairs
     ]
+
+
+def find_left_out(raw: Path, images: str | None = None, labels: str | None = None) -> list[str]:
+    """A line for each folder that ``find_images`` does not look into."""
+    patterns = _patterns(raw, images, labels)
+    return pair_folders_left_out(raw, *patterns, _is_label_map, READ_ALL)
+
+
+def _patterns(raw: Path, images: str | None, labels: str | None) -> tuple[str, str]:
+    beside = not (raw / 'images').is_dir()
+    return (
+        images or ('*' if beside else 'images/*'),
+        labels or ('*_masks.*' if beside else 'labels/*'),
+    )
+
+
+def _is_label_map(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES
 
 
 def read_types(path: Path) -> dict[str, dict[int, str]]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from nucseg_mmdet.converters.base import AnnotatedImage
 from nucseg_mmdet.converters.nuclei import from_mask
-from nucseg_mmdet.converters.pictures import open_picture
+from nucseg_mmdet.converters.pictures import SUFFIXES, UNREAD, open_picture
 from nucseg_mmdet.imaging.image_files import decode_image
 from nucseg_mmdet.utils.errors import UserError
 
@@ -22,6 +22,19 @@ def find_folders(parent: Path) -> list[Path]:
     if not folders:
         raise UserError(f'{parent}: empty, expected a folder for each image')
     return folders
+
+
+def find_left_out(parent: Path) -> list[str]:
+    """A line where images lie beside the folders of the images."""
+    beside = [
+        path.name
+        for path in sorted(parent.glob('*'))
+        if path.suffix.lower() in SUFFIXES | UNREAD and path.is_file()
+    ]
+    if not beside:
+        return []
+    expected = 'expected a folder for each, with images/ and masks/ in it'
+    return [f'{parent}: images beside the folders, left out: {_some(beside)}; {expected}']
 
 
 def read_image(folder: Path) -> AnnotatedImage:
@@ -65,9 +78,20 @@ def _pngs(folder: Path) -> tuple[list[Path], list[str]]:
     """The PNG files of a folder, and a line if it has others."""
     paths = sorted(path for path in folder.glob('*') if not path.name.startswith('.'))
     pngs = [path for path in paths if path.suffix.lower() == '.png']
-    others = [path.name for path in paths if path not in pngs]
-    more = f' and {len(others) - 1:,} more' if others[1:] else ''
-    return pngs, [f'{folder}: no PNG by its suffix, left out: {others[0]}{more}'] if others else []
+    others = [_with_count(path) for path in paths if path not in pngs]
+    return pngs, [f'{folder}: no PNG by its suffix, left out: {_some(others)}'] if others else []
+
+
+def _with_count(path: Path) -> str:
+    """What a message calls a file or a folder in a folder."""
+    if not path.is_dir():
+        return path.name
+    return f'{path.name}/ with {sum(item.is_file() for item in path.rglob("*")):,} files'
+
+
+def _some(names: list[str]) -> str:
+    more = f' and {len(names) - 1:,} more' if names[1:] else ''
+    return f'{names[0]}{more}'
 
 
 def _read_mask(path: Path, shape: tuple[int, int]) -> np.ndarray:

@@ -18,9 +18,15 @@ from scipy.io import loadmat, whosmat
 from scipy.sparse import issparse
 
 from nucseg_mmdet.converters.base import AnnotatedImage
-from nucseg_mmdet.converters.label_map import set_types
+from nucseg_mmdet.converters.label_map import READ_ALL, set_types
 from nucseg_mmdet.converters.nuclei import check_labels, from_labels
-from nucseg_mmdet.converters.pictures import Pair, check_pair, find_pairs, open_picture
+from nucseg_mmdet.converters.pictures import (
+    Pair,
+    check_pair,
+    find_pairs,
+    open_picture,
+    pair_folders_left_out,
+)
 from nucseg_mmdet.imaging.image_files import MAX_PIXELS
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.reading import check_file
@@ -47,7 +53,16 @@ def find_images(raw: Path, images: str = 'Images/*', labels: str = 'Labels/*') -
     Raises:
         UserError: ``raw`` is missing, has no images or .mat files, or names stand twice.
     """
-    return find_pairs(raw, images, labels, lambda path: path.suffix.lower() == '.mat')
+    return find_pairs(raw, images, labels, _is_mat)
+
+
+def find_left_out(raw: Path, images: str = 'Images/*', labels: str = 'Labels/*') -> list[str]:
+    """A line for each folder that ``find_images`` does not look into."""
+    return pair_folders_left_out(raw, images, labels, _is_mat, READ_ALL)
+
+
+def _is_mat(path: Path) -> bool:
+    return path.suffix.lower() == '.mat'
 
 
 def read_image(pair: Pair) -> AnnotatedImage:

@@ -21,12 +21,20 @@ from pycocotools import mask as coco_mask
 
 from nucseg_mmdet.converters.base import AnnotatedImage, Nucleus
 from nucseg_mmdet.converters.nuclei import from_mask
-from nucseg_mmdet.converters.pictures import Pair, check_pair, find_pairs, open_picture
+from nucseg_mmdet.converters.pictures import (
+    LINKS,
+    Pair,
+    check_pair,
+    find_pairs,
+    open_picture,
+    pair_folders_left_out,
+)
 from nucseg_mmdet.structures.polygons import polygons_to_rle
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.reading import MOST_TEXT, read_bytes
 
 OPTIONS: dict[str, str] = {}
+PATTERNS = ('**/*', '**/*.xml')  # of images and outlines
 SHIFT = -0.5  # px, from the vertices' frame to pixel edges at integers
 LAYOUT = 'Annotation/Regions/Region/Vertices/Vertex'
 DEEPEST = 20  # elements in one another
@@ -39,7 +47,12 @@ def find_images(raw: Path) -> list[Pair]:
     Raises:
         UserError: ``raw`` is missing, has no XML files or images, or names stand twice.
     """
-    return find_pairs(raw, '**/*', '**/*.xml', lambda path: True)
+    return find_pairs(raw, *PATTERNS, lambda path: True)
+
+
+def find_left_out(raw: Path) -> list[str]:
+    """A line for each folder that ``find_images`` does not look into."""
+    return pair_folders_left_out(raw, *PATTERNS, lambda path: path.suffix == '.xml', LINKS)
 
 
 def read_image(pair: Pair) -> AnnotatedImage:

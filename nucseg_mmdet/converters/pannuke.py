@@ -19,10 +19,12 @@ import numpy as np
 
 from nucseg_mmdet.converters.base import AnnotatedImage, ImageFile
 from nucseg_mmdet.converters.nuclei import check_labels, from_labels
+from nucseg_mmdet.converters.pictures import LINKS, folders_left_out
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.reading import read_array
 
 OPTIONS: dict[str, str] = {}
+FILES = ('images.npy', 'masks.npy', 'types.npy')
 # Gamper et al., "PanNuke Dataset Extension, Insights and Baselines" (2020), by channel.
 TYPES = ('neoplastic', 'inflammatory', 'connective', 'dead', 'epithelial')
 
@@ -55,7 +57,7 @@ def find_images(raw: Path) -> list[Entry]:
         raise UserError(f'{raw}: no such folder, expected images.npy, masks.npy and types.npy')
     files: dict[str, dict[str, Path]] = {}
     for path in sorted(raw.rglob('*.npy')):
-        if path.name in ('images.npy', 'masks.npy', 'types.npy'):
+        if path.name in FILES:
             numbers = re.findall(r'fold[ _]?(\d+)', str(path.relative_to(raw)), re.IGNORECASE)
             fold = files.setdefault(numbers[-1] if numbers else '', {})
             other = fold.setdefault(path.stem, path)
@@ -64,6 +66,11 @@ def find_images(raw: Path) -> list[Entry]:
     if not files:
         raise UserError(f'{raw}: no images.npy in it or below, expected one for each fold')
     return [entry for fold in sorted(files) for entry in _patches(raw, fold, files[fold])]
+
+
+def find_left_out(raw: Path) -> list[str]:
+    """A line for each folder that ``find_images`` does not look into."""
+    return folders_left_out(raw, ['**/*'], lambda path: path.name in FILES, LINKS)
 
 
 def _patches(raw: Path, fold: str, files: dict[str, Path]) -> list[Entry]:

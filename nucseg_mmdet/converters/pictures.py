@@ -4,8 +4,9 @@ They are read as tools/segment.py reads them. What mmdet reads as it is meant (u
 JPEG without alpha) is copied byte for byte; the rest becomes PNG with the same pixels.
 """
 
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from nucseg_mmdet.utils.reading import open_file
 
 COPIED = dict(PNG=('.png',), JPEG=('.jpg', '.jpeg'))
 SUFFIXES = {'.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp'}
+LINKS = 'links to folders are not followed, expected the folder itself'
 UNREAD = {'.webp', '.gif', '.jp2'}  # images all the same, which are refused by name
 TRUTH_ENDING = re.compile(r'(_cp)?_(masks?|labels?)$')  # 'x_masks.png' belongs to 'x.png'
 
@@ -108,9 +110,52 @@ def find_pairs(raw: Path, images: str, truths: str, is_truth: Callable[[Path], b
     ]
 
 
+def folders_left_out(
+    raw: Path, patterns: Iterable[str], is_meant: Callable[[Path], bool], advice: str
+) -> list[str]:
+    """Find the folders that patterns meet without reading the files in them.
+
+    Also links to folders, which ``**`` does not follow. Hidden folders are nobody's data.
+
+    Args:
+        raw: folder.
+        patterns: of the files that are read.
+        is_meant: whether a file would be read elsewhere, by its name.
+        advice: what a user may do.
+
+    Returns:
+        A line for each.
+    """
+    met = {path for pattern in patterns for path in _glob_all(raw, pattern)}
+    read = {os.path.realpath(path) for path in met}
+    lines = []
+    for folder in sorted(path for path in met if path.is_dir() and path.name[0] != '.'):
+        files = [path for path in folder.rglob('*') if path.is_file() and is_meant(path)]
+        left = sum(os.path.realpath(path) not in read for path in files)
+        if left:
+            lines.append(f'{folder}: a folder in a folder, left out: {left:,} files; {advice}')
+    return lines
+
+
+def pair_folders_left_out(
+    raw: Path, images: str, truths: str, is_truth: Callable[[Path], bool], advice: str
+) -> list[str]:
+    """The folders that ``find_pairs`` does not look into, as ``folders_left_out``."""
+    return folders_left_out(
+        raw,
+        (images, truths),
+        lambda path: path.suffix.lower() in SUFFIXES | UNREAD or is_truth(path),
+        advice,
+    )
+
+
 def _glob(raw: Path, pattern: str) -> list[Path]:
+    return [path for path in _glob_all(raw, pattern) if not path.is_dir()]
+
+
+def _glob_all(raw: Path, pattern: str) -> list[Path]:
     try:
-        return sorted(path for path in raw.glob(pattern) if not path.is_dir())
+        return sorted(raw.glob(pattern))
     except (ValueError, NotImplementedError) as error:  # empty or absolute
         raise UserError(f'{pattern!r}: {error}, expected a pattern under {raw}') from None
 

@@ -26,6 +26,7 @@ import shapely
 
 from nucseg_mmdet.converters.base import AnnotatedImage, ImageFile, Nucleus
 from nucseg_mmdet.converters.nuclei import from_mask
+from nucseg_mmdet.converters.pictures import LINKS, folders_left_out
 from nucseg_mmdet.converters.qupath_geojson import QuPathObject, read_objects
 from nucseg_mmdet.slides.base import RegionError, Slide, name_of
 from nucseg_mmdet.slides.open import open_slide
@@ -101,6 +102,11 @@ def find_images(
         except UserError as error:
             entries.append(Entry(path, error=str(error)))
     return entries
+
+
+def find_left_out(raw: Path, **_: str) -> list[str]:
+    """A line for each folder that ``find_images`` does not look into."""
+    return folders_left_out(raw, ['**/*'], _is_geojson, LINKS)
 
 
 def _number(text: str, option: str, least: float) -> float:

@@ -52,6 +52,11 @@ def find_images(raw: Path) -> list[Path]:
     return mask_folder.find_folders(train)
 
 
+def find_left_out(raw: Path) -> list[str]:
+    """A line where training images lie beside their folders."""
+    return mask_folder.find_left_out(raw / 'train')
+
+
 def read_image(folder: Path) -> AnnotatedImage:
     """Read one training image and its masks, see ``mask_folder``.
 

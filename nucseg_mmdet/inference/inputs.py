@@ -78,10 +78,11 @@ def _inside(folder: Path, found: Inputs) -> list[Path]:
         first.setdefault(_series(item), item)
     further = set(dicom) - set(first.values())
     chosen = [item for item in inside if item not in results and item not in further]
-    slides = {item.stem for item in chosen}  # whose further files are in a folder of their name
-    others = set(items) - set(inside) - set(results)
-    others = sorted(item for item in others if item.name not in slides)
-    left = [f'{item.name}/' if item.is_dir() else item.name for item in others]
+    # An MRXS slide has its further files in a folder of its name.
+    parts = {item.stem for item in chosen if item.suffix.lower() == '.mrxs'}
+    others = sorted(set(items) - set(inside) - set(results))
+    folders = [item for item in others if item.is_dir() and item.name not in parts]
+    left = [item.name for item in others if not item.is_dir()]
     if further:
         slides_of = _some([item.name for item in first.values()])
         found.notes.append(
@@ -90,11 +91,18 @@ def _inside(folder: Path, found: Inputs) -> list[Path]:
         )
     if left:
         found.notes.append(f'{folder}: no image by its suffix, left out: {_some(left)}')
+    if folders:
+        names = _some([f'{item.name}/ with {_count_files(item)} files' for item in folders])
+        found.notes.append(f'{folder}: folders in it are left out, name them too: {names}')
     if images := [item.name for item in results if item in inside]:
         found.notes.append(f'{folder}: named like results of a run, left out: {_some(images)}')
     if not chosen:
         found.problems.append(f'{folder}: no image or slide in it')
     return chosen
+
+
+def _count_files(folder: Path) -> int:
+    return sum(path.is_file() for path in folder.rglob('*'))
 
 
 def _series(path: Path) -> bytes:

@@ -338,6 +338,64 @@ def test_names_that_differ_in_case_only(raw, capsys):
     assert 'a.png: would become a.png as' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ('names', 'line'),
+    [
+        (['images/more/b.png', 'images/more/deep/c.tif', 'images/more/read.me'], 'images/more: 2'),
+        (['labels/more/b.npy'], 'labels/more: 1'),
+        (['images/.thumbnails/a.png', 'images/notes/read.me', 'elsewhere/a.png'], None),
+    ],
+)
+def test_a_folder_in_a_folder_is_said(raw, capsys, names, line):
+    for name in names:
+        (raw / name).parent.mkdir(parents=True, exist_ok=True)
+        (raw / name).touch()
+    assert run(raw) == 0
+    notes = [text for text in capsys.readouterr().out.splitlines() if text.startswith('note: ')]
+    where, _, count = (line or '').partition(': ')
+    said = f'note: {raw}/{where}: a folder in a folder, left out: {count} files; '
+    assert (
+        notes
+        == ([f"{said}patterns such as --images 'images/**/*' read folders in folders"])[
+            : len(where)
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ('name', 'files', 'folder', 'count'),
+    [
+        ('mat', ['Images/more/a.png', 'Images/more/b.txt'], 'Images/more', 1),
+        ('mat', ['Labels/more/a.mat'], 'Labels/more', 1),
+        ('monuseg-xml', ['linked/a.xml', 'linked/a.tif'], 'linked', 2),
+        ('pannuke', ['linked/fold1/types.npy', 'linked/other.npy'], 'linked', 1),
+        ('qupath', ['linked/a.geojson', 'linked/a.png'], 'linked', 1),
+    ],
+)
+def test_other_readers_say_so_too(tmp_path, name, files, folder, count):
+    reader = prepare_data.READERS[name]
+    for file in files:
+        path = tmp_path / 'raw' / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    if folder == 'linked':
+        (tmp_path / 'raw/plain').mkdir()
+        assert reader.find_left_out(tmp_path / 'raw') == []  # the folder itself is read
+        (tmp_path / 'raw/linked').rename(tmp_path / 'elsewhere')
+        (tmp_path / 'raw/linked').symlink_to(tmp_path / 'elsewhere')
+    (line,) = reader.find_left_out(tmp_path / 'raw')
+    assert line.startswith(f'{tmp_path}/raw/{folder}: a folder in a folder, left out: {count} ')
+
+
+def test_folders_in_folders_are_read_as_said(raw, capsys):
+    write_image(raw / 'images/more/b.png')
+    write_labels(raw / 'labels/more/b.png', LABELS.astype(np.uint16))
+    assert run(raw, '--images', 'images/**/*', '--labels', 'labels/**/*') == 0
+    said = capsys.readouterr().out
+    assert '2 training images with 6 nuclei' in said
+    assert 'left out' not in said
+
+
 def test_pattern_outside(raw, capsys):
     assert run(raw, '--images', '/etc/*') == 2
     assert 'expected a pattern under' in capsys.readouterr().err

@@ -77,6 +77,9 @@ def test_files_of_another_suffix_are_said(raw, capsys):
     (masks / 'mask_0001.png').rename(masks / 'mask_0001.PNG')
     for name in ('mask_0003.tif', 'notes.txt', '.hidden'):
         (masks / name).touch()
+    (raw / 'train/b/masks/more').mkdir()
+    (raw / 'train/b/masks/more/mask_0001.png').touch()
+    (raw / 'train/c.png').touch()
     (raw / 'train/b/images/b.jpg').touch()
     assert run(raw) == 0
     assert len(read(raw.parent / 'out/annotations/train.json')['annotations']) == 4
@@ -84,6 +87,8 @@ def test_files_of_another_suffix_are_said(raw, capsys):
     left_out = 'no PNG by its suffix, left out:'
     assert f'note: {masks}: {left_out} mask_0003.tif and 1 more\n' in said
     assert f'note: {raw}/train/b/images: {left_out} b.jpg\n' in said
+    assert f'note: {raw}/train/b/masks: {left_out} more/ with 1 files\n' in said
+    assert f'note: {raw}/train: images beside the folders, left out: c.png; expected a ' in said
 
 
 def test_several_processes_write_the_same(raw, tmp_path):

@@ -174,12 +174,17 @@ def test_nothing_that_is_named_is_left_out_in_silence(tmp_path):
     names = ['a.bmp', 'a.png', 'a.txt', 'b.xml', 'a.csv', 'a.geojson', 'a.tissue.png', '.hidden']
     for name in names:
         (tmp_path / name).touch()
-    (tmp_path / 'more').mkdir()
+    for folder in ('more', 'a', 'slide'):  # one of the name of an image, and a slide's own
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / 'b.png').touch()
+    (tmp_path / 'slide.mrxs').touch()
     (tmp_path / 'link.png').symlink_to('a.png')
     found = find_inputs([tmp_path, tmp_path / 'a.png'])
-    assert [path.name for path in found.paths] == ['a.bmp', 'a.png']
+    assert [path.name for path in found.paths] == ['a.bmp', 'a.png', 'slide.mrxs']
     assert found.notes == [
-        f'{tmp_path}: no image by its suffix, left out: a.txt, b.xml, more/',
+        f'{tmp_path}: no image by its suffix, left out: a.txt, b.xml',
+        f'{tmp_path}: folders in it are left out, name them too: '
+        'a/ with 1 files, more/ with 1 files',
         f'{tmp_path}: named like results of a run, left out: a.tissue.png',
         f'{tmp_path}/link.png: the same file as {tmp_path}/a.png, segmented under that name',
         f'{tmp_path}/a.png: the same file as {tmp_path}/a.png, segmented under that name',
