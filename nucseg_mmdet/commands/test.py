@@ -25,7 +25,7 @@ from nucseg_mmdet.engine.model_zoo import find_config, model_files
 from nucseg_mmdet.engine.types_of_nuclei import fit_types
 from nucseg_mmdet.structures.coco import load_shared_json
 from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code
-from nucseg_mmdet.utils.files import check_file_is_writable, check_folder_is_writable, make_folder
+from nucseg_mmdet.utils.files import check_folder_is_writable, check_place_is_writable
 
 TRUTH_OFFSET = 'model.test_cfg.rcnn.truth_offset'
 
@@ -125,8 +125,7 @@ def check_outputs(args: argparse.Namespace) -> None:
             f'--out {args.out}: expected a .pkl file; --format-only --answer writes answer.json'
         )
     for path in filter(None, (args.answer, args.out)):
-        make_folder(path.parent)
-        check_file_is_writable(path)
+        check_place_is_writable(path)
     if args.show_dir:
         check_folder_is_writable(args.show_dir)
 

@@ -13,7 +13,7 @@ from nucseg_mmdet.datasets.statistics import (
     box_sides,
     diameters,
 )
-from nucseg_mmdet.utils.files import new_file
+from nucseg_mmdet.utils.files import make_folder, new_file
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 
@@ -94,5 +94,6 @@ def plot(stats: Stats, path: Path) -> None:
     stain_axes.set(
         xlabel='hematoxylin', ylabel='eosin', title='stain of the images, 99th percentile'
     )
+    make_folder(path.parent)
     with new_file(path) as file:
         figure.savefig(file, dpi=110, format='png')

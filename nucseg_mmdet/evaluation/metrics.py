@@ -19,7 +19,7 @@ from nucseg_mmdet.structures import rle
 from nucseg_mmdet.structures.coco import Detections, TruthImage, read_categories, read_truth
 from nucseg_mmdet.structures.coco_entries import CATEGORY_ID, make_results
 from nucseg_mmdet.utils.errors import UserError
-from nucseg_mmdet.utils.files import new_file, write_json
+from nucseg_mmdet.utils.files import make_folder, new_file, write_json
 
 with contextlib.redirect_stdout(None):  # it prints that another product of its makers is missing
     from mmdet.evaluation import DumpDetResults
@@ -124,7 +124,9 @@ class PredictionsMetric(DumpDetResults):
     default_prefix = 'predictions'
 
     def compute_metrics(self, results: list) -> dict:
-        with new_file(Path(self.out_file_path)) as file:
+        path = Path(self.out_file_path)
+        make_folder(path.parent)
+        with new_file(path) as file:
             pickle.dump(results, file)
         return {}
 

@@ -25,6 +25,7 @@ All of them turn an ``OSError`` of their own file into a ``UserError`` with its 
 """
 
 import contextlib
+import errno
 import glob
 import hashlib
 import json
@@ -32,6 +33,7 @@ import math
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -178,19 +180,46 @@ def make_folder(path: Path) -> None:
 
 
 def check_folder_is_writable(path: Path) -> None:
-    """Make a folder for results, and try to write to it before long work starts.
+    """See before long work whether a folder for results can be made and written to.
+
+    It is not made: should an input be wrong, nothing is left.
 
     Raises:
         UserError: it cannot be made or written to.
     """
-    make_folder(path)
-    part = PartialFile(path / 'test')
+    part = PartialFile(_nearest_folder(path) / 'test')
     try:
         with cannot_be_written(path):
             part.file.write(b'0')
             part.file.flush()
     finally:
         part.abort()
+
+
+def _nearest_folder(path: Path) -> Path:
+    """The folder itself, or the one that it would be made in with its parents."""
+    for folder in (path, *path.absolute().parents):
+        try:
+            if stat.S_ISDIR(folder.stat().st_mode):
+                return folder
+            reason = os.strerror(errno.ENOTDIR)
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and not os.path.lexists(folder):
+                continue
+            reason = error.strerror
+        break
+    raise UserError(f'{path}: no folder for results ({reason})')
+
+
+def check_place_is_writable(path: Path) -> None:
+    """See before long work whether a file can be written, whose folder may have to be made.
+
+    Raises:
+        UserError: as ``check_folder_is_writable`` and ``check_file_is_writable``.
+    """
+    check_folder_is_writable(path.parent)
+    if path.parent.is_dir():
+        check_file_is_writable(path)
 
 
 def check_file_is_writable(path: Path) -> None:
@@ -280,18 +309,23 @@ def owned_folder(path: Path) -> Iterator[None]:
     """Make a folder for results and own it during the block, so that no two runs write there.
 
     The owner holds a lock on a file in the folder, which the end of its process lets go of,
-    whatever the end.
+    whatever the end. A folder that is made here and in which nothing is at the end goes again.
 
     Raises:
         UserError: it cannot be made or written to, or another process owns it.
     """
     check_folder_is_writable(path)
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    make_folder(path)
     descriptor = _own(path)
     try:
         yield
     finally:
         (path / LOCK).unlink(missing_ok=True)
         os.close(descriptor)
+        with contextlib.suppress(OSError):  # the first that has something in it
+            for folder in made:
+                folder.rmdir()
 
 
 def _own(folder: Path) -> int:

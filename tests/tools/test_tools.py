@@ -14,7 +14,7 @@ import cv2
 import pytest
 import torch
 
-from nucseg_mmdet.commands import report, score, test, train
+from nucseg_mmdet.commands import report, score, segment, test, train
 from nucseg_mmdet.engine.data_edits import check_evaluators
 from nucseg_mmdet.utils.errors import UserError
 from tools.analysis_tools import browse_data, results_table
@@ -357,6 +357,21 @@ class TestWrongInput:
         arguments = [*arguments, tmp_path / 'file/c.pkl']
         self.check(capsys, main, arguments, f': {tmp_path}/file')
         assert sorted(path.name for path in tmp_path.iterdir()) == ['a.pkl', 'b.pkl', 'file']
+
+    @pytest.mark.parametrize(
+        ('main', 'arguments', 'name'),
+        [
+            (detectron2_to_mmdet.main, ['nowhere.pkl'], 'new/a.pth'),
+            (test.main, ['nowhere.py', '--out'], 'new/a.pkl'),
+            (test.main, ['nowhere.py', '--format-only', '--answer'], 'new/answer.json'),
+            (test.main, ['nowhere.py', '--show-dir'], 'new'),
+            (segment.main, [__file__, '--out'], 'new/deep'),
+        ],
+    )
+    def test_wrong_input_leaves_no_folder(self, capsys, tmp_path, main, arguments, name):
+        assert main([*arguments, str(tmp_path / name)]) == 2
+        assert capsys.readouterr().err
+        assert list(tmp_path.iterdir()) == []
 
     def test_numbers_out_of_range(self, capsys, tmp_path):
         message = '--show-score-thr 7.0: expected 0 to 1'

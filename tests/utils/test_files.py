@@ -1,5 +1,6 @@
 """Files appear whole or not at all, and never through another's file or link."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -13,9 +14,11 @@ from nucseg_mmdet.utils.files import (
     PartialFile,
     check_file_is_writable,
     check_folder_is_writable,
+    check_place_is_writable,
     make_folder,
     new_file,
     new_folder,
+    owned_folder,
     without_nan,
     write_bytes,
     write_json,
@@ -137,9 +140,42 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ['file', 'folder']
 
 
-def test_the_check_of_a_folder_leaves_nothing_in_it(tmp_path):
-    check_folder_is_writable(tmp_path / 'new')
-    assert not os.listdir(tmp_path / 'new')
+def test_the_check_of_a_folder_leaves_nothing(tmp_path):
+    check_folder_is_writable(tmp_path)
+    check_folder_is_writable(tmp_path / 'new/deep')
+    check_place_is_writable(tmp_path / 'new/deep/file')
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ('name', 'reason'),
+    [
+        ('file/new', 'Not a directory'),
+        ('file', 'Not a directory'),
+        ('nowhere/new', 'No such file or directory'),
+        ('x' * 300, 'File name too long'),
+    ],
+)
+def test_a_folder_that_could_not_be_made_is_named(tmp_path, name, reason):
+    (tmp_path / 'file').touch()
+    (tmp_path / 'nowhere').symlink_to('gone')
+    for check, path in (
+        (check_folder_is_writable, tmp_path / name),
+        (check_place_is_writable, tmp_path / name / 'a'),
+    ):
+        with pytest.raises(UserError, match=rf'{name}: no folder for results \({reason}\)'):
+            check(path)
+
+
+@pytest.mark.parametrize('wrong', [True, False])
+def test_an_owned_folder_with_nothing_in_it_goes_again(tmp_path, wrong):
+    (tmp_path / 'there').mkdir()
+    for name in ('there', 'new/deep'):
+        with contextlib.suppress(UserError), owned_folder(tmp_path / name):
+            if wrong:
+                raise UserError('no image')
+            (tmp_path / name / 'result').touch()
+    assert sorted(os.listdir(tmp_path)) == (['there'] if wrong else ['new', 'there'])
 
 
 def test_a_device_or_pipe_in_the_place_is_not_replaced(tmp_path):

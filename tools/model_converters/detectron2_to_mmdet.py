@@ -22,7 +22,7 @@ from nucseg_mmdet.engine.detectron2 import (
     without_class_layers,
 )
 from nucseg_mmdet.utils.errors import UserError, exit_code
-from nucseg_mmdet.utils.files import check_file_is_writable, make_folder
+from nucseg_mmdet.utils.files import check_place_is_writable, make_folder
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -61,8 +61,7 @@ def describe(found: Architecture, dropped: bool) -> list[str]:
 @exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    make_folder(args.out.parent)
-    check_file_is_writable(args.out)
+    check_place_is_writable(args.out)
     weights = read(args.source)
     try:
         found, state_dict = convert(weights)
@@ -70,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f'{args.source}: {error}') from None
     if args.drop_class_layers:
         state_dict = without_class_layers(state_dict)
+    make_folder(args.out.parent)
     save(dict(state_dict=state_dict, meta={}), args.out)
     print('\n'.join([*describe(found, args.drop_class_layers), f'wrote {args.out}']))
     return 0
