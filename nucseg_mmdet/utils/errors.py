@@ -72,6 +72,12 @@ def describe(error: Exception) -> str:
     return str(error) if isinstance(error, UserError) else say_unforeseen(error)
 
 
+def describe_item(name: object, error: Exception) -> str:
+    """Tell in a line what is wrong with one of many inputs; the message of a UserError names it."""
+    text = describe(error)
+    return text if isinstance(error, UserError) else f'{name}: {text}'
+
+
 def exit_code(main: Callable[..., int]) -> Callable[..., int]:
     """Let the ``main`` of a command end with an exit code and a plain message, whatever happens."""
 

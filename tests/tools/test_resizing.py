@@ -1,5 +1,7 @@
 """Resizing by OpenCV and by PIL."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -21,3 +23,21 @@ def test_a_flat_image_stays(side):
 def test_no_images(capsys, tmp_path):
     assert resizing.main([str(tmp_path)]) == 2
     assert 'no PNG images' in capsys.readouterr().err
+
+
+def test_a_damaged_image_leaves_the_others(capsys, data_root, tmp_path):
+    good = min((data_root / 'train').glob('*.png'))
+    shutil.copy(good, tmp_path / 'b.png')
+    assert resizing.main([str(tmp_path), '--sides', '48']) == 0
+    alone = capsys.readouterr().out
+    (tmp_path / 'a.png').write_bytes(good.read_bytes()[:300])
+    (tmp_path / 'c.png').mkdir()
+    assert resizing.main([str(tmp_path), '--sides', '48']) == 1
+    printed = capsys.readouterr()
+    assert printed.out == alone
+    told = [line.split(': ')[:2] for line in printed.err.splitlines()]
+    assert told == [['left out', f'{tmp_path}/{name}.png'] for name in 'ac']
+    (tmp_path / 'b.png').unlink()
+    assert resizing.main([str(tmp_path), '--sides', '48']) == 2
+    assert resizing.main([str(tmp_path), '--sides', '0']) == 2
+    assert '--sides 0: expected 1 or more' in capsys.readouterr().err

@@ -15,6 +15,7 @@ from tools.analysis_tools.results_table import (
     main,
     make_rows,
     read_published,
+    read_runs,
     replace_table,
     to_csv,
     to_markdown,
@@ -89,7 +90,7 @@ def test_config_without_number_is_refused(tmp_path):
 
 
 def test_every_experiment_has_a_row(tmp_path):
-    head, *rows = cells(to_markdown(make_rows(tmp_path, read_published(CONFIGS))))
+    head, *rows = cells(to_markdown(make_rows(read_runs(tmp_path)[0], read_published(CONFIGS))))
     assert head == [
         'no.', 'run', 'published mAP', 'scored on', 'AP50@100', 'of its ceiling', 'AP', 'AP50',
         'AJI', 'PQ', 'recall', 'initial weights', 'iterations', 'time', 'GPU memory', 'commit',
@@ -101,7 +102,7 @@ def test_every_experiment_has_a_row(tmp_path):
 
 def test_cells_of_a_run(tmp_path):
     run_e08(tmp_path)
-    rows = cells(to_markdown(make_rows(tmp_path, read_published(CONFIGS))))
+    rows = cells(to_markdown(make_rows(read_runs(tmp_path)[0], read_published(CONFIGS))))
     assert len(rows) == 16  # heads and 15 experiments
     assert rows[8] == [
         '8', 'r101_fpn_e08_vrdl', '0.24355', 'fold1_val', '0.2000', '80%',
@@ -123,7 +124,7 @@ def test_other_runs_come_last(tmp_path):
         scores={'fold1_val.json': SCORES, 'fold2_val.json': dict(SCORES, **{'nuclei/PQ': 0.25})},
     )  # fmt: skip
     run_e08(tmp_path / 'folds')
-    rows = cells(to_markdown(make_rows(tmp_path, read_published(CONFIGS))))
+    rows = cells(to_markdown(make_rows(read_runs(tmp_path)[0], read_published(CONFIGS))))
     assert rows[8][1] == f'folds/{E08}'.removesuffix('_nuclei')
     dense = ['', 'dense', '', 'fold1_val', '0.2000', '80%', '0.3100', '0.6500', '0.5500']
     assert rows[16] == ['', 'demo', *[''] * 9, 'none', '200', '3 min', '', 'not proven']
@@ -137,13 +138,17 @@ def test_runs_in_a_linked_folder_count(tmp_path):
     run_e08(tmp_path / 'disk')
     (tmp_path / 'work_dirs').mkdir()
     (tmp_path / 'work_dirs' / E08).symlink_to(tmp_path / 'disk' / E08)
-    rows = make_rows(tmp_path / 'work_dirs', {})
+    rows = make_rows(read_runs(tmp_path / 'work_dirs')[0], {})
     assert [row['pq'] for row in rows] == [0.5]
 
 
 def test_csv_has_plain_numbers(tmp_path):
     run_e08(tmp_path)
-    lines = list(csv.DictReader(to_csv(make_rows(tmp_path, read_published(CONFIGS))).splitlines()))
+    lines = list(
+        csv.DictReader(
+            to_csv(make_rows(read_runs(tmp_path)[0], read_published(CONFIGS))).splitlines()
+        )
+    )
     assert len(lines) == 15
     assert lines[7] == dict(
         number='8', run=E08, published_map='0.24355', scored_on='fold1_val', ap50_100='0.2',
@@ -156,13 +161,13 @@ def test_csv_has_plain_numbers(tmp_path):
 
 def test_bars_in_names_do_not_split_cells(tmp_path):
     write_card(tmp_path / 'a|b', config='c')
-    table = to_markdown(make_rows(tmp_path, {}))
+    table = to_markdown(make_rows(read_runs(tmp_path)[0], {}))
     assert 'a\\|b' in table.splitlines()[2]
 
 
 def test_names_are_neither_tags_nor_lines(tmp_path):
     write_card(tmp_path / '<b>x', config='c', load_from='a\n| b |\x1b[31m')
-    table = to_markdown(make_rows(tmp_path, {}))
+    table = to_markdown(make_rows(read_runs(tmp_path)[0], {}))
     assert table.count('\n') == 3  # head, rule, row
     row = table.splitlines()[2]
     assert '&lt;b&gt;x' in row
@@ -172,7 +177,7 @@ def test_names_are_neither_tags_nor_lines(tmp_path):
 @pytest.mark.parametrize('name', ['=1+1', '+1', '-1', '@x'])
 def test_names_are_no_formulas(tmp_path, name):
     write_card(tmp_path / name, config='c', load_from=f'x/{name}')
-    (line,) = csv.DictReader(to_csv(make_rows(tmp_path, {})).splitlines())
+    (line,) = csv.DictReader(to_csv(make_rows(read_runs(tmp_path)[0], {})).splitlines())
     assert (line['run'], line['weights']) == (f"'{name}",) * 2
 
 
@@ -180,10 +185,9 @@ def test_card_that_is_a_link_to_nowhere_is_told(tmp_path, capsys):
     write_card(tmp_path / 'a', config='c')
     (tmp_path / 'b').mkdir()
     (tmp_path / 'b/run_card.json').symlink_to(tmp_path / 'gone')
-    assert main([str(tmp_path)]) == 2
-    error = capsys.readouterr().err
-    assert error == f'results_table: {tmp_path}/b/run_card.json: {error.split(": ", 2)[2]}'
-    assert 'No such file' in error
+    assert main([str(tmp_path)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f'left out: {tmp_path}/b/run_card.json: No such file')
 
 
 def test_replaces_the_table_of_a_page():
@@ -236,7 +240,7 @@ def test_row_of_a_proven_card(tmp_path):
     settings = provenance.settings(Config.fromfile(CONFIGS / f'{E08}.py'), provenance.TRAINING)
     card = dict(settings=settings, commit='c0ffee1' * 5 + '12345+changes')
     run_e08(tmp_path, **card, scores={'fold1_val.json': dict(SCORES, data_sha256='d')})
-    rows = cells(to_markdown(make_rows(tmp_path, read_published(CONFIGS))))
+    rows = cells(to_markdown(make_rows(read_runs(tmp_path)[0], read_published(CONFIGS))))
     assert rows[8][-1] == 'c0ffee1+changes'
 
 
@@ -253,3 +257,24 @@ def test_card_that_is_not_of_its_config_is_one_line_and_code_2(tmp_path, capsys)
 def test_missing_folder_is_code_2(tmp_path, capsys):
     assert main([str(tmp_path / 'nowhere')]) == 2
     assert 'nowhere: no such folder' in capsys.readouterr().err
+
+
+def test_a_bad_card_leaves_the_others_in_the_table_but_no_file_without_it(tmp_path, capsys):
+    runs, page, out = tmp_path / 'runs', tmp_path / 'page.md', tmp_path / 'table.csv'
+    write_card(runs / 'a', config='c')
+    for name in ('b', 'd'):
+        write_card(runs / name)
+        (runs / name / 'run_card.json').write_text('{')
+    assert main([str(runs)]) == 1
+    printed = capsys.readouterr()
+    assert cells(printed.out)[-1][1] == 'a'
+    told = [line.split(': ')[1] for line in printed.err.splitlines()]
+    assert told == [f'{runs}/{name}/run_card.json' for name in ('b', 'd')]
+    page.write_text(f'{BEGIN}\nold\n{END}\n')
+    for arguments in (['--into', page], ['--csv', out]):
+        assert main([str(runs), *map(str, arguments)]) == 2
+        printed = capsys.readouterr()
+        assert [line.split(': ')[1] for line in printed.err.splitlines()[:2]] == told
+        assert 'nothing written' in printed.err
+        assert printed.out == ''
+    assert (page.read_text(), out.exists()) == (f'{BEGIN}\nold\n{END}\n', False)

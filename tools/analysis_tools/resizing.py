@@ -2,7 +2,7 @@
 
 For the table in docs/detectron2.md: Detectron2 resizes with PIL's filter, which averages when it
 shrinks, the configs with OpenCV's. Prints a row for each short side, over all PNG images of the
-folders.
+folders but those that cannot be read, which are told.
 """
 
 from nucseg_mmdet.utils.processes import end_on_ctrl_c
@@ -11,6 +11,7 @@ if __name__ == '__main__':
     end_on_ctrl_c()
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from nucseg_mmdet.slides.open import open_slide
-from nucseg_mmdet.utils.errors import UserError, exit_code
+from nucseg_mmdet.utils.errors import UserError, describe_item, exit_code, few, printable
 
 SIDES = (800, 1000, 1200)  # px, of the 15 experiments
 
@@ -38,6 +39,25 @@ def difference(image: np.ndarray, side: int) -> np.ndarray:
     return cv2.absdiff(by_cv2, by_pil)
 
 
+def compare(paths: Sequence[Path], sides: Sequence[int]) -> tuple[np.ndarray, list[str]]:
+    """Count the differences of all images by gray levels.
+
+    Returns:
+        int, (sides, 256), and a line for each image that cannot be read.
+    """
+    histograms, problems = np.zeros((len(sides), 256), np.int64), []
+    for path in paths:
+        try:
+            with open_slide(path) as slide:
+                image = slide.read(0, 0, slide.width, slide.height)
+            found = [np.bincount(difference(image, side).ravel(), minlength=256) for side in sides]
+        except Exception as error:
+            problems.append(describe_item(path, error))
+        else:
+            histograms += found
+    return histograms, problems
+
+
 @exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -47,17 +67,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     paths = [path for folder in args.folders for path in sorted(folder.glob('*.png'))]
     if not paths:
         raise UserError(f'{args.folders[0]}: no PNG images, expected some')
-    print(f'{len(paths)} images\n| short side | mean | largest | differ by more than 2 |')
-    for side in args.sides:
-        histogram = np.zeros(256, np.int64)
-        for path in paths:
-            with open_slide(path) as slide:
-                image = slide.read(0, 0, slide.width, slide.height)
-            histogram += np.bincount(difference(image, side).ravel(), minlength=256)
+    if min(args.sides) < 1:
+        raise UserError(f'--sides {min(args.sides)}: expected 1 or more')
+    histograms, problems = compare(paths, args.sides)
+    if len(problems) == len(paths):
+        raise UserError('\n'.join(few(problems)))
+    print(f'{len(paths) - len(problems)} images')
+    print('| short side | mean | largest | differ by more than 2 |')
+    for side, histogram in zip(args.sides, histograms, strict=True):
         share = histogram / histogram.sum()
         mean, largest = share @ np.arange(256), np.flatnonzero(histogram).max()
         print(f'| {side} px | {mean:.2f} | {largest} | {share[3:].sum():.1%} |')
-    return 0
+    for problem in few(problems):
+        print(f'left out: {printable(problem)}', file=sys.stderr)
+    return int(bool(problems))
 
 
 if __name__ == '__main__':

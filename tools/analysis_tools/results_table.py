@@ -1,8 +1,9 @@
 """Make one table of all runs: python tools/analysis_tools/results_table.py results [--into FILE].
 
 Prints a Markdown table of the original experiments and of every run card in the folder. A card
-whose settings are not those of the config that it names is refused; one of before cards had
-settings is a row of its own, not proven.
+that is damaged, or whose settings are not those of the config that it names, is left out and told;
+one of before cards had settings is a row of its own, not proven.
+A table that lacks a run is printed, with exit code 1, but not written to a file.
 --into replaces the table between two marked lines of a Markdown file instead, such as
 docs/results.md.
 """
@@ -19,13 +20,14 @@ import html
 import io
 import os
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from nucseg_mmdet.engine import card_check
 from nucseg_mmdet.evaluation import run_cards
-from nucseg_mmdet.utils.errors import UserError, exit_code, printable
+from nucseg_mmdet.utils.errors import UserError, describe_item, exit_code, few, printable
 from nucseg_mmdet.utils.files import check_file_is_writable, write_text
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'vrdl'
@@ -93,33 +95,47 @@ def read_published(folder: Path) -> dict[str, str]:
     return published
 
 
-def make_rows(work_dirs: Path, published: dict[str, str]) -> list[Row]:
+def read_runs(work_dirs: Path) -> tuple[list[Row], list[str]]:
     """Make a row for each scored annotation file of each run, or one for a run without.
-
-    Every original experiment has a row, run or not; they come first, by number.
 
     Args:
         work_dirs: holds the work folders, or folders of them.
-        published: as ``read_published``.
 
     Returns:
-        Rows with some of the keys of ``COLUMNS``.
+        Rows with some of the keys of ``COLUMNS``, and a line for each run card that is damaged or
+        not of its config.
 
     Raises:
-        UserError: there is no such folder, or a run card is damaged or not of its config.
+        UserError: there is no such folder.
     """
     if not work_dirs.is_dir():
         raise UserError(f'{work_dirs}: no such folder, expected the folder of the work folders')
-    rows = []
+    rows, problems = [], []
     # Not '**', which would leave out linked folders.
     for folder in sorted(folder for depth in ('*', '*/*') for folder in work_dirs.glob(depth)):
         path = folder / run_cards.NAME
-        if os.path.lexists(path):  # also a link that leads nowhere, which is told
+        if not os.path.lexists(path):  # there is also a link that leads nowhere, which is told
+            continue
+        try:
             card = run_cards.read_run_card(path)
             card_check.check_card(card, folder.name, path)
             rows += _rows_of_card(card, str(folder.relative_to(work_dirs)))
-    seen = {row['config'] for row in rows}
-    rows += [dict(config=name, run=name) for name in published if name not in seen]
+        except Exception as error:
+            problems.append(describe_item(path, error))
+    return rows, problems
+
+
+def make_rows(runs: Sequence[Row], published: dict[str, str]) -> list[Row]:
+    """Put the rows of runs in order, the original experiments first.
+
+    Every original experiment has a row, run or not; they come by number.
+
+    Args:
+        runs: as ``read_runs``.
+        published: as ``read_published``.
+    """
+    seen = {row['config'] for row in runs}
+    rows = [*runs, *(dict(config=name, run=name) for name in published if name not in seen)]
     for row in rows:
         row['number'] = _number(row['config']) if row['config'] in published else None
         row['published_map'] = published.get(row['config'])
@@ -238,7 +254,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     if args.csv:
         check_file_is_writable(args.csv)
-    rows = make_rows(args.work_dirs, read_published(CONFIGS))
+    runs, problems = read_runs(args.work_dirs)
+    if problems and (args.into or args.csv):
+        raise UserError(
+            '\n'.join([*few(problems), 'nothing written, expected all runs in the table'])
+        )
+    if problems and not runs:
+        raise UserError('\n'.join(few(problems)))
+    rows = make_rows(runs, read_published(CONFIGS))
     table = to_markdown(rows)
     if args.into:
         if not args.into.is_file():
@@ -249,7 +272,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(table, end='')
     if args.csv:
         write_text(args.csv, to_csv(rows))
-    return 0
+    for problem in few(problems):
+        print(f'left out: {printable(problem)}', file=sys.stderr)
+    return int(bool(problems))
 
 
 if __name__ == '__main__':

@@ -19,7 +19,7 @@ from nucseg_mmdet.imaging.image_files import read_color
 from nucseg_mmdet.imaging.truth_offset import NoOutlineError, measure_offset
 from nucseg_mmdet.structures.coco import TruthImage, read_truth
 from nucseg_mmdet.structures.rle import label_map
-from nucseg_mmdet.utils.errors import UserError, exit_code, few, printable
+from nucseg_mmdet.utils.errors import UserError, describe_item, exit_code, few, printable
 
 
 def measure(image: TruthImage, folder: Path) -> tuple[float, float]:
@@ -56,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for image in images:
         try:
             offsets.append(measure(image, args.images))
-        except UserError as error:
-            problems.append(str(error))
+        except Exception as error:
+            problems.append(describe_item(args.images / image.file_name, error))
             continue
         print('{:+15.2f}  {:+7.2f}'.format(*offsets[-1]), f' {image.file_name}', flush=True)
     if not offsets:
