@@ -51,6 +51,17 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar=('CONFIG', 'CHECKPOINT'),
         help='average with a model of another config too; may be given several times',
     )
+    _add_data(parser)
+    _add_outputs(parser)
+    _add_ways_to_predict(parser)
+    parser.add_argument('--cfg-options', nargs='+', action=config_edits.ConfigOptions, default={})
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which images are tested, and for which run."""
     parser.add_argument(
         '--work-dir', type=Path, help='default: work_dirs/<name of the config>[_fold<N>]'
     )
@@ -62,6 +73,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--images', type=Path, metavar='DIR', help='of --annotations, default: its folder'
     )
+
+
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
+    """Add the options of what is written or shown."""
     parser.add_argument(
         '--format-only', action='store_true', help='write answer.json and answer.zip, no scores'
     )
@@ -83,6 +98,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--show-score-thr', type=float, help="outline no less certain nuclei, default: the config's"
     )
+
+
+def _add_ways_to_predict(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how the network predicts."""
     parser.add_argument(
         '--precision',
         choices=['fp32', 'bf16', 'fp16'],
@@ -93,10 +112,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         action='store_true',
         help="average over the views of the config's tta_pipeline: slower, a little better",
     )
-    parser.add_argument('--cfg-options', nargs='+', action=config_edits.ConfigOptions, default={})
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
-    return parser.parse_args(argv)
 
 
 def check_inputs(args: argparse.Namespace) -> None:
