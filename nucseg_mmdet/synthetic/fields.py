@@ -1,9 +1,8 @@
 """H&E-like images with exact masks: python -m nucseg_mmdet.synthetic.fields OUT [--train 16].
 
-A made-up tissue of glands and stroma is filled with nuclei, each pixel gets an
-amount of hematoxylin and of eosin, and light passes through both. The pictures
-stand in for slides at 40x (0.25 um/px) in a demo and in tests; they are no
-training data for real slides.
+A made-up tissue of glands and stroma is filled with nuclei, each pixel gets an amount of
+hematoxylin and of eosin, and light passes through both. The pictures stand in for slides at 40x
+(0.25 um/px) in a demo and in tests; they are no training data for real slides.
 """
 
 from nucseg_mmdet.utils.processes import end_on_ctrl_c
@@ -13,8 +12,6 @@ if __name__ == '__main__':
 
 import argparse
 import json
-import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +24,8 @@ from scipy import ndimage
 from nucseg_mmdet.imaging.stain import STAIN_OD
 from nucseg_mmdet.structures.polygons import mask_to_polygons
 from nucseg_mmdet.synthetic.tissue import Tissue, lay_out_tissue, noise, smear, step
+from nucseg_mmdet.utils.errors import UserError, exit_code
+from nucseg_mmdet.utils.files import new_folder
 
 # The dyes of a slide as mixtures of the rows of STAIN_OD. Scanned H&E absorbs more blue light
 # than the two pure vectors do; these mixtures lie within 0.02 of the medians that Macenko's
@@ -341,17 +340,13 @@ def _seeds(seed: int, count: int) -> list[int]:
 
 @contextmanager
 def _new_folder(folder: Path, *numbers: int) -> Iterator[Path]:
-    """Make a folder beside, to be renamed when it is complete; numbers must not be negative."""
+    """As ``new_folder``, but what is wrong is said before; numbers must not be negative."""
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise FileExistsError(f'{folder}: not empty, expected a new or an empty folder')
     if min(numbers) < 0:
         raise ValueError(f'image counts and seed must not be negative, got {numbers}')
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f'.{folder.name}-', dir=folder.parent) as scratch:
-        partial = Path(scratch, folder.name)
-        partial.mkdir()
+    with new_folder(folder) as partial:
         yield partial
-        partial.rename(folder)
 
 
 def _write_png(path: Path, img: np.ndarray) -> None:
@@ -374,6 +369,7 @@ def _annotations(labels: np.ndarray, image_id: int) -> Iterator[dict]:
         )
 
 
+@exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser('python -m nucseg_mmdet.synthetic.fields', description=__doc__)
     parser.add_argument('out', type=Path, help='new or empty folder')
@@ -393,9 +389,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f'{args.out}: {args.train} images with types of nuclei')
             return 0
         write_dataset(args.out, args.train, args.test, args.size, args.seed)
-    except (ValueError, OSError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+    except (ValueError, FileExistsError) as error:
+        raise UserError(str(error)) from None
     print(f'{args.out}: {args.train} training and {args.test} test images')
     return 0
 
