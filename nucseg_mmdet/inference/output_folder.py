@@ -9,7 +9,8 @@ from nucseg_mmdet.export.writer import Options
 from nucseg_mmdet.inference.inputs import TISSUE
 from nucseg_mmdet.inference.plan import Plan, Settings
 from nucseg_mmdet.utils.errors import UserError
-from nucseg_mmdet.utils.files import has_fingerprint, new_folder, write_json
+from nucseg_mmdet.utils.files import new_folder, write_json
+from nucseg_mmdet.utils.fingerprint import has_fingerprint
 
 NOTE = 'run.json'  # in the folder of a slide's rows: what they depend on
 

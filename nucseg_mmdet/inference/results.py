@@ -18,7 +18,8 @@ from nucseg_mmdet.inference.plan import Plan, Settings, tile_rectangles
 from nucseg_mmdet.slides.base import RegionError
 from nucseg_mmdet.slides.open import open_shared
 from nucseg_mmdet.structures.nuclei import Nuclei
-from nucseg_mmdet.utils.files import fingerprint, write_json
+from nucseg_mmdet.utils.files import write_json
+from nucseg_mmdet.utils.fingerprint import fingerprint
 
 
 def finish(plan: Plan, settings: Settings, facts: dict) -> dict:
