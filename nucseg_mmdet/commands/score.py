@@ -26,7 +26,7 @@ from nucseg_mmdet.structures.coco import (
 )
 from nucseg_mmdet.structures.coco_entries import CATEGORY_ID
 from nucseg_mmdet.structures.coco_tidy import as_one_class, has_types, tidy, tidy_results
-from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code
+from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code, printable
 from nucseg_mmdet.utils.files import check_file_is_writable, without_nan, write_json
 
 COCO_KEYS = (
@@ -53,7 +53,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def format_report(report: dict[str, Any]) -> str:
     """Lay a report of ``make_report`` out as two aligned tables."""
     rows = report['per_image']
-    names = [Path(row['file_name']).stem for row in rows]
+    names = [printable(Path(row['file_name']).stem) for row in rows]
     coco = [*zip(names, rows, strict=True), ('all images', report['scores'])]
     labels = [
         *zip(names, rows, strict=True),
@@ -81,7 +81,7 @@ def format_report(report: dict[str, Any]) -> str:
 
 def _type_tables(types: dict[str, Any]) -> list[str]:
     """Lay out the scores of each class, and what nuclei of one were taken for."""
-    names = [one['name'] for one in types['classes']]
+    names = [printable(one['name']) for one in types['classes']]
     first = max(len(name) for name in ['% taken for', *names])
     heads = ['nuclei', 'results', *(key.rjust(6) for key in TYPE_KEYS)]
     lines = ['', '  '.join(['classes'.ljust(first), *heads])]
@@ -89,7 +89,7 @@ def _type_tables(types: dict[str, Any]) -> list[str]:
         cells = [f'{one["nuclei"]:6}', f'{one["results"]:7}']
         scores = ['-' if math.isnan(one[key]) else f'{one[key]:.4f}' for key in TYPE_KEYS]
         cells += [cell.rjust(len(head)) for cell, head in zip(scores, heads[2:], strict=True)]
-        lines.append('  '.join([one['name'].ljust(first), *cells]))
+        lines.append('  '.join([printable(one['name']).ljust(first), *cells]))
     lines += [
         f'mPQ+ {types["mPQ+"]:.4f}, mPQ {types["mPQ"]:.4f}, F_d {types["F_d"]:.4f}',
         '',
@@ -100,7 +100,7 @@ def _type_tables(types: dict[str, Any]) -> list[str]:
         shares = [f'{100 * cell / one["nuclei"]:.1f}' if one['nuclei'] else '-' for cell in cells]
         widths = [*(max(6, len(name)) for name in names), 7]
         cells = [share.rjust(width) for share, width in zip(shares, widths, strict=True)]
-        lines.append('  '.join([one['name'].ljust(first), *cells]))
+        lines.append('  '.join([printable(one['name']).ljust(first), *cells]))
     return lines
 
 

@@ -333,3 +333,16 @@ def test_tool_tells_a_user_error_in_one_line(files, tmp_path, capsys):
         f'score: {tmp_path}/none/scores.json: cannot be written (No such file'
     )
     assert captured.err.count('\n') == 1
+
+
+def test_names_are_not_acted_on_by_a_terminal(tmp_path, capsys):
+    images = [dict(id=1, file_name='a\nb\x1b[31m.png', height=5, width=5)]
+    categories = [dict(id=1, name='n\x1b[2J'), dict(id=2, name='m\nm')]
+    truth, results = tmp_path / 'truth.json', tmp_path / 'results.json'
+    truth.write_text(json.dumps(dict(images=images, annotations=[], categories=categories)))
+    results.write_text('[]')
+    assert main([str(truth), str(results)]) == 0
+    printed = capsys.readouterr().out
+    assert 'a\\nb\\x1b[31m' in printed
+    assert '\x1b' not in printed
+    assert '\nb' not in printed
