@@ -120,7 +120,7 @@ class OpenVinoPredictor:
                 '--images measures them'
             )
         try:
-            openvino_int8.quantize(network, self._meta['ranges'])
+            openvino_int8.quantize(network, self._meta['ranges'], self._meta.get('exact', 1))
         except (TypeError, ValueError):
             raise UserError(f'{path}: its ranges for int8 are not of its network') from None
 
