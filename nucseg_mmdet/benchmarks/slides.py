@@ -177,9 +177,9 @@ def whole_path(segmenter: Segmenter, path: Path) -> Callable[[], float]:
     return run
 
 
-def make_before(folder: Path, tile: int = 512) -> Segmenter:
-    """The path of version 0.1; ``tile`` is the largest side of a tile, px."""
-    model = MODELS[DEFAULT]
+def make_before(folder: Path, name: str = DEFAULT, tile: int = 512) -> Segmenter:
+    """The path of version 0.1, of a model; ``tile`` is the largest side of a tile, px."""
+    model = MODELS[name]
     config = folder / 'before.py'
     config.write_text(
         f'_base_ = {str(find_file(model.config))!r}\n'
@@ -197,9 +197,9 @@ def to_labels(nuclei: Nuclei, height: int, width: int) -> np.ndarray:
     return label_map(masks, height, width, order=np.argsort(nuclei.scores, kind='stable'))
 
 
-def agreement(ours: Segmenter, image: np.ndarray, folder: Path) -> float:
+def agreement(ours: Segmenter, image: np.ndarray, folder: Path, name: str) -> float:
     """PQ of our nuclei against those of the path of version 0.1 in one tile."""
-    untiled = make_before(folder, max(image.shape))
+    untiled = make_before(folder, name, max(image.shape))
     one, other = (to_labels(some(image), *image.shape[:2]) for some in (untiled, ours))
     return summarize([count_image(one, other)])['pooled']['PQ']
 
@@ -222,6 +222,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--mosaic', type=int, metavar='PX', help='mirror it to so many px')
     parser.add_argument('--sides', nargs='+', choices=SIDES, default=list(SIDES))
     parser.add_argument('--precision', choices=['fp32', 'bf16', 'int8'], default='fp32')
+    parser.add_argument(
+        '--model', choices=list(MODELS), default=DEFAULT, help='ours, default: %(default)s'
+    )
     parser.add_argument('--runs', type=int, default=3, help='of each side, default: 3')
     parser.add_argument('--agreement', action='store_true', help='also the PQ against before')
     args = parser.parse_args(argv)
@@ -231,9 +234,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         image = slide.read(0, 0, slide.width, slide.height)
     with tempfile.TemporaryDirectory() as name:
         folder, path = Path(name), args.image
-        ours = Segmenter(backend='openvino', precision=args.precision)
+        ours = Segmenter(args.model, backend='openvino', precision=args.precision)
         if args.agreement:
-            print(f'PQ against the path of 0.1, untiled: {agreement(ours, image, folder):.4f}')
+            agreed = agreement(ours, image, folder, args.model)
+            print(f'PQ against the path of 0.1, untiled: {agreed:.4f}')
         width, height = image.shape[1], image.shape[0]
         if args.mosaic:
             path, width = folder / 'mosaic.png', args.mosaic
@@ -254,7 +258,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 seconds = run()
                 if number or args.runs == 1:
                     times[side].append((seconds, time.process_time() - before))
-    print(f'{width} x {height} px, {args.precision}; the least of {args.runs} runs')
+    print(f'{width} x {height} px, {args.model}, {args.precision}; the least of {args.runs} runs')
     for side, found in times.items():
         wall, processor = np.min(found, axis=0) / megapixels
         print(f'{side:10} {wall:7.2f} s a megapixel, {processor:7.2f} s of CPU')
