@@ -18,7 +18,7 @@ from mmengine.config import Config
 
 from nucseg_mmdet import Segmenter
 from nucseg_mmdet.engine.model_zoo import model_files
-from nucseg_mmdet.inference import openvino_export, openvino_model
+from nucseg_mmdet.inference import openvino_export, openvino_int8, openvino_model
 from nucseg_mmdet.inference.backends import load_predictor
 from nucseg_mmdet.inference.predictor import ModelOptions, runtime_file
 from nucseg_mmdet.synthetic.fields import synthesize
@@ -120,6 +120,21 @@ def test_ranges_for_8_bits_are_measured_on_images(random_model, field, tmp_path,
     openvino_model.write(out, openvino_model.RuntimeModel(networks, meta))
     with pytest.raises(UserError, match='its ranges for int8 are not of its network'):
         Segmenter(checkpoint=out, precision='int8')
+
+
+@pytest.mark.parametrize('exact', [1, 3])
+def test_the_first_convolutions_stay_in_float32(exported, exact):
+    networks, _ = openvino_model.read(exported)
+    network = networks['features']
+    count = sum('Convolution' in node.get_type_name() for node in network.get_ordered_ops())
+    openvino_int8.quantize(network, [(-1.0, 1.0)] * count, exact)
+    rounded = [
+        node.input_value(0).get_node().get_type_name() == 'FakeQuantize'
+        for node in network.get_ordered_ops()
+        if 'Convolution' in node.get_type_name()
+    ]
+    assert rounded.count(False) == exact
+    assert not any(rounded[:exact])
 
 
 def test_a_signal_after_models_that_are_gone():
