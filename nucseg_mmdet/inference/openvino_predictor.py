@@ -30,9 +30,9 @@ from nucseg_mmdet.utils.processes import available_cores
 # Boxes that a head looks at together, in one thread. Bounds the memory; few enough that all threads
 # have some of a tile, and the same number whatever the threads, so that the sums are the same.
 TOGETHER = dict(boxes=512, masks=64)
-# Sizes of tiles that the network of features stays compiled for: those of a row of tiles, of which
-# the last one may be narrower. One of 512 px holds about 250 MB.
-SIZES = 2
+# Sizes of tiles that the network of features stays compiled for. For a narrower tile at the end of
+# a row it is compiled anew, in 0.2 s; each size more would hold memory for all its maps.
+SIZES = 1
 PRECISIONS = dict(fp32='f32', bf16='bf16', int8='f32')  # of what is not in 8 bits
 NORMALIZATIONS = dict(
     reinhard=(stain.measure_colors, stain.normalize_colors, stain.TARGET_COLORS),
