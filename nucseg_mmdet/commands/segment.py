@@ -220,7 +220,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = make_settings(args)
     found = inputs.find_inputs(args.inputs)
     if not found.paths:
-        raise UserError('\n'.join(found.problems))
+        raise UserError(*found.problems)
     for note in found.notes:
         print(printable(note), file=sys.stderr)
     with open_engine(args) as engine, owned_folder(args.out):
@@ -245,7 +245,7 @@ def segment(engine: Engine, found: inputs.Inputs, settings: planning.Settings) -
 
     run = running.SlideRun(plans(), settings, engine)
     if not run.left and not run.summaries:
-        raise UserError('\n'.join(problems + run.problems))
+        raise UserError(*problems, *run.problems)
     planning.check_space(run.left, settings)
     print_notes(run.left)
     if run.summaries:

@@ -258,10 +258,10 @@ def _check_images(
     """
     if problems and not skip_bad:
         last = 'nothing written; --skip-bad leaves these out'
-        raise UserError('\n'.join([*few(problems), last]))
+        raise UserError(*few(problems), last)
     if not images:
         last = f'{out}: no training image is left, nothing written'
-        raise UserError('\n'.join([*few(problems), last]))
+        raise UserError(*few(problems), last)
     seen: dict[str, Path] = {}
     for image in images:
         other = seen.setdefault(image.name.casefold(), image.path)

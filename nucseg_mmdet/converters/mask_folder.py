@@ -7,9 +7,9 @@ import numpy as np
 
 from nucseg_mmdet.converters.base import AnnotatedImage
 from nucseg_mmdet.converters.nuclei import from_mask
-from nucseg_mmdet.converters.pictures import SUFFIXES, UNREAD, open_picture
+from nucseg_mmdet.converters.pictures import is_image, open_picture
 from nucseg_mmdet.imaging.image_files import decode_image
-from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.errors import UserError, some
 
 
 def find_folders(parent: Path) -> list[Path]:
@@ -26,15 +26,11 @@ def find_folders(parent: Path) -> list[Path]:
 
 def find_left_out(parent: Path) -> list[str]:
     """A line where images lie beside the folders of the images."""
-    beside = [
-        path.name
-        for path in sorted(parent.glob('*'))
-        if path.suffix.lower() in SUFFIXES | UNREAD and path.is_file()
-    ]
+    beside = [path.name for path in sorted(parent.glob('*')) if is_image(path)]
     if not beside:
         return []
     expected = 'expected a folder for each, with images/ and masks/ in it'
-    return [f'{parent}: images beside the folders, left out: {_some(beside)}; {expected}']
+    return [f'{parent}: images beside the folders, left out: {some(beside)}; {expected}']
 
 
 def read_image(folder: Path) -> AnnotatedImage:
@@ -79,7 +75,7 @@ def _pngs(folder: Path) -> tuple[list[Path], list[str]]:
     paths = sorted(path for path in folder.glob('*') if not path.name.startswith('.'))
     pngs = [path for path in paths if path.suffix.lower() == '.png']
     others = [_with_count(path) for path in paths if path not in pngs]
-    return pngs, [f'{folder}: no PNG by its suffix, left out: {_some(others)}'] if others else []
+    return pngs, [f'{folder}: no PNG by its suffix, left out: {some(others)}'] if others else []
 
 
 def _with_count(path: Path) -> str:
@@ -87,11 +83,6 @@ def _with_count(path: Path) -> str:
     if not path.is_dir():
         return path.name
     return f'{path.name}/ with {sum(item.is_file() for item in path.rglob("*")):,} files'
-
-
-def _some(names: list[str]) -> str:
-    more = f' and {len(names) - 1:,} more' if names[1:] else ''
-    return f'{names[0]}{more}'
 
 
 def _read_mask(path: Path, shape: tuple[int, int]) -> np.ndarray:

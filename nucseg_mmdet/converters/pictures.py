@@ -35,6 +35,11 @@ class Pair(NamedTuple):
     truth: Path | None
 
 
+def is_image(path: Path) -> bool:
+    """Whether a file is taken for an image by its suffix, be it one that is refused."""
+    return path.suffix.lower() in SUFFIXES | UNREAD and path.is_file()
+
+
 def open_picture(path: Path) -> ImageFile:
     """Read an image as ``slides`` do, and decide whether its file is copied or written as PNG.
 

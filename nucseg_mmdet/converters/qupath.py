@@ -29,9 +29,9 @@ from nucseg_mmdet.converters.nuclei import from_mask
 from nucseg_mmdet.converters.pictures import LINKS, folders_left_out
 from nucseg_mmdet.converters.qupath_geojson import QuPathObject, read_objects
 from nucseg_mmdet.slides.base import RegionError, Slide, name_of
-from nucseg_mmdet.slides.open import open_slide
+from nucseg_mmdet.slides.open import IMAGES, SCANS, open_slide
 from nucseg_mmdet.structures.polygons import fill_rings
-from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.errors import UserError, some
 
 OPTIONS = {
     'images': 'folder of the images or slides, default: that of the GeoJSON files',
@@ -104,9 +104,25 @@ def find_images(
     return entries
 
 
-def find_left_out(raw: Path, **_: str) -> list[str]:
-    """A line for each folder that ``find_images`` does not look into."""
-    return folders_left_out(raw, ['**/*'], _is_geojson, LINKS)
+def find_left_out(raw: Path, images: str | None = None, **_: str) -> list[str]:
+    """A line for each folder that ``find_images`` passes over, and where images have no GeoJSON."""
+    if raw.is_file():
+        return []
+    lines = folders_left_out(raw, ['**/*'], _is_geojson, LINKS)
+    paths = [path for path in raw.rglob('*') if _is_geojson(path)]
+    folders = {Path(images)} if images else {path.parent for path in paths}
+    names = {_image_name(path) for path in paths}
+    for folder in sorted(folder for folder in folders if folder.is_dir()):
+        alone = [
+            path.name
+            for path in sorted(folder.iterdir())
+            if path.suffix.lower() in IMAGES + SCANS
+            and path.is_file()
+            and not {*_names(path), path.name.split('.')[0]} & names  # x.tissue.png goes with x
+        ]
+        if alone:
+            lines.append(f'{folder}: no GeoJSON of their names, left out: {some(alone)}')
+    return lines
 
 
 def _number(text: str, option: str, least: float) -> float:
@@ -123,15 +139,22 @@ def _is_geojson(path: Path) -> bool:
     return bool(ENDING.search(path.name)) and not path.name.startswith('.') and path.is_file()
 
 
+def _image_name(path: Path) -> str:
+    """What the image of a GeoJSON file is called, with or without its suffix."""
+    return re.sub(r'\.(geo)?json(\.gz)?$', '', path.name, flags=re.IGNORECASE)
+
+
+def _names(image: Path) -> set[str]:
+    return {image.name, image.stem, name_of(image)}
+
+
 def _find_image(path: Path, folder: Path) -> Path:
     """The image that a GeoJSON file is named after, with or without the image's own suffix."""
-    name = re.sub(r'\.(geo)?json(\.gz)?$', '', path.name, flags=re.IGNORECASE)
+    name = _image_name(path)
     found = sorted(
         item
         for item in (folder.iterdir() if folder.is_dir() else [])
-        if item.is_file()
-        and name in (item.name, item.stem, name_of(item))
-        and item.suffix.lower() not in NO_IMAGES
+        if item.is_file() and name in _names(item) and item.suffix.lower() not in NO_IMAGES
     )
     if len(found) != 1:
         names = ', '.join(item.name for item in found) or 'none'

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from nucseg_mmdet.converters import mask_folder
 from nucseg_mmdet.converters.base import AnnotatedImage, ImageFile
+from nucseg_mmdet.converters.pictures import is_image
 from nucseg_mmdet.imaging.image_files import decode_image
 from nucseg_mmdet.structures.coco import load_json
-from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.errors import UserError, some
 
 # Organs of the MoNuSeg training images, by tissue source site and patient of the
 # TCGA barcode. Kumar et al., IEEE Trans. Med. Imaging 36 (2017), and monuseg.grand-challenge.org.
@@ -30,6 +31,7 @@ ORGANS = {
 }
 ORGAN_OF_CASE = {case: organ for organ, cases in ORGANS.items() for case in cases.split()}
 OPTIONS: dict[str, str] = {}
+LIST = 'test_img_ids.json'
 
 
 def organ_of(name: str) -> str | None:
@@ -53,8 +55,14 @@ def find_images(raw: Path) -> list[Path]:
 
 
 def find_left_out(raw: Path) -> list[str]:
-    """A line where training images lie beside their folders."""
-    return mask_folder.find_left_out(raw / 'train')
+    """A line where images lie beside the training folders, and where test images are not listed."""
+    lines = mask_folder.find_left_out(raw / 'train')
+    if (raw / LIST).is_file():
+        listed = {entry['file_name'] for entry in _read_list(raw / LIST)}
+        names = sorted(path.name for path in (raw / 'test').glob('*') if is_image(path))
+        if others := [name for name in names if name not in listed]:
+            lines.append(f'{raw / "test"}: not in {LIST}, left out: {some(others)}')
+    return lines
 
 
 def read_image(folder: Path) -> AnnotatedImage:
@@ -77,7 +85,16 @@ def find_test_images(raw: Path) -> tuple[list[ImageFile], list[str]]:
     Raises:
         UserError: the list itself is missing or malformed.
     """
-    path = raw / 'test_img_ids.json'
+    images, problems = [], []
+    for entry in _read_list(raw / LIST):
+        try:
+            images.append(_test_image(raw / 'test' / entry['file_name'], entry))
+        except UserError as error:
+            problems.append(str(error))
+    return images, problems
+
+
+def _read_list(path: Path) -> list[dict]:
     entries = load_json(path)
     if not isinstance(entries, list) or not entries:
         raise UserError(f'{path}: {type(entries).__name__}, expected a list of test images')
@@ -88,13 +105,7 @@ def find_test_images(raw: Path) -> tuple[list[ImageFile], list[str]]:
         twice = {value for value in values if values.count(value) > 1}
         if twice:
             raise UserError(f'{path}: {key} {twice.pop()} stands there twice, expected once')
-    images, problems = [], []
-    for entry in entries:
-        try:
-            images.append(_test_image(raw / 'test' / entry['file_name'], entry))
-        except UserError as error:
-            problems.append(str(error))
-    return images, problems
+    return entries
 
 
 def _check_test_entry(path: Path, entry: object) -> None:
@@ -111,6 +122,6 @@ def _check_test_entry(path: Path, entry: object) -> None:
 def _test_image(path: Path, entry: dict) -> ImageFile:
     height, width = decode_image(path).shape[:2]
     if (height, width) != (entry['height'], entry['width']):
-        listed = f'{entry["width"]} x {entry["height"]} px in test_img_ids.json'
+        listed = f'{entry["width"]} x {entry["height"]} px in {LIST}'
         raise UserError(f'{path}: {width} x {height} px, expected {listed}')
     return ImageFile(path, height, width, id=entry['id'], organ=organ_of(path.name))

@@ -86,7 +86,7 @@ class NucleiDataset(CocoDataset):
             except UserError as error:
                 problems.append(str(error))
         if problems:
-            raise UserError('\n'.join(few(problems)))
+            raise UserError(*few(problems))
 
     def _check_image(self, path: Path, width: int, height: int) -> None:
         if not path.is_file():

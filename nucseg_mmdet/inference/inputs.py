@@ -9,14 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nucseg_mmdet.export.formats import FORMATS
-from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.slides.open import IMAGES, SCANS
+from nucseg_mmdet.utils.errors import UserError, some
 from nucseg_mmdet.utils.reading import open_file
 
-IMAGES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp')
-SCANS = ('.svs', '.ndpi', '.mrxs', '.scn', '.svslide', '.bif', '.vms', '.vmu', '.dcm')
 TISSUE = '.tissue.png'  # end of the name of a picture of the tissue that is segmented
 RESULTS = (TISSUE, *(writer.suffix for writer in FORMATS.values()))  # ends of names
-FEW = 5  # names in a line
 HEADER = 1 << 16  # bytes at the start of a DICOM file, in which its series is named
 # SeriesInstanceUID after StudyInstanceUID, of explicit VR; elsewhere it is that of another series.
 SERIES = re.compile(rb'\x20\0\x0d\0UI..[0-9.]{1,64}\0?\x20\0\x0e\0UI(..)', re.DOTALL)
@@ -84,18 +82,18 @@ def _inside(folder: Path, found: Inputs) -> list[Path]:
     folders = [item for item in others if item.is_dir() and item.name not in parts]
     left = [item.name for item in others if not item.is_dir()]
     if further:
-        slides_of = _some([item.name for item in first.values()])
+        slides_of = some([item.name for item in first.values()])
         found.notes.append(
             f'{folder}: {len(dicom)} DICOM files taken for {len(first)} slides, one a series: '
             f'{slides_of}'
         )
     if left:
-        found.notes.append(f'{folder}: no image by its suffix, left out: {_some(left)}')
+        found.notes.append(f'{folder}: no image by its suffix, left out: {some(left)}')
     if folders:
-        names = _some([f'{item.name}/ with {_count_files(item)} files' for item in folders])
+        names = some([f'{item.name}/ with {_count_files(item)} files' for item in folders])
         found.notes.append(f'{folder}: folders in it are left out, name them too: {names}')
     if images := [item.name for item in results if item in inside]:
-        found.notes.append(f'{folder}: named like results of a run, left out: {_some(images)}')
+        found.notes.append(f'{folder}: named like results of a run, left out: {some(images)}')
     if not chosen:
         found.problems.append(f'{folder}: no image or slide in it')
     return chosen
@@ -117,12 +115,6 @@ def _series(path: Path) -> bytes:
         return b''
     length = int.from_bytes(match[1], 'little')
     return start[match.end() : match.end() + length].rstrip(b'\0 ')
-
-
-def _some(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
-    more = f' and {len(names) - FEW} more' if len(names) > FEW else ''
-    return ', '.join(names[:FEW]) + more
 
 
 def name_outputs(paths: Sequence[Path]) -> list[str]:

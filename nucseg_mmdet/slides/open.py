@@ -21,6 +21,9 @@ from nucseg_mmdet.slides.whole import is_whole, open_whole
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.reading import open_file
 
+# Suffixes by which the images and slides of a folder are known; one that is named needs none.
+IMAGES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp')
+SCANS = ('.svs', '.ndpi', '.mrxs', '.scn', '.svslide', '.bif', '.vms', '.vmu', '.dcm')
 TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # the latter two: BigTIFF
 SHARED = 2  # slides that stay open; an image that is read as a whole may have 1.2 GB
 

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -21,6 +21,7 @@ from nucseg_mmdet.utils.processes import workers_end_with_us
 
 WIDEST = 500  # characters of a line
 FEW = 10  # of many lines that say the like
+FEW_NAMES = 5  # of many names in a line
 DEBUG = 'NUCSEG_DEBUG'
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
@@ -28,8 +29,13 @@ NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 class UserError(Exception):
     """Wrong input: the message names the file, what was found and what was expected.
 
-    Several problems found together are several lines.
+    Args:
+        *lines: of several problems found together one each. A line feed within, as of a file's
+            name, is shown as ``\\n``.
     """
+
+    def __str__(self) -> str:
+        return '\n'.join(str(line) for line in self.args)
 
 
 def check_fraction(option: str, value: float | None) -> None:
@@ -42,6 +48,12 @@ def few(lines: list[str]) -> list[str]:
     """The first of many lines, and how many more there are."""
     more = len(lines) - FEW
     return lines if more <= 1 else [*lines[:FEW], f'... and {more:,} more']
+
+
+def some(names: Sequence[str]) -> str:
+    """The first of many names in a line, and how many more there are."""
+    more = f' and {len(names) - FEW_NAMES:,} more' if len(names) > FEW_NAMES else ''
+    return ', '.join(names[:FEW_NAMES]) + more
 
 
 def printable(text: str) -> str:
@@ -72,6 +84,11 @@ def describe(error: Exception) -> str:
     return str(error) if isinstance(error, UserError) else say_unforeseen(error)
 
 
+def _lines(error: Exception) -> list[str]:
+    text = describe(error)
+    return [str(line) for line in error.args] if isinstance(error, UserError) else [text]
+
+
 def describe_item(name: object, error: Exception) -> str:
     """Tell in a line what is wrong with one of many inputs; the message of a UserError names it."""
     text = describe(error)
@@ -95,11 +112,11 @@ def exit_code(main: Callable[..., int]) -> Callable[..., int]:
                 finally:
                     sys.stdout.flush()
             except KeyboardInterrupt:
-                message, code = 'stopped', 130
+                lines, code = ['stopped'], 130
             except Exception as error:
                 # A library, or who called it, may have made another error of our KeyboardInterrupt.
-                message, code = ('stopped', 130) if stop.asked else (describe(error), 2)
-        for line in message.splitlines():
+                lines, code = (['stopped'], 130) if stop.asked else (_lines(error), 2)
+        for line in lines:
             print(f'{tool}: {printable(line)[:WIDEST]}', file=sys.stderr)
         return code
 

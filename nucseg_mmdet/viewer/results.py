@@ -68,7 +68,7 @@ def find_results(folder: Path, slides: Sequence[Path] = ()) -> tuple[list[Result
         except UserError as error:
             problems.append(str(error))
     if not found:
-        raise UserError('\n'.join(problems))
+        raise UserError(*problems)
     for path in slides:
         if not any(one.slide in (path, path / one.slide.name) for one in found if one.slide):
             problems.append(f'{path}: no slide of {folder}, expected a file of the name it had')

@@ -295,6 +295,15 @@ def test_files_that_are_no_geojson_are_one_line(tmp_path, text):
         convert(raw, tmp_path / 'out')
 
 
+def test_images_without_geojson_are_said(tmp_path, capsys):
+    raw = save(tmp_path / 'raw', [region(0, 0, 40, 40), feature(SQUARE)])
+    for name in ('other.svs', 'more.PNG', 'slide.tissue.png', 'notes.txt'):
+        (raw / name).touch()
+    assert prepare_data.main(['qupath', str(raw), str(tmp_path / 'out')]) == 0
+    said = capsys.readouterr().out
+    assert f'note: {raw}: no GeoJSON of their names, left out: more.PNG, other.svs\n' in said
+
+
 def test_images_are_found_by_name(tmp_path):
     raw = save(tmp_path / 'raw', [region(0, 0, 20, 20)], name='slide.1')
     (raw / 'slide.1.geojson').rename(raw / 'slide.1.png.geojson')  # as QuPath proposes

@@ -81,14 +81,16 @@ def test_files_of_another_suffix_are_said(raw, capsys):
     (raw / 'train/b/masks/more/mask_0001.png').touch()
     (raw / 'train/c.png').touch()
     (raw / 'train/b/images/b.jpg').touch()
+    (raw / 'test/u.png').touch()
     assert run(raw) == 0
     assert len(read(raw.parent / 'out/annotations/train.json')['annotations']) == 4
     said = capsys.readouterr().out
     left_out = 'no PNG by its suffix, left out:'
-    assert f'note: {masks}: {left_out} mask_0003.tif and 1 more\n' in said
+    assert f'note: {masks}: {left_out} mask_0003.tif, notes.txt\n' in said
     assert f'note: {raw}/train/b/images: {left_out} b.jpg\n' in said
     assert f'note: {raw}/train/b/masks: {left_out} more/ with 1 files\n' in said
     assert f'note: {raw}/train: images beside the folders, left out: c.png; expected a ' in said
+    assert f'note: {raw}/test: not in test_img_ids.json, left out: u.png\n' in said
 
 
 def test_several_processes_write_the_same(raw, tmp_path):

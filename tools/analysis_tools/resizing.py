@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f'--sides {min(args.sides)}: expected 1 or more')
     histograms, problems = compare(paths, args.sides)
     if len(problems) == len(paths):
-        raise UserError('\n'.join(few(problems)))
+        raise UserError(*few(problems))
     print(f'{len(paths) - len(problems)} images')
     print('| short side | mean | largest | differ by more than 2 |')
     for side, histogram in zip(args.sides, histograms, strict=True):

@@ -256,11 +256,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_file_is_writable(args.csv)
     runs, problems = read_runs(args.work_dirs)
     if problems and (args.into or args.csv):
-        raise UserError(
-            '\n'.join([*few(problems), 'nothing written, expected all runs in the table'])
-        )
+        raise UserError(*few(problems), 'nothing written, expected all runs in the table')
     if problems and not runs:
-        raise UserError('\n'.join(few(problems)))
+        raise UserError(*few(problems))
     rows = make_rows(runs, read_published(CONFIGS))
     table = to_markdown(rows)
     if args.into:

@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             continue
         print('{:+15.2f}  {:+7.2f}'.format(*offsets[-1]), f' {image.file_name}', flush=True)
     if not offsets:
-        raise UserError('\n'.join(few(problems)))
+        raise UserError(*few(problems))
     for name, value in (('mean', np.mean(offsets, axis=0)), ('median', np.median(offsets, axis=0))):
         print('{:+15.2f}  {:+7.2f}'.format(*value), f' {name} of {len(offsets)}')
     for problem in few(problems):
