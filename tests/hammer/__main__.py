@@ -1,20 +1,35 @@
 """All of the hammer, with figures: python -m tests.hammer [KIND ...] [--number N] [--seed S].
 
-Prints a line for each failure and, at the end, how many inputs of each kind passed.
+Two processes share the work, each with one thread. Prints a line for each failure and, at the end,
+how many inputs of each kind passed.
 """
 
 import argparse
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from tests.hammer import damaged, faults, hostile, kills
 
 PARTS = ('damaged', 'hostile', 'faults', 'kills', 'doubles')
+
+
+class Job(NamedTuple):
+    """A part of the hammer that needs nothing of the others."""
+
+    try_out: Callable[..., Iterator[damaged.Verdict]]
+    arguments: tuple = ()
+
+    def run(self) -> list[damaged.Verdict]:
+        torch.set_num_threads(1)
+        with tempfile.TemporaryDirectory() as scratch:
+            return list(self.try_out(Path(scratch), *self.arguments))
 
 
 def main() -> int:
@@ -24,33 +39,39 @@ def main() -> int:
     parser.add_argument('--kills', type=int, default=26, help='of each command, and pairs')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--only', nargs='*', help='formats to damage, kinds of hostile files')
+    parser.add_argument('--jobs', type=int, default=2, help='processes (default: 2)')
     args = parser.parse_args()
-    torch.set_num_threads(1)
     started, tried, passed = time.monotonic(), Counter(), Counter()
-    with tempfile.TemporaryDirectory() as scratch:
-        for kind, name, complaint in verdicts(args, Path(scratch)):
-            tried[kind] += 1
-            passed[kind] += complaint is None
-            if complaint:
-                print(f'{kind} | {name} | {complaint}', flush=True)
-    for kind, number in tried.items():
+    with ProcessPoolExecutor(args.jobs) as pool:
+        for done in as_completed([pool.submit(job.run) for job in jobs(args)]):
+            for kind, name, complaint in done.result():
+                tried[kind] += 1
+                passed[kind] += complaint is None
+                if complaint:
+                    print(f'{kind} | {name} | {complaint}', flush=True)
+    for kind, number in sorted(tried.items()):
         print(f'{passed[kind]:5} of {number:5} passed: {kind}')
     print(f'{passed.total():5} of {tried.total():5} passed in {time.monotonic() - started:.0f} s')
     return int(passed != tried)
 
 
-def verdicts(args: argparse.Namespace, scratch: Path) -> Iterator[damaged.Verdict]:
+def jobs(args: argparse.Namespace) -> Iterator[Job]:
+    """The parts that are asked for, the longest first."""
     parts = args.parts or PARTS
-    if 'damaged' in parts:
-        yield from damaged.damage(scratch, args.number, args.seed, args.only)
-    if 'hostile' in parts:
-        yield from hostile.attack(scratch, args.only)
-    if 'faults' in parts:
-        yield from faults.fill(scratch)
     if 'kills' in parts:
-        yield from kills.kill(scratch, args.kills, args.seed, args.only)
+        names = [command.name for command in kills.commands(Path())]
+        for name in sorted(args.only or names, reverse=True):
+            yield Job(kills.kill, (args.kills, args.seed, [name]))
     if 'doubles' in parts:
-        yield from kills.double(scratch, args.kills, args.seed)
+        yield Job(kills.double, (args.kills, args.seed))
+    if 'faults' in parts:
+        yield Job(faults.fill)
+    if 'hostile' in parts:
+        for kind in args.only or dict.fromkeys(one.kind for one in hostile.every()):
+            yield Job(hostile.attack, ([kind],))
+    if 'damaged' in parts:
+        for name in args.only or damaged.SUBJECTS:
+            yield Job(damaged.damage, (args.number, args.seed, [name]))
 
 
 if __name__ == '__main__':
