@@ -23,10 +23,10 @@ def check(name, card):
         return
     (path,) = ROOT.glob(f'configs/**/{card["config"]}.py')
     cfg = Config.fromfile(path)
-    seed = re.search(r'_seed(\d+)$', name)
+    said = dict(re.findall(r'_(seed|iterations)(\d+)(?=_|$)', name))
     expected = dict(
-        seed=int(seed[1]) if seed else cfg.randomness.seed,
-        max_iterations=cfg.train_cfg.max_iters,
+        seed=int(said.get('seed', cfg.randomness.seed)),
+        max_iterations=int(said.get('iterations', cfg.train_cfg.max_iters)),
         batch_size=cfg.train_dataloader.batch_size,
     )
     assert {key: card[key] for key in expected} == expected

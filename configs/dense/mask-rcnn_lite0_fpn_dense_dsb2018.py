@@ -10,7 +10,7 @@ over and few are pink, so slides are made up more often than for the class data,
 _base_ = [
     '../_base_/models/mask-rcnn_efficientnet-lite0_fpn.py',
     '../_base_/datasets/vrdl_crop-stain.py',
-    '../_base_/recipes/dense_pretrained.py',
+    '../_base_/recipes/dense.py',
 ]
 
 model = dict(test_cfg=dict(rpn=_base_.test_rpn, rcnn=_base_.test_rcnn))
@@ -46,5 +46,7 @@ train_dataloader = dict(
         ],
     ),
 )
+custom_hooks = _base_.pretrained_hooks
+optim_wrapper = dict(paramwise_cfg=_base_.pretrained_rates)
 train_cfg = dict(max_iters=1_200, val_interval=1_200)
 param_scheduler = [_base_.warm_up, dict(_base_.decay, begin=600, end=1_200)]

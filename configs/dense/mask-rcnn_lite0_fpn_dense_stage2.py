@@ -7,7 +7,7 @@ python tools/train.py configs/dense/mask-rcnn_lite0_fpn_dense_stage2.py \
 _base_ = [
     '../_base_/models/mask-rcnn_efficientnet-lite0_fpn.py',
     '../_base_/datasets/vrdl_crop-stain.py',
-    '../_base_/recipes/dense_pretrained.py',
+    '../_base_/recipes/dense.py',
 ]
 
 model = dict(
@@ -22,7 +22,11 @@ train_dataloader = dict(dataset=dict(pipeline=_base_.moved_crops))
 # Without a checkpoint given, training stops with this text and does not start from scratch.
 load_from = 'CHECKPOINT (give --cfg-options load_from=FILE)'
 randomness = dict(seed=1)  # with the seed of the first run it would see the same crops again
-optim_wrapper = dict(optimizer=dict(lr=0.0005))
+custom_hooks = _base_.pretrained_hooks
+optim_wrapper = dict(
+    optimizer=dict(lr=0.0005),
+    paramwise_cfg=_base_.pretrained_rates,
+)
 param_scheduler = [dict(_base_.warm_up, end=50), dict(_base_.decay, begin=50)]
 
 fold_colors = True  # with --fold, no held-out image has a part in the training

@@ -15,7 +15,8 @@ from nucseg_mmdet.engine.model_zoo import find_file
 from nucseg_mmdet.utils.errors import UserError
 
 # What the name of a run's folder may say that it sets, as in ``half-length_fold1_seed1``.
-NAMED = {'seed': 'randomness.seed', 'iterations': 'train_cfg.max_iters'}
+LENGTH = 'train_cfg.max_iters'
+NAMED = {'seed': 'randomness.seed', 'iterations': LENGTH}
 
 
 def check_card(card: dict[str, Any], run: str, source: Path) -> None:
@@ -34,7 +35,7 @@ def check_card(card: dict[str, Any], run: str, source: Path) -> None:
     """
     cfg = _read_config(card.get('config'))
     if cfg and card.get('settings'):
-        _compare(card['settings'], [_trained(cfg, card, run)], cfg, source)
+        _compare(card['settings'], _trained(cfg, card, run), cfg, source)
     for name, scored in card['scores'].items():
         for key in ('config', 'run'):
             if card.get(key) and scored.get(key) and card[key] != scored[key]:
@@ -71,15 +72,23 @@ def _read_config(name: str | None) -> Config | None:
     return None if cfg and 'finetune' in cfg else cfg
 
 
-def _trained(cfg: Config, card: dict[str, Any], run: str) -> dict[str, Any]:
-    """What a training with a config sets, but for what its card and folder say."""
+def _trained(cfg: Config, card: dict[str, Any], run: str) -> list[dict[str, Any]]:
+    """What a training with a config may set, but for what its card and folder say.
+
+    Where the folder says another length, the schedule may end with it or as in the config.
+    """
     cfg = copy.deepcopy(cfg)
     if card.get('from_scratch'):
         config_edits.set_initial_weights(cfg, 'none')
     expected = provenance.settings(cfg, provenance.TRAINING)
+    ends = [
+        key
+        for key, value in expected.items()
+        if re.fullmatch(r'param_scheduler\.\d+\.end', key) and value == expected[LENGTH]
+    ]
     for kind, number in re.findall(rf'_({"|".join(NAMED)})(\d+)(?=_|$)', run):
         expected[NAMED[kind]] = int(number)
-    return expected
+    return [expected, expected | dict.fromkeys(ends, expected[LENGTH])]
 
 
 def _tested(cfg: Config, has_views: bool) -> list[dict[str, Any]]:

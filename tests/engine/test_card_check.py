@@ -11,6 +11,7 @@ from nucseg_mmdet.utils.errors import UserError
 DENSE = 'mask-rcnn_r18-c4_fpn_dense_nuclei'
 E08 = 'mask-rcnn_r101_fpn_e08_vrdl'
 LITE0 = 'mask-rcnn_lite0_fpn_dense_nuclei'
+SHORTER = {'train_cfg.max_iters': 1500, 'param_scheduler.1.end': 1500}
 SOURCE = Path('results/a/run_card.json')
 
 
@@ -56,6 +57,7 @@ def scored(config, options=(), tta=None, others=(), offset=True, **facts):
         (trained(DENSE, options={'data_root': '/home/me'}), DENSE),
         (trained(DENSE, options={'randomness.seed': 7}), f'{DENSE}_fold1_seed7'),
         (trained(E08, options={'train_cfg.max_iters': 2}), f'{E08}_iterations2'),
+        (trained(DENSE, options=SHORTER), f'{DENSE}_iterations1500'),
         (dict(config=DENSE, seed=1, scores={'test.json': {'nuclei/PQ': 0.5}}), 'of before'),
         (dict(config='a', settings=dict(a=1), scores={}), 'config from elsewhere'),
         (dict(scores=dict(a=scored(DENSE))), 'tested alone'),
@@ -78,6 +80,12 @@ def test_card_of_its_config(card, run):
             f'randomness.seed is 1, expected 2 as in {DENSE}.py; other settings',
         ),
         (trained(DENSE, options={'randomness.seed': 1}), f'{DENSE}_seed3', 'is 1, expected 3'),
+        (trained(DENSE, options=SHORTER), f'{DENSE}_iterations1600', 'is 1500, expected'),
+        (
+            trained(DENSE, options={**SHORTER, 'param_scheduler.1.end': 900}),
+            f'{DENSE}_iterations1500',
+            'param_scheduler.1.end is 900, expected',
+        ),
         (
             trained(E08, options={'train_cfg.max_iters': 2}),
             E08,

@@ -24,6 +24,14 @@ run_hooks = _base_.custom_hooks
 # Averages over about the last 500 iterations; the early ones fade faster.
 ema = dict(type='EMAHook', ema_type='ExpMomentumEMA', momentum=0.002, gamma=300)
 custom_hooks = [*run_hooks, ema]
+# For a backbone that is trained already: the statistics of batch norm are averaged as well, so
+# that they are those of the weights, and it learns at half the rate.
+pretrained_hooks = [
+    *run_hooks,
+    dict(type='ChannelsLastHook'),
+    dict(ema, update_buffers=True),
+]
+pretrained_rates = dict(custom_keys=dict(backbone=dict(lr_mult=0.5)))
 
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=2_000, val_interval=2_000)
 val_cfg = None

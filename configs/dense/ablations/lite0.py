@@ -6,7 +6,7 @@ python tools/train.py configs/dense/ablations/lite0.py --fold 1 --initial-weight
 _base_ = [
     '../../_base_/models/mask-rcnn_efficientnet-lite0_fpn.py',
     '../../_base_/datasets/vrdl_crop-stain.py',
-    '../../_base_/recipes/dense_pretrained.py',
+    '../../_base_/recipes/dense.py',
 ]
 
 model = dict(
@@ -18,6 +18,8 @@ model = dict(
 
 train_dataloader = dict(dataset=dict(pipeline=_base_.moved_crops))
 
+custom_hooks = _base_.pretrained_hooks
+optim_wrapper = dict(paramwise_cfg=_base_.pretrained_rates)
 train_cfg = dict(max_iters=1_000, val_interval=1_000)
 param_scheduler = [_base_.warm_up, dict(_base_.decay, begin=500, end=1_000)]
 
