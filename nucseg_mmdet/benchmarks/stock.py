@@ -26,10 +26,9 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from pycocotools import mask as coco_mask
-from scipy import ndimage
 
 from nucseg_mmdet.models.half_precision import prepare_for_inference
-from nucseg_mmdet.structures.polygons import mask_to_polygons
+from nucseg_mmdet.structures.coco_entries import annotate, make_categories, make_image
 from nucseg_mmdet.synthetic.fields import synthesize
 
 STOCK_TYPES = {
@@ -90,28 +89,15 @@ def write_data(folder: Path, counts: list[int], size: int) -> None:
         counts: nuclei to place in each image.
         size: side of the square images, px.
     """
-    truth = dict(images=[], annotations=[], categories=[dict(id=1, name='nucleus')])
+    truth = dict(images=[], annotations=[], categories=make_categories())
     for path in (folder / 'train', folder / 'annotations'):
         path.mkdir(parents=True)
     for image_id, count in enumerate(counts, start=1):
         img, labels = synthesize(image_id, size, size, count)
         name = f'{image_id}.png'
         cv2.imwrite(str(folder / 'train' / name), img[..., ::-1])
-        truth['images'].append(dict(id=image_id, file_name=name, height=size, width=size))
-        for label, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
-            mask = labels[rows, columns] == label
-            corner = (columns.start, rows.start)
-            truth['annotations'].append(
-                dict(
-                    id=len(truth['annotations']) + 1,
-                    image_id=image_id,
-                    category_id=1,
-                    iscrowd=0,
-                    area=int(mask.sum()),
-                    bbox=[*corner, *mask.shape[::-1]],
-                    segmentation=mask_to_polygons(mask, corner),
-                )
-            )
+        truth['images'].append(make_image(image_id, name, size, size))
+        truth['annotations'] += annotate(labels, image_id, len(truth['annotations']) + 1)
     (folder / 'annotations' / 'train.json').write_text(json.dumps(truth))
 
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
-from nucseg_mmdet.structures.polygons import Polygon
+from nucseg_mmdet.structures.polygons import Polygon, mask_to_polygons
 
 CATEGORY_ID = 1
 
@@ -53,6 +54,26 @@ def make_annotation(
     if kind is not None:
         annotation['type'] = kind
     return annotation
+
+
+def annotate(labels: np.ndarray, image_id: int, first_id: int = 1) -> list[dict[str, Any]]:
+    """Make the annotations of a label map, in the order of its labels.
+
+    Args:
+        labels: int, (H, W), 0 is background, 1 to N without gaps.
+        image_id: of its image.
+        first_id: of the annotations.
+    """
+    annotations = []
+    for number, (rows, columns) in enumerate(ndimage.find_objects(labels)):
+        mask = labels[rows, columns] == number + 1
+        x, y = columns.start, rows.start
+        polygons = mask_to_polygons(mask, (x, y))
+        bbox = (x, y, columns.stop - x, rows.stop - y)
+        annotations.append(
+            make_annotation(first_id + number, image_id, polygons, int(mask.sum()), bbox)
+        )
+    return annotations
 
 
 def make_results(

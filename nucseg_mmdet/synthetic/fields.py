@@ -22,7 +22,7 @@ import numpy as np
 from scipy import ndimage
 
 from nucseg_mmdet.imaging.stain import STAIN_OD
-from nucseg_mmdet.structures.polygons import mask_to_polygons
+from nucseg_mmdet.structures.coco_entries import annotate, make_categories
 from nucseg_mmdet.synthetic.tissue import Tissue, lay_out_tissue, noise, smear, step
 from nucseg_mmdet.utils.errors import UserError, exit_code
 from nucseg_mmdet.utils.files import new_folder
@@ -294,14 +294,13 @@ def write_dataset(
             _write_png(images / f'{name}.png', img[..., ::-1])
             for label in range(1, labels.max() + 1):
                 _write_png(masks / f'mask_{label:04d}.png', np.uint8(255) * (labels == label))
-        truth = dict(images=[], categories=[dict(id=1, name='nucleus')], annotations=[])
+        truth = dict(images=[], categories=make_categories(), annotations=[])
         for image_id, image_seed in enumerate(seeds[num_train:], start=1):
             file_name = f'synthetic-test-{image_id:03d}.png'
             img, labels = synthesize(image_seed, size, size)
             _write_png(partial / 'test' / file_name, img[..., ::-1])
             truth['images'].append(dict(file_name=file_name, height=size, id=image_id, width=size))
-            for annotation in _annotations(labels, image_id):
-                truth['annotations'].append(dict(id=len(truth['annotations']) + 1, **annotation))
+            truth['annotations'] += annotate(labels, image_id, len(truth['annotations']) + 1)
         (partial / 'test_img_ids.json').write_text(json.dumps(truth['images']) + '\n')
         (partial / 'test_truth.json').write_text(json.dumps(truth) + '\n')
 
@@ -352,21 +351,6 @@ def _new_folder(folder: Path, *numbers: int) -> Iterator[Path]:
 def _write_png(path: Path, img: np.ndarray) -> None:
     if not cv2.imwrite(str(path), img):
         raise OSError(f'{path}: could not be written')
-
-
-def _annotations(labels: np.ndarray, image_id: int) -> Iterator[dict]:
-    """COCO annotations of one label map, without their ids."""
-    for label, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
-        mask = labels == label
-        x, y = columns.start, rows.start
-        yield dict(
-            image_id=image_id,
-            category_id=1,
-            segmentation=mask_to_polygons(mask),
-            area=int(mask.sum()),
-            bbox=[x, y, columns.stop - x, rows.stop - y],
-            iscrowd=0,
-        )
 
 
 @exit_code
