@@ -1,6 +1,7 @@
 """Score COCO results: nucseg score TRUTH.json RESULTS.json [--json OUT].
 
-RESULTS may also be a .json.gz file or an answer.zip. Prints three tables: COCO's average
+RESULTS may also be a .json.gz file, an answer.zip, or the folder that ``nucseg segment --format
+coco`` wrote for the images of the truth. Prints three tables: COCO's average
 precisions, the scores of label maps, and what became of the true nuclei by image and size; and
 one of each class, where truth and results have several. --json writes them, and more, to a file.
 """
@@ -15,7 +16,9 @@ from typing import Any
 from nucseg_mmdet.evaluation.coco_ap import BANDS, LARGE, SMALL
 from nucseg_mmdet.evaluation.label_scores import FATES
 from nucseg_mmdet.evaluation.summary import SCORE_THR, make_report
+from nucseg_mmdet.export.coco_results import CocoResults
 from nucseg_mmdet.imaging.image_files import read_size
+from nucseg_mmdet.slides.base import name_of
 from nucseg_mmdet.structures.coco import (
     Detections,
     TruthImage,
@@ -26,7 +29,7 @@ from nucseg_mmdet.structures.coco import (
 )
 from nucseg_mmdet.structures.coco_entries import CATEGORY_ID
 from nucseg_mmdet.structures.coco_tidy import as_one_class, has_types, tidy, tidy_results
-from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code, printable
+from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code, printable, some
 from nucseg_mmdet.utils.files import check_file_is_writable, without_nan, write_json
 
 COCO_KEYS = (
@@ -39,7 +42,11 @@ LABEL_KEYS = ('AJI', 'AJI+', 'DQ', 'SQ', 'PQ', 'Dice', 'F1', 'precision', 'recal
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('truth', type=Path, help='COCO truth; all its categories are nuclei')
-    parser.add_argument('results', type=Path, help='COCO results: .json, .json.gz, answer.zip')
+    parser.add_argument(
+        'results',
+        type=Path,
+        help='COCO results: .json, .json.gz, answer.zip; or a folder of nucseg segment',
+    )
     parser.add_argument(
         '--score-thr',
         type=float,
@@ -159,7 +166,7 @@ def read_both(
 
     Args:
         truth: COCO truth.
-        results: COCO results.
+        results: COCO results, or the folder of a run with a file for each image.
         score_thr: the score; by default what the results say.
 
     Raises:
@@ -173,7 +180,8 @@ def read_both(
             return None
 
     data, notes = tidy(load_json(truth), size_of)
-    found, categories = load_json(results), {}
+    categories: dict[int, str] = {}
+    found = _load_folder(results, data, truth) if results.is_dir() else load_json(results)
     if has_types(data, found):
         categories = parse_categories(data, str(truth))
         found = tidy_results(found, ())
@@ -188,6 +196,30 @@ def read_both(
     if score_thr is None:
         score_thr = _threshold(found, results)
     return images, detections, score_thr, list(categories.values())
+
+
+def _load_folder(folder: Path, data: Any, truth: Path) -> list[dict[str, Any]]:
+    """Load the results that a run wrote for the images of tidy truth; their ids are all 1 there."""
+    found: list[dict[str, Any]] = []
+    bare = dict(data, annotations=[]) if isinstance(data, dict) else data
+    images = parse_truth(bare, str(truth))
+    paths = {
+        folder / f'{name_of(Path(image.file_name))}{CocoResults.suffix}': image.id
+        for image in images
+    }
+    if len(paths) < len(images):
+        raise UserError(f'{truth}: images of one name, expected another for each file in {folder}')
+    if missing := [path.name for path in paths if not path.is_file()]:
+        raise UserError(
+            f'{folder}: no {some(missing)}, expected what nucseg segment --format coco makes of '
+            'the images'
+        )
+    for path, image_id in paths.items():
+        entries = load_json(path)
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise UserError(f'{path}: found no list of objects, expected COCO results')
+        found += [dict(entry, image_id=image_id) for entry in entries]
+    return found
 
 
 def _threshold(found: list[dict], results: Path) -> float:

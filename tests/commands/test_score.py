@@ -1,0 +1,84 @@
+"""Scores of what ``nucseg segment`` wrote, a file for each image."""
+
+import json
+
+import numpy as np
+import pytest
+
+from nucseg_mmdet.commands import score
+from nucseg_mmdet.structures.coco_entries import annotate, make_categories, make_image
+
+
+@pytest.fixture
+def labels():
+    labels = np.zeros((2, 40, 60), int)
+    labels[0, 5:15, 5:20], labels[0, 20:30, 5:20], labels[1, 5:12, 30:40] = 1, 2, 1
+    return labels
+
+
+@pytest.fixture
+def files(tmp_path, labels):
+    """Truth of two images, and results that are equal to it."""
+    truth = dict(categories=make_categories(), images=[], annotations=[])
+    (tmp_path / 'run').mkdir()
+    for image_id, name, one in zip((7, 3), ('x/a.png', 'b.c.tif'), labels, strict=True):
+        truth['images'].append(make_image(image_id, name, *one.shape))
+        annotations = annotate(one, image_id, len(truth['annotations']) + 1)
+        truth['annotations'] += annotations
+        results = [
+            dict(image_id=1, category_id=1, score=0.9, segmentation=found['segmentation'])
+            for found in annotations
+        ]
+        stem = name.split('/')[-1].rsplit('.', 1)[0]
+        (tmp_path / f'run/{stem}.coco.json').write_text(json.dumps(results))
+    (tmp_path / 'truth.json').write_text(json.dumps(truth))
+    return [str(tmp_path / name) for name in ('truth.json', 'run')]
+
+
+def test_results_of_a_run(files, tmp_path):
+    assert score.main([*files, '--json', str(tmp_path / 'scores.json')]) == 0
+    report = json.loads((tmp_path / 'scores.json').read_text())
+    assert (report['images'], report['nuclei'], report['results']) == (2, 3, 3)
+    assert report['pooled']['PQ'] == report['scores']['AP'] == 1
+
+
+def test_results_go_with_the_image_of_their_name(files, tmp_path):
+    first, second = (tmp_path / f'run/{name}.coco.json' for name in ('a', 'b.c'))
+    swapped = first.read_text(), second.read_text()
+    second.write_text(swapped[0])
+    first.write_text(swapped[1])
+    assert score.main([*files, '--json', str(tmp_path / 'scores.json')]) == 0
+    assert json.loads((tmp_path / 'scores.json').read_text())['pooled']['PQ'] == 0
+
+
+def test_missing_results_are_named(files, tmp_path, capsys):
+    (tmp_path / 'run/b.c.coco.json').unlink()
+    assert score.main(files) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f'score: {tmp_path}/run: no b.c.coco.json, expected what nucseg segment')
+    assert said.count('\n') == 1
+
+
+@pytest.mark.parametrize('content', ['{}', '[1]', '[[]]', 'x'])
+def test_odd_results_are_refused(files, tmp_path, capsys, content):
+    (tmp_path / 'run/a.coco.json').write_text(content)
+    assert score.main(files) == 2
+    assert f'{tmp_path}/run/a.coco.json: found no' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('truth', 'message'),
+    [([], 'expected a COCO object'), (dict(images=3), 'images is 3'), ({}, 'found no images')],
+)
+def test_odd_truth_is_refused(files, tmp_path, capsys, truth, message):
+    (tmp_path / 'truth.json').write_text(json.dumps(truth))
+    assert score.main(files) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_images_of_one_name_are_refused(files, tmp_path, capsys):
+    truth = json.loads((tmp_path / 'truth.json').read_text())
+    truth['images'][1]['file_name'] = 'y/a.tif'
+    (tmp_path / 'truth.json').write_text(json.dumps(truth))
+    assert score.main(files) == 2
+    assert 'truth.json: images of one name, expected another' in capsys.readouterr().err
