@@ -29,7 +29,9 @@ PNG, JPEG = b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff'
 # of colors, and the later frames of an animation, whose number stands in acTL.
 PNG_KEPT = {b'IHDR', b'PLTE', b'IDAT', b'IEND', b'tRNS', b'pHYs', b'eXIf'}
 TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # the latter two: BigTIFF
-DEFLATE = (8, 32946)  # the tag Compression: zlib
+DEFLATE, JPEG_IN_TIFF = (8, 32946), (6, 7)  # the tag Compression
+ONE_NUMBER = (0, 1, 3)  # the tag PhotometricInterpretation: 0 is white, 0 is black, a palette
+LOSSY = 'JPEG, which does not keep the numbers'  # told of a label map
 # What libjpeg says of a file that it decodes nonetheless.
 COMPLAINTS = ('Corrupt JPEG data', 'Premature end')
 PADDING = 8  # bytes between the last pixels of a JPEG and its end that are no sign of damage
@@ -40,13 +42,15 @@ def decode_image(path: Path, indices: bool = False) -> np.ndarray:
 
     Args:
         path: of the file; its content tells of what kind it is.
-        indices: give the indices of a PNG with a palette, and not its colors.
+        indices: give the numbers as they are stored, and no colors: those of a palette, and those
+            of a TIFF in which 0 is white, which OpenCV turns round. JPEG has lost them.
 
     Returns:
         (H, W) or (H, W, C), BGR(A); uint8 or uint16, from TIFF any numbers.
 
     Raises:
-        UserError: the file is missing, damaged, too large, or no image.
+        UserError: the file is missing, damaged, too large, or no image; or numbers are wanted of
+            a JPEG.
     """
     data = read_bytes(path)
     try:
@@ -57,9 +61,11 @@ def decode_image(path: Path, indices: bool = False) -> np.ndarray:
                     return np.array(image)
             return _decode(data)
         if data.startswith(JPEG):
+            if indices:
+                raise _Damaged(LOSSY)
             return _decode_jpeg(data)
         if data.startswith(TIFF):
-            return _decode_tiff(data)
+            return _decode_tiff(data, indices)
         with Image.open(io.BytesIO(data)) as header:
             _check_size(*header.size)
         return _decode(data)
@@ -210,18 +216,20 @@ def jpeg_damage(data: bytes) -> str | None:
     return said if said.startswith(COMPLAINTS) else None
 
 
-def _decode_tiff(data: bytes) -> np.ndarray:
+def _decode_tiff(data: bytes, indices: bool) -> np.ndarray:
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
         if len(tiff.pages) != 1:
             raise _Damaged(f'{len(tiff.pages)} pages, expected one image')
         page = tiff.pages[0]
+        if indices and page.compression in JPEG_IN_TIFF:
+            raise _Damaged(LOSSY)
         _check_size(page.imagewidth, page.imagelength)
         _check_segments(page, data)
         pixels = page.asarray()
         plain = page.photometric in (1, 2) and page.planarconfig == 1 and page.bitspersample >= 8
         if page.photometric == 2 and page.samplesperpixel < 3:  # some of its header is lost
             raise _Damaged('damaged TIFF (RGB colors of one channel)')
-    if not plain:
+    if not plain and not (indices and page.photometric in ONE_NUMBER):
         return _decode(data)  # colors of another kind, which OpenCV converts
     if pixels.ndim == 3 and pixels.shape[2] in (3, 4):
         order = [2, 1, 0, 3][: pixels.shape[2]]

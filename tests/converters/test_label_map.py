@@ -297,6 +297,33 @@ def test_labels_as_indices_of_a_palette(raw):
     assert [entry['area'] for entry in annotations(raw)] == AREAS
 
 
+@pytest.mark.parametrize('photometric', ['miniswhite', 'palette'])
+@pytest.mark.parametrize('compression', [None, 'lzw'])
+def test_tiff_gives_the_numbers_that_are_stored(raw, photometric, compression):
+    """OpenCV gives 255 - number where 0 is white, and colors for a palette."""
+    (raw / 'labels/a.png').unlink()
+    labels = np.where(LABELS == 300, 200, LABELS).astype(np.uint8)
+    colors = np.random.default_rng(0).integers(0, 65_536, (3, 256), dtype=np.uint16)
+    options = dict(colormap=colors) if photometric == 'palette' else {}
+    tifffile.imwrite(raw / 'labels/a.tif', labels, photometric=photometric,
+                     compression=compression, **options)  # fmt: skip
+    assert run(raw) == 0
+    assert [entry['area'] for entry in annotations(raw)] == AREAS
+
+
+@pytest.mark.parametrize('name', ['a.png', 'a.tif'])
+def test_label_map_that_is_a_jpeg_is_refused(raw, capsys, name):
+    """Its numbers are others along every edge: each of them would be a nucleus."""
+    (raw / 'labels/a.png').unlink()
+    labels = np.where(LABELS == 300, 200, LABELS).astype(np.uint8)
+    if name == 'a.tif':
+        tifffile.imwrite(raw / 'labels/a.tif', labels, compression='jpeg')
+    else:
+        Image.fromarray(labels).save(raw / 'labels' / name, 'JPEG')
+    assert run(raw) == 2
+    assert f'labels/{name}: JPEG, which does not keep the numbers' in capsys.readouterr().err
+
+
 def test_types_with_a_byte_order_mark(raw):
     text = 'file_name,label,type\na.png,2,x\na.png,7,y\na.png,300,x\n'
     (raw / 'types.csv').write_text(text, encoding='utf-8-sig')
