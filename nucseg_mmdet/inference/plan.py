@@ -19,7 +19,7 @@ from nucseg_mmdet.inference.tiling import Grid
 from nucseg_mmdet.slides.base import RegionError, Slide
 from nucseg_mmdet.slides.open import open_shared
 from nucseg_mmdet.slides.pixel_size import PixelSize
-from nucseg_mmdet.slides.tissue import TissueMask, draw_mask, is_white, tissue_mask
+from nucseg_mmdet.slides.tissue import draw_mask, is_white, tissue_mask
 from nucseg_mmdet.structures.classes import ONE_CLASS, NucleusClass
 from nucseg_mmdet.utils.errors import UserError, describe
 from nucseg_mmdet.utils.files import write_bytes
@@ -208,7 +208,7 @@ def find_tiles(slide: Slide, frame: Frame, grid: Grid, skip_glass: bool) -> Tiss
     except RegionError as error:
         area = frame.region[2] * frame.region[3] * (slide.mpp / 1000) ** 2
         return Tissue(everything, area, notes=[f'{error}; the tissue is not told from glass'])
-    tissue = Tissue(everything, _crop(mask, frame.region).area_mm2(slide.mpp))
+    tissue = Tissue(everything, mask.area_mm2(slide.mpp, frame.region))
     if not tissue.mm2 and not is_white(slide, frame.region):
         tissue.notes.append(
             'no tissue is found, though the image is not white; --no-tissue-mask looks at all of it'
@@ -238,15 +238,6 @@ def identify(
         skip_glass=settings.skip_glass,
         **segmenter.identity,
     )
-
-
-def _crop(mask: TissueMask, region: tuple[int, int, int, int]) -> TissueMask:
-    left, top = (int(side / mask.scale) for side in region[:2])
-    right, bottom = (
-        int(np.ceil((start + side) / mask.scale))
-        for start, side in zip(region[:2], region[2:], strict=True)
-    )
-    return mask._replace(tissue=mask.tissue[top:bottom, left:right])
 
 
 def tile_rectangles(frame: Frame, grid: Grid) -> np.ndarray:

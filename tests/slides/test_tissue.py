@@ -63,9 +63,29 @@ def test_mask_has_a_margin_of_32_microns():
     mask = tissue_mask(ArraySlide(image, 0.25))
     assert (mask.scale, mask.tissue.shape) == (32, (50, 50))
     assert mask.tissue.sum() == 100
-    assert mask.area_mm2(0.25) == pytest.approx(0.08**2)  # 320 px of 0.25 microns
+    # 320 px of 0.25 microns.
+    assert mask.area_mm2(0.25, (0, 0, 1600, 1600)) == pytest.approx(0.08**2)
     rows, columns = mask.keep.any(axis=1), mask.keep.any(axis=0)
     assert np.flatnonzero(rows).tolist() == np.flatnonzero(columns).tolist() == [*range(16, 34)]
+
+
+@pytest.mark.parametrize('side', [20, 40, 300, 331, 1000])
+def test_area_of_an_image_full_of_tissue_is_its_own(side):
+    """Also where its sides are no multiples of 32 px, the pixels of the mask."""
+    slide = ArraySlide(np.full((side, side + 7, 3), TISSUE, np.uint8), 0.25)
+    found = tissue_mask(slide).area_mm2(0.25, (0, 0, side + 7, side))
+    assert found == pytest.approx(side * (side + 7) * 0.25**2 / 1e6, rel=1e-9)
+
+
+def test_area_in_a_region():
+    image = np.full((640, 640, 3), 243, np.uint8)
+    image[:, 320:] = TISSUE
+    mask = tissue_mask(ArraySlide(image, 0.5))  # pixels of 16 level-0 px
+    assert mask.tissue.sum() == 40 * 20
+    # Of 310 to 410 the last 90 px have tissue.
+    found = mask.area_mm2(0.5, (310, 25, 100, 50))
+    assert found == pytest.approx(90 * 50 * 0.5**2 / 1e6, rel=1e-9)
+    assert mask.area_mm2(0.5, (0, 0, 300, 640)) == 0
 
 
 def test_rectangles_that_hold_tissue():
