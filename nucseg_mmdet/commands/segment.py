@@ -140,16 +140,14 @@ def refuse_launchers() -> None:
 
 
 def print_notes(plans: Sequence[planning.Plan]) -> None:
-    """Say what is assumed and how files are read, in a line for all that lack a pixel size."""
-    silent = [plan.path for plan in plans if plan.pixel_size.assumed]
-    if silent:
-        more = f' and {len(silent) - 1} more' if silent[1:] else ''
-        print(
-            f'{printable(str(silent[0]))}{more}: no microns per pixel in the file, '
-            f'{pixel_size.ASSUMED_MPP} assumed, see --mpp',
-            file=sys.stderr,
-        )
+    """Say what is assumed and how files are read, in a line for all of which the same is said."""
     slides_of: dict[str, list[str]] = {}
+    for plan in plans:
+        if plan.pixel_size.assumed:
+            reason = plan.pixel_size.source
+            if plan.pixel_size == pixel_size.NOT_SAID:
+                reason = f'no microns per pixel in the file, {pixel_size.ASSUMED_MPP} assumed'
+            slides_of.setdefault(f'{reason}, see --mpp', []).append(str(plan.path))
     for plan in plans:
         for note in plan.notes:
             slides_of.setdefault(note.removeprefix(f'{plan.path}: '), []).append(str(plan.path))

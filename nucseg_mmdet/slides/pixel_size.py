@@ -15,17 +15,30 @@ MIN_MPP, MAX_MPP = 0.05, 20.0
 ASSUMED_MPP = 0.25
 AT_ONE = 10.0  # microns per pixel at magnification 1, by custom: 0.5 at x20, 0.25 at x40
 MAX_UNEVEN = 0.01  # relative difference of x and y that is taken for rounding
+# Units of length by their symbols, in OME-XML and in what ImageJ writes.
 MICRONS = {
     'm': 1e6,
+    'dm': 1e5,
     'cm': 1e4,
     'mm': 1e3,
     'µm': 1.0,  # the micro sign, U+00B5, as OME writes it
     'μm': 1.0,  # the Greek letter, U+03BC
     'um': 1.0,
-    'micron': 1.0,
     'nm': 1e-3,
+    'pm': 1e-6,
+    '\u00c5': 1e-4,  # angstrom: the letter, and the sign of its own
+    '\u212b': 1e-4,
     'in': 25_400.0,
+    'thou': 25.4,
+    'pt': 25_400 / 72,
 }
+# By their names, of which people type several into ImageJ; it writes "inch" itself.
+NAMES = dict(micro=1.0, nano=1e-3, milli=1e3, centi=1e4)
+WORDS = {
+    **{f'{prefix}{meter}': size for prefix, size in NAMES.items() for meter in ('meter', 'metre')},
+    **dict(micron=1.0, angstrom=1e-4, inch=25_400.0, inche=25_400.0),  # without an s at the end
+}
+NO_UNIT = ('', 'pixel', 'pixels', 'px')  # nothing is said of a size
 # Properties that OpenSlide takes from a slide, and those of the vendors.
 MAGNIFICATION = re.compile(
     r'^(openslide\.objective-power|.*(AppMag|SourceLens|OBJECTIVE_MAGNIFICATION|Magnification'
@@ -164,19 +177,30 @@ def from_tiff(
         mpp = float(aperio.get('MPP', 'nan'))
     except ValueError:
         mpp = math.nan
-    name = imagej_unit.replace('\\u00B5', 'µ')
-    microns = MICRONS.get(name) if name else TIFF_UNITS.get(unit)
+    name = imagej_unit.replace('\\u00B5', 'µ').strip()
+    microns = _length(name) if name else TIFF_UNITS.get(unit)
     sizes = [microns / value if value and microns else None for value in resolution]
     measured = [
         ome.pixel_size if ome else None,
         checked(mpp, mpp, 'MPP of the description') if math.isfinite(mpp) else None,
         checked(*sizes, 'TIFF resolution tags'),
+        None if microns or name in NO_UNIT else _not_read(f'ImageJ says pixels per {name:.40}'),
     ]
     powers = [
         from_magnification(ome.magnification, 'magnification of the OME-XML') if ome else None,
         from_magnification(aperio.get('AppMag'), 'AppMag of the description'),
     ]
     return _best(measured, powers)
+
+
+def _length(unit: str) -> float | None:
+    """Microns in a unit by its symbol or name; None if it is none of length."""
+    return MICRONS.get(unit) or WORDS.get(unit.casefold().removesuffix('s'))
+
+
+def _not_read(said: str) -> PixelSize:
+    """The size of pixels of which a file says what cannot be read."""
+    return unknown(f'{said}, not used: expected a number and a unit of length')
 
 
 def _best(measured: Sequence[PixelSize | None], powers: Sequence[PixelSize | None]) -> PixelSize:
@@ -212,14 +236,7 @@ class OmeImage:
             if fit and (index >= len(images) or images[index] not in fit):
                 images, index = fit, 0
         node, pixels = images[min(index, len(images) - 1)] if images else (root, root)
-        sizes = []
-        for axis in 'XY':
-            microns = MICRONS.get(pixels.get(f'PhysicalSize{axis}Unit', 'µm'))
-            try:
-                sizes.append(float(pixels.attrib[f'PhysicalSize{axis}']) * microns)
-            except (KeyError, ValueError, TypeError):
-                sizes.append(None)
-        self.pixel_size = checked(*sizes, 'OME-XML')
+        self.pixel_size = _ome_size(pixels)
         used = [settings.get('ID') for settings in _all(node, 'ObjectiveSettings')]
         objectives = _all(root, 'Objective')
         if used or len(objectives) == 1:
@@ -229,6 +246,23 @@ class OmeImage:
                 if not used or objective.get('ID') in used
             ]
             self.magnification = next(filter(None, powers), None)
+
+
+def _ome_size(pixels: ElementTree.Element) -> PixelSize:
+    """What an element Pixels says of their size."""
+    sizes, unread = [], []
+    for axis in 'XY':
+        size = pixels.get(f'PhysicalSize{axis}')
+        unit = pixels.get(f'PhysicalSize{axis}Unit', 'µm')
+        try:
+            sizes.append(float(size) * _length(unit))
+        except (ValueError, TypeError):
+            sizes.append(None)
+            if size is not None:
+                unread.append(f'OME-XML says {size:.40} {unit:.40}')
+    if unread and not any(sizes):
+        return _not_read(unread[0])
+    return checked(*sizes, 'OME-XML')
 
 
 def _all(root: ElementTree.Element, name: str) -> list[ElementTree.Element]:

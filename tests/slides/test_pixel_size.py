@@ -30,6 +30,10 @@ OME = (
         ((4, 4), 1, 'micron', 0.25),  # ImageJ: pixels per micron
         ((4, 4), 1, '\\u00B5m', 0.25),  # as ImageJ writes the micro sign
         ((4000, 4000), 1, 'mm', 0.25),
+        ((101_600, 101_600), 2, 'inch', 0.25),  # ImageJ, of an image in dpi
+        ((4, 4), 1, 'microns', 0.25),  # as people type it
+        ((4, 4), 1, 'Micrometers', 0.25),
+        ((0.004, 0.004), 1, 'nanometre', 0.25),
         ((40_000, 0), 3, '', 0.25),  # y is missing
         ((40_000, 40_000), 1, '', None),  # no unit
         ((1, 1), 1, 'pixel', None),
@@ -57,6 +61,27 @@ def test_implausible_sizes_are_reported():
     assert pixel_size.from_tiff((0, 0), 2, '', None) == UNKNOWN
 
 
+@pytest.mark.parametrize(
+    ('attributes', 'said'),
+    [
+        ('PhysicalSizeX="0.5" PhysicalSizeXUnit="reference frame"', '0.5 reference frame'),
+        ('PhysicalSizeX="1" PhysicalSizeXUnit="pixel" PhysicalSizeY="0"', '1 pixel'),
+        ('PhysicalSizeX="0,5"', '0,5 µm'),
+    ],
+)
+def test_what_cannot_be_read_of_a_size_is_said(attributes, said):
+    found = OmeImage(OME.format(attributes)).pixel_size
+    assert found.source == (
+        f'OME-XML says {said}, not used: expected a number and a unit of length, 0.25 assumed'
+    )
+
+
+def test_a_unit_of_imagej_that_is_none_is_said():
+    found = pixel_size.from_tiff((4, 4), 1, 'furlong', None)
+    assert found.source.startswith('ImageJ says pixels per furlong, not used')
+    assert pixel_size.from_tiff((1, 1), 1, 'pixel', None) == UNKNOWN
+
+
 def test_uneven_sizes_are_averaged_and_reported():
     found = pixel_size.checked(0.25, 0.36, 'OME-XML')
     assert found.mpp == pytest.approx(0.3, abs=1e-12)  # sqrt(0.25 * 0.36)
@@ -70,7 +95,13 @@ def test_uneven_sizes_are_averaged_and_reported():
         ('PhysicalSizeX="0.5" PhysicalSizeY="0.5"', 0.5),  # microns unless it says otherwise
         ('PhysicalSizeX="250" PhysicalSizeXUnit="nm" PhysicalSizeY="0.25"', 0.25),
         ('PhysicalSizeX="0.00025" PhysicalSizeXUnit="mm"', 0.25),
+        ('PhysicalSizeX="2500" PhysicalSizeXUnit="\u00c5"', 0.25),
+        ('PhysicalSizeX="2500" PhysicalSizeXUnit="\u212b"', 0.25),
+        ('PhysicalSizeX="0.00001" PhysicalSizeXUnit="in"', 0.254),
+        ('PhysicalSizeX="0.01" PhysicalSizeXUnit="thou"', 0.254),
+        ('PhysicalSizeX="0.0000025" PhysicalSizeXUnit="dm"', 0.25),
         ('PhysicalSizeX="1" PhysicalSizeXUnit="pixel"', None),
+        ('PhysicalSizeX="0.00025" PhysicalSizeXUnit="Mm"', None),  # a megameter is no millimeter
         ('PhysicalSizeX="wide"', None),
         ('', None),
     ],
