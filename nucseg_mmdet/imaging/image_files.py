@@ -6,11 +6,14 @@ own complaints tell that something is missing.
 """
 
 import io
+import os
 import re
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -32,6 +35,7 @@ TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # the latter two: BigTIFF
 DEFLATE, JPEG_IN_TIFF = (8, 32946), (6, 7)  # the tag Compression
 ONE_NUMBER = (0, 1, 3)  # the tag PhotometricInterpretation: 0 is white, 0 is black, a palette
 LOSSY = 'JPEG, which does not keep the numbers'  # told of a label map
+ORIENTATION, LYING = 0x0112, range(5, 9)  # EXIF tag, and its values for width taken as height
 # What libjpeg says of a file that it decodes nonetheless.
 COMPLAINTS = ('Corrupt JPEG data', 'Premature end')
 PADDING = 8  # bytes between the last pixels of a JPEG and its end that are no sign of damage
@@ -95,7 +99,7 @@ def read_color(path: Path) -> np.ndarray:
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """Read width and height from the header of an image, px.
+    """Read width and height of an image as it is shown, upright, from its header, px.
 
     Raises:
         UserError: the file is missing, damaged in its header, or no image.
@@ -104,13 +108,37 @@ def read_size(path: Path) -> tuple[int, int]:
         try:
             start = file.read(24)
             if start.startswith(PNG):
-                return struct.unpack_from('>II', start, 16)
-            file.seek(0)
-            with Image.open(file) as header:
-                return header.size
+                size, orientation = struct.unpack_from('>II', start, 16), _png_orientation(file)
+            else:
+                file.seek(0)
+                with Image.open(file) as header:
+                    size = header.size
+                    jpeg = header.format in ('JPEG', 'MPO')  # a TIFF has been turned already
+                    orientation = _orientation(header.getexif()) if jpeg else 1
         except Exception as error:
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(f'{path}: not readable ({first:.200}), expected an image') from None
+    return size[::-1] if orientation in LYING else size
+
+
+def _orientation(exif: Image.Exif) -> int:
+    with suppress(Exception):  # damaged EXIF turns nothing
+        return exif.get(ORIENTATION, 1)
+    return 1
+
+
+def _png_orientation(file: BinaryIO) -> int:
+    """The orientation in the EXIF of a PNG, whose other chunks are passed over."""
+    file.seek(len(PNG))
+    while len(head := file.read(8)) == 8:
+        length, kind = struct.unpack('>I4s', head)
+        if kind == b'eXIf':
+            exif = Image.Exif()
+            with suppress(Exception):  # as above
+                exif.load(file.read(length))
+            return _orientation(exif)
+        file.seek(length + 4, os.SEEK_CUR)
+    return 1
 
 
 class _Damaged(Exception):

@@ -7,8 +7,9 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
-from nucseg_mmdet.imaging.image_files import PictureNames, decode_image
+from nucseg_mmdet.imaging.image_files import PictureNames, decode_image, read_color, read_size
 from nucseg_mmdet.synthetic.fields import synthesize
 from nucseg_mmdet.utils.errors import UserError
 
@@ -60,6 +61,20 @@ def test_png_with_much_text_is_whole(tmp_path):
     data = png()
     (tmp_path / 'a.png').write_bytes(data[:33] + text + data[33:])
     assert (decode_image(tmp_path / 'a.png')[..., ::-1] == IMAGE).all()
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+@pytest.mark.parametrize('suffix', ['png', 'jpg', 'tif', 'bmp'])
+def test_size_is_that_of_the_image_as_it_is_read(tmp_path, suffix, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f'a.{suffix}'
+    options = dict(tif=dict(tiffinfo={0x0112: orientation}), bmp={})
+    Image.new('RGB', (30, 20)).save(path, **options.get(suffix, dict(exif=exif)))
+    height, width = read_color(path).shape[:2]
+    assert read_size(path) == (width, height)
+    turned = suffix != 'bmp' and orientation > 4
+    assert (width, height) == ((20, 30) if turned else (30, 20))
 
 
 def damages(folder):
