@@ -10,10 +10,14 @@ nucleus is its annotation's ``type``, as this project writes it, or else the nam
 category where there are several.
 """
 
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
+from unicodedata import normalize
+from urllib.parse import unquote
 
 from pycocotools import mask as coco_mask
 
@@ -57,7 +61,8 @@ def find_images(raw: Path, images: str | None = None) -> list[Entry]:
         UserError: the file is no COCO JSON, ids stand twice or are unknown, an organ or a type
             is no text, or an image is to be looked for outside the folder.
     """
-    data, notes = tidy(load_json(raw), partial(_size_of, Path(images) if images else raw.parent))
+    folder = Path(images) if images else raw.parent
+    data, notes = tidy(load_json(raw), partial(_size_of, folder))
     infos, annotations, categories = (
         _field(data, key, list, str(raw)) for key in ('images', 'annotations', 'categories')
     )
@@ -67,16 +72,17 @@ def find_images(raw: Path, images: str | None = None) -> list[Entry]:
         types[_field(category, 'id', int, where)] = _field(category, 'name', str, where)
     if len(types) != len(categories):
         raise UserError(f'{raw}: {len(categories)} categories, {len(types)} ids, expected as many')
-    folder = Path(images) if images else raw.parent
     if not folder.is_dir():
         raise UserError(f'{folder}: no such folder, expected the images')
-    entries = {}
+    entries, respelled = {}, 0
     for index, info in enumerate(infos):
         where = f'{raw}: image {index}'
         number = _field(info, 'id', int, where)
         if number in entries:
             raise UserError(f'{where}: id {number} is taken, expected another')
-        path = folder / _inside(_field(info, 'file_name', str, where), where)
+        named = _inside(_field(info, 'file_name', str, where), where)
+        path = folder / _as_on_disk(folder, named)
+        respelled += path != folder / named
         _check_text(info, 'organ', where)
         entries[number] = Entry(raw, path, info, [], types if len(types) > 1 else None)
     for index, annotation in enumerate(annotations):
@@ -92,15 +98,32 @@ def find_images(raw: Path, images: str | None = None) -> list[Entry]:
         entries[number].annotations.append(annotation)
     if not entries:
         raise UserError(f'{raw}: no images, expected at least one')
+    if respelled:
+        notes.append(f'{respelled:,} file names in percent signs or other Unicode than the files')
     first, *others = entries.values()
     return [first._replace(notes=[f'{raw}: {note}' for note in notes]), *others]
 
 
 def _size_of(folder: Path, name: str) -> tuple[int, int] | None:
     try:
-        return read_size(folder / _inside(name, name))
+        return read_size(folder / _as_on_disk(folder, _inside(name, name)))
     except UserError:
         return None  # told when the image is read
+
+
+def _as_on_disk(folder: Path, name: PurePosixPath) -> PurePosixPath:
+    """The name by which a file is there: tools write %20, and macOS letters and accents apart."""
+    if os.path.lexists(folder / name):
+        return name
+    spellings = (
+        normalize(form, text) for text in (str(name), unquote(str(name))) for form in ('NFC', 'NFD')
+    )
+    found = []
+    for spelling in dict.fromkeys(spellings):
+        with suppress(UserError, ValueError):  # which leads elsewhere, or has a NUL
+            if os.path.isfile(folder / _inside(spelling, spelling)):
+                found.append(PurePosixPath(spelling))
+    return found[0] if len(found) == 1 else name
 
 
 def _field(entry: object, key: str, kind: type, where: str) -> object:

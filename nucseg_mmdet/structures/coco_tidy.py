@@ -1,8 +1,9 @@
 """COCO files as common tools write them, made what the format says.
 
 Only what can be read in one way is changed: ids and sizes that are whole numbers as text or floats,
-paths with backslashes, sizes of images that are left out or -1, categories of any id and name
-where all are nuclei. The rest stays, for the checks of ``coco`` to refuse.
+paths with backslashes, sizes of images that are left out or -1, a polygon without the list around
+it or as points, categories of any id and name where all are nuclei. The rest stays, for the checks
+of ``coco`` to refuse.
 """
 
 import copy
@@ -13,7 +14,7 @@ from typing import Any
 from nucseg_mmdet.structures.coco_entries import CATEGORY_ID, make_categories
 
 SizeOf = Callable[[str], tuple[int, int] | None]
-WHOLE = ('id', 'image_id', 'category_id', 'width', 'height')  # keys
+WHOLE = ('id', 'image_id', 'category_id', 'width', 'height', 'iscrowd')  # keys
 
 
 def tidy(data: Any, size_of: SizeOf | None = None) -> tuple[Any, list[str]]:
@@ -40,6 +41,8 @@ def tidy(data: Any, size_of: SizeOf | None = None) -> tuple[Any, list[str]]:
     for image in paths:
         image['file_name'] = image['file_name'].replace('\\', '/')
     _note(notes, len(paths), 'file names with backslashes, read as paths')
+    _note(notes, sum(_read_polygons(annotation) for annotation in parts['annotations']),
+          'masks as a bare list of coordinates or points, read as polygons')  # fmt: skip
     masks = {
         annotation.get('image_id'): annotation['segmentation'].get('size')
         for annotation in parts['annotations']
@@ -107,6 +110,7 @@ def tidy_results(data: Any, nucleus_ids: Collection[int]) -> Any:
     data = [dict(entry) if isinstance(entry, dict) else entry for entry in data]
     for entry in _objects(data):
         _read_numbers(entry)
+        _read_polygons(entry)
         if _is_id(entry.get('category_id')) and entry['category_id'] in nucleus_ids:
             entry['category_id'] = CATEGORY_ID
     return data
@@ -131,6 +135,31 @@ def _read_numbers(entry: dict) -> bool:
             entry[key] = int(value)
             changed = True
     return changed
+
+
+def _read_polygons(entry: dict) -> bool:
+    """Make [x, y, ...], [[x, y], ...] and [[[x, y], ...], ...] polygons, in place; whether so."""
+    masks = entry.get('segmentation')
+    if not isinstance(masks, list) or not masks:
+        return False
+    bare = len(masks) >= 6 and all(map(_is_number, masks))
+    polygons = [masks] if bare or (len(masks) >= 3 and all(map(_is_point, masks))) else masks
+    read = [
+        [value for point in polygon for value in point]
+        if isinstance(polygon, list) and polygon and all(map(_is_point, polygon))
+        else polygon
+        for polygon in polygons
+    ]
+    entry['segmentation'] = read
+    return read != masks
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_point(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
 
 
 def _note(notes: list[str], number: int, text: str) -> None:

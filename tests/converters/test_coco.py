@@ -143,6 +143,34 @@ def test_file_name_that_leads_elsewhere(raw, capsys, name):
     assert 'expected a file in the folder' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ('on_disk', 'named'),
+    [
+        ('my a%2.png', 'my a%2.png'),  # a file that is there is meant as it stands
+        ('my \u00e4.png', 'my%20%C3%A4.png'),  # Label Studio
+        ('a\u0308.png', '\u00e4.png'),  # a file from macOS
+        ('\u00e4.png', 'a\u0308.png'),
+        ('a\u0308 b.png', '%C3%A4%20b.png'),
+    ],
+)
+def test_file_name_that_is_spelled_otherwise(raw, capsys, on_disk, named):
+    (raw / 'sub/a.png').rename(raw / 'sub' / on_disk)
+    content = document(BOXES[0])
+    content['images'][0].update(file_name=f'sub/{named}', width=None, height=None)
+    assert run(raw, content) == 0
+    assert [image['file_name'] for image in truth_of(raw)['images']] == [on_disk]
+    assert ('1 file names in percent signs' in capsys.readouterr().out) == (on_disk != named)
+
+
+@pytest.mark.parametrize('name', ['%2e%2e/a.png', 'sub%00.png', 'sub/%2e%2e/%2e%2e/a.png'])
+def test_percent_signs_lead_nowhere_else(raw, capsys, name):
+    (raw / 'sub/a.png').rename(raw.parent / 'a.png')
+    content = document(BOXES[0])
+    content['images'][0]['file_name'] = name
+    assert run(raw, content) == 2
+    assert f'{name}: No such file' in capsys.readouterr().err
+
+
 def with_annotation(**changes):
     content = document(BOXES[0], BOXES[1])
     content['annotations'][1].update(changes)

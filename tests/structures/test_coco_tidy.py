@@ -12,6 +12,7 @@ from nucseg_mmdet.structures.coco_tidy import as_one_class, has_types, tidy, tid
 from nucseg_mmdet.utils.errors import UserError
 
 SQUARE = [[2, 2, 6, 2, 6, 6, 2, 6]]
+POINTS = [[2, 2], [6, 2], [6, 6], [2, 6]]
 
 
 def truth():
@@ -44,6 +45,10 @@ ODD = {
     'size as text': (changed('images', width='20'), '1 ids or sizes as text or floats'),
     'size as floats': (changed('images', width=20.0, height=10.0), '1 ids or sizes as text'),
     'backslashes': (changed('images', file_name='x\\a.png'), '1 file names with backslashes'),
+    'crowd as text': (changed('annotations', iscrowd='0'), '1 ids or sizes as text or floats'),
+    'bare polygon': (changed('annotations', segmentation=SQUARE[0]), '1 masks as a bare list'),
+    'points': (changed('annotations', segmentation=POINTS), '1 masks as a bare list'),
+    'lists of points': (changed('annotations', segmentation=[POINTS]), '1 masks as a bare list'),
     'no size': (changed('images', width=None, height=None), '1 images without width and height'),
     'size -1': (changed('images', width=-1, height=-1), '1 images without width and height'),
 }
