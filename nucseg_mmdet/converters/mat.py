@@ -4,7 +4,8 @@
 
     RAW/Images/<name>.png        also TIFF, JPEG, BMP
     RAW/Labels/<name>.mat        inst_map (H, W), 0 background, a number a nucleus;
-                                 inst_type (N, 1), in the order of the numbers, in CoNSeP
+                                 inst_type (N, 1), in the order of the numbers, in CoNSeP;
+                                 in that of inst_uid where there is one, as HoVer-Net writes
 
 The numbers of inst_type are CoNSeP's: 1 other, 2 inflammatory, 3 healthy epithelial,
 4 dysplastic/malignant epithelial, 5 fibroblast, 6 muscle, 7 endothelial. Other folders by
@@ -85,16 +86,30 @@ def read_image(pair: Pair) -> AnnotatedImage:
                 f'{pair.truth}: {numbers.size} inst_type for {len(nuclei)} nuclei, '
                 'expected one for each'
             )
+        order = _order(content, list(nuclei), pair.truth)
         if not np.isin(numbers, np.arange(1, len(TYPES) + 1)).all():
             raise UserError(f"{pair.truth}: inst_type beyond 1 to {len(TYPES)}, expected CoNSeP's")
         kinds = [TYPES[int(number) - 1] for number in numbers]
-        set_types(nuclei, dict(zip(nuclei, kinds, strict=True)), pair.truth)
+        set_types(nuclei, dict(zip(order, kinds, strict=True)), pair.truth)
     return AnnotatedImage(image, list(nuclei.values()))
+
+
+def _order(content: dict, labels: list[int], path: Path) -> list[int]:
+    """The labels that inst_type goes with: those of inst_uid, or all in ascending order."""
+    if 'inst_uid' not in content:
+        return labels
+    found = content['inst_uid'].ravel().tolist()
+    if len(found) != len(labels) or set(found) != set(labels):
+        raise UserError(
+            f'{path}: inst_uid with {len(found)} numbers, not the {len(labels)} of inst_map, '
+            'expected each of them once'
+        )
+    return [int(label) for label in found]
 
 
 def _load(path: Path) -> dict:
     check_file(path)
-    names = ['inst_map', 'inst_type']
+    names = ['inst_map', 'inst_type', 'inst_uid']
     try:
         for name, shape, _ in whosmat(path):
             if name in names and np.prod(shape, dtype=float) > MAX_PIXELS:

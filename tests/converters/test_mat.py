@@ -55,6 +55,23 @@ def test_types_follow_the_ascending_labels(raw):
     ]
 
 
+def test_types_follow_inst_uid(raw):
+    """HoVer-Net writes its nuclei in another order than that of their labels."""
+    content = dict(inst_map=INST_MAP, inst_uid=[[9], [2], [5]], inst_type=[[4], [2], [3]])
+    savemat(raw / 'Labels/train_1.mat', content)
+    assert run(raw) == 0
+    types = ['inflammatory', 'healthy epithelial', 'dysplastic/malignant epithelial']  # of 2, 5, 9
+    assert [entry['type'] for entry in annotations(raw)] == types
+
+
+@pytest.mark.parametrize('labels', [[[9], [2], [6]], [[9], [2], [9]]])
+def test_inst_uid_of_other_labels_is_refused(raw, capsys, labels):
+    content = dict(inst_map=INST_MAP, inst_uid=labels, inst_type=[[4], [2], [3]])
+    savemat(raw / 'Labels/train_1.mat', content)
+    assert run(raw) == 2
+    assert 'inst_uid with 3 numbers, not the 3 of inst_map' in capsys.readouterr().err
+
+
 def damaged(path):
     savemat(path, dict(inst_map=INST_MAP))
     path.write_bytes(path.read_bytes()[:-30])
