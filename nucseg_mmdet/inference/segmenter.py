@@ -104,6 +104,8 @@ class Segmenter:
     ) -> None:
         if batch < 1:
             raise UserError(f'batch is {batch}, expected at least 1')
+        if threads is not None and threads < 1:
+            raise UserError(f'threads is {threads}, expected at least 1')
         tiling.make_grid(tile, tile, tile, overlap)  # refuses what is not possible
         self.batch, self.tile, self.overlap = batch, tile, overlap
         options = ModelOptions(

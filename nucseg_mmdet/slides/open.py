@@ -25,6 +25,7 @@ from nucseg_mmdet.utils.reading import open_file
 IMAGES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp')
 SCANS = ('.svs', '.ndpi', '.mrxs', '.scn', '.svslide', '.bif', '.vms', '.vmu', '.dcm')
 TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # the latter two: BigTIFF
+MORE_BITS = ('I', 'F')  # starts of the modes of Pillow with 16 and 32 bits
 SHARED = 2  # slides that stay open; an image that is read as a whole may have 1.2 GB
 
 
@@ -72,11 +73,14 @@ def open_image(image: np.ndarray | Image.Image | str | Path, mpp: float | None =
         mpp: microns per px; by default what the file says.
 
     Raises:
-        UserError: it is something else.
+        UserError: it is something else, or has more than 8 bits a channel, which Pillow would cut
+            off: most of such an image would be white.
     """
     if isinstance(image, str | Path):
         return open_slide(Path(image), mpp)
     if isinstance(image, Image.Image):
+        if image.mode.startswith(MORE_BITS):
+            raise UserError(f'image: of Pillow, mode {image.mode}, expected 8 bits a channel')
         image = over(image.convert('RGBA'), '#FFFFFF')
     return ArraySlide(image, mpp)
 

@@ -258,6 +258,7 @@ class TestRefused:
         [
             (dict(score_thr=1.0), 'score threshold is 1.0'),
             (dict(batch=0), 'batch is 0'),
+            (dict(threads=-1), 'threads is -1, expected at least 1'),
             (dict(tile=100, overlap=51), 'tiles of 100 px overlap by 51 px'),
             (dict(device='tpu9'), "device is 'tpu9'"),
             (dict(device='cuda:99'), 'device is cuda:99, but torch finds'),

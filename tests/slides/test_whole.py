@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
 from nucseg_mmdet.slides.base import upright
-from nucseg_mmdet.slides.open import open_slide
+from nucseg_mmdet.slides.open import open_image, open_slide
 from nucseg_mmdet.slides.whole import jpeg_damage, read_whole
 from nucseg_mmdet.synthetic.fields import synthesize
 from nucseg_mmdet.utils.errors import UserError
@@ -160,3 +160,13 @@ def test_later_frames_are_said(tmp_path):
     with open_slide(path) as slide:
         np.testing.assert_array_equal(slide.read(0, 0, 300, 200), IMAGE)
         assert slide.notes == ['the first of its 2 frames is read']
+
+
+@pytest.mark.parametrize('mode', ['I;16', 'I', 'F'])
+def test_image_of_pillow_with_more_than_8_bits_is_refused(mode):
+    """Pillow cuts off above 255: nearly all would be white, and no nucleus found."""
+    gray = IMAGE[..., 0].astype(np.uint16) * 257
+    image = Image.fromarray(gray if mode == 'I;16' else gray.astype(dict(I='i4', F='f4')[mode]))
+    assert image.mode == mode
+    with pytest.raises(UserError, match=f'mode {mode}, expected 8 bits a channel'):
+        open_image(image)
