@@ -32,7 +32,7 @@ from nucseg_mmdet.converters.pictures import (
     pair_folders_left_out,
 )
 from nucseg_mmdet.imaging.image_files import decode_image
-from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.errors import UserError, some
 from nucseg_mmdet.utils.reading import MOST_TEXT, read_array, read_bytes
 
 OPTIONS = {
@@ -60,7 +60,7 @@ def find_images(raw: Path, images: str | None = None, labels: str | None = None)
         UserError: ``raw`` is missing, has no images or label maps, or names stand twice.
     """
     pairs = find_pairs(raw, *_patterns(raw, images, labels), _is_label_map)
-    types = read_types(raw / 'types.csv') if os.path.lexists(raw / 'types.csv') else None
+    types = _types(raw)
     return [
         Entry(pair, None if types is None or not pair.image else types.get(pair.image.name, {}))
         for pair in pairs
@@ -68,9 +68,21 @@ def find_images(raw: Path, images: str | None = None, labels: str | None = None)
 
 
 def find_left_out(raw: Path, images: str | None = None, labels: str | None = None) -> list[str]:
-    """A line for each folder that ``find_images`` does not look into."""
+    """A line for each folder that ``find_images`` passes over, and for types of no image."""
     patterns = _patterns(raw, images, labels)
-    return pair_folders_left_out(raw, *patterns, _is_label_map, READ_ALL)
+    lines = pair_folders_left_out(raw, *patterns, _is_label_map, READ_ALL)
+    types = _types(raw)
+    if types and raw.is_dir():
+        pairs = find_pairs(raw, *patterns, _is_label_map)
+        others = sorted(types.keys() - {pair.image.name for pair in pairs if pair.image})
+        if others:
+            lines.append(f'{raw}/types.csv: names of no image, left out: {some(others)}')
+    return lines
+
+
+def _types(raw: Path) -> dict[str, dict[int, str]] | None:
+    path = raw / 'types.csv'
+    return read_types(path) if os.path.lexists(path) else None
 
 
 def _patterns(raw: Path, images: str | None, labels: str | None) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import groupby, product
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -61,6 +62,13 @@ class Job(NamedTuple):
     colors: Any = None
 
 
+def _check_whole(least: int = 1, **values: object) -> None:
+    """Refuse what is no whole number, or one below the least."""
+    for name, value in values.items():
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+            raise UserError(f'{name} is {value!r}, expected a whole number, at least {least}')
+
+
 class Segmenter:
     """Mask R-CNN, ready to find nuclei.
 
@@ -102,10 +110,13 @@ class Segmenter:
         backend: str | None = None,
         threads: int | None = None,
     ) -> None:
-        if batch < 1:
-            raise UserError(f'batch is {batch}, expected at least 1')
-        if threads is not None and threads < 1:
-            raise UserError(f'threads is {threads}, expected at least 1')
+        _check_whole(batch=batch, tile=tile, threads=1 if threads is None else threads)
+        _check_whole(0, overlap=overlap)
+        if score_thr is not None and not isinstance(score_thr, Real):
+            raise UserError(f'score_thr is {score_thr!r}, expected a number')
+        for name, path in (('config', config), ('checkpoint', checkpoint)):
+            if path is not None and not isinstance(path, str | os.PathLike):
+                raise UserError(f'{name} is {path!r}, expected a name or a path')
         tiling.make_grid(tile, tile, tile, overlap)  # refuses what is not possible
         self.batch, self.tile, self.overlap = batch, tile, overlap
         options = ModelOptions(

@@ -127,7 +127,7 @@ def parse_truth(data: Any, source: str) -> list[TruthImage]:
         where = f'{source}: annotation {index}'
         _check_ids(annotation, sizes, category_ids, where)
         if annotation.get('iscrowd'):
-            raise UserError(f'{where}: is a crowd, expected one nucleus')
+            raise UserError(f'{where}: is a crowd, expected one nucleus, with iscrowd 0')
     rles, areas = _read_masks(annotations, sizes, source)
     labels = _labels(annotations, category_ids)
     groups = _group(annotations, sizes)

@@ -426,3 +426,11 @@ def test_folders_in_folders_are_read_as_said(raw, capsys):
 def test_pattern_outside(raw, capsys):
     assert run(raw, '--images', '/etc/*') == 2
     assert 'expected a pattern under' in capsys.readouterr().err
+
+
+def test_types_of_no_image_are_said(raw, capsys):
+    rows = ['file_name,label,type', 'a.png,2,x', 'a.png,7,x', 'a.png,300,x', 'gone.png,1,x', '']
+    (raw / 'types.csv').write_text('\n'.join(rows))
+    assert run(raw) == 0
+    said = f'note: {raw}/types.csv: names of no image, left out: gone.png\n'
+    assert said in capsys.readouterr().out

@@ -258,7 +258,12 @@ class TestRefused:
         [
             (dict(score_thr=1.0), 'score threshold is 1.0'),
             (dict(batch=0), 'batch is 0'),
-            (dict(threads=-1), 'threads is -1, expected at least 1'),
+            (dict(batch='2'), "batch is '2', expected a whole number, at least 1"),
+            (dict(tile=None), 'tile is None, expected a whole number'),
+            (dict(overlap=1.5), 'overlap is 1.5, expected a whole number, at least 0'),
+            (dict(score_thr='0.5'), "score_thr is '0.5', expected a number"),
+            (dict(config=3), 'config is 3, expected a name or a path'),
+            (dict(threads=-1), 'threads is -1, expected a whole number, at least 1'),
             (dict(tile=100, overlap=51), 'tiles of 100 px overlap by 51 px'),
             (dict(device='tpu9'), "device is 'tpu9'"),
             (dict(device='cuda:99'), 'device is cuda:99, but torch finds'),
@@ -267,7 +272,7 @@ class TestRefused:
     )
     def test_impossible_values(self, random_model, options, message):
         with pytest.raises(UserError, match=message):
-            Segmenter(*random_model, **options)
+            Segmenter(**dict(config=random_model[0], checkpoint=random_model[1]) | options)
 
     def test_checkpoint_of_another_model(self, random_model, tmp_path):
         torch.save(dict(state_dict=dict(weight=torch.ones(1))), tmp_path / 'other.pth')
