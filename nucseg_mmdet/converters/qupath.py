@@ -44,6 +44,7 @@ REGIONS = 'Region*,annotated'
 IGNORED = 'ignore*'  # as QuPath's own class
 MPP = 0.25  # microns per pixel that the models work at
 FIELD = 1_000  # px
+SMALL = 2  # px of 0.25 microns; what is wider in x and y covers the center of a pixel
 NO_IMAGES = ('.geojson', '.json', '.gz', '.csv', '.parquet')  # results beside the image
 ENDING = re.compile(r'\.geojson(\.gz)?$', re.IGNORECASE)
 
@@ -175,7 +176,8 @@ def _fields(
     areas, nuclei = _sort(objects, regions, notes, path)
     scale = MPP / slide.mpp
     whole = shapely.box(0, 0, slide.width, slide.height)
-    area = whole if regions == 'all' else whole.intersection(_union(areas))
+    shapes = [] if regions == 'all' else [_shape(item) for item in areas]
+    area = whole if regions == 'all' else whole.intersection(shapely.union_all(shapes))
     parts = [part for part in shapely.get_parts(area) if part.area > 0]
     if not parts:
         raise UserError(
@@ -183,19 +185,28 @@ def _fields(
             'expected one around what is fully annotated; --regions all takes whole images'
         )
     boxes = np.array([item.box for item in nuclei]).reshape(-1, 4)
+    small = (boxes[:, 2:] - boxes[:, :2] < SMALL * scale).any(1)
     entries, seen = [], np.zeros(len(nuclei), bool)
     for part in parts:
         rings = [np.array(ring.coords) for ring in (part.exterior, *part.interiors)]
+        clear = shapely.covers(part, shapely.box(*boxes.T)) & ~small
         for window in _windows(part, scale, side, (slide.width, slide.height)):
             x, y, width, height = (value * scale for value in window)
             inside = (boxes[:, :2] < (x + width, y + height)) & (boxes[:, 2:] > (x, y))
             inside = np.flatnonzero(inside.all(1))
-            seen[inside] = True
             chosen = [nuclei[index] for index in inside]
             name = f'{name_of(image)}_x{round(x)}_y{round(y)}.png'
-            entries.append(Entry(image, mpp, name, scale, window, rings, chosen))
+            entry = Entry(image, mpp, name, scale, window, rings, chosen)
+            entries.append(entry)
+            seen[inside] |= clear[inside]
+            doubtful = inside[~seen[inside]]
+            seen[doubtful] = _show(entry, [nuclei[index] for index in doubtful])
     if not seen.all():
-        notes.append(f'{path}: {np.count_nonzero(~seen):,} nuclei are in no region, left out')
+        many = f'{np.count_nonzero(~seen):,} nuclei'
+        notes.append(f'{path}: {many} are in no region or cover no pixel of it, left out')
+    beyond = sum(not whole.intersection(region).area for region in shapes)
+    if beyond:
+        notes.append(f'{path}: {beyond:,} regions are beyond the image or flat, left out')
     entries[0] = entries[0]._replace(problems=problems, notes=notes)
     return entries
 
@@ -219,13 +230,16 @@ def _sort(
     return areas, nuclei
 
 
-def _union(areas: Sequence[QuPathObject]) -> shapely.Geometry:
-    """All regions as one geometry, those that touch as one part."""
-    polygons = []
-    for item in areas:
-        rings = [shapely.make_valid(shapely.Polygon(ring)) for ring in item.rings]
-        polygons.append(reduce(shapely.symmetric_difference, rings))
-    return shapely.union_all(polygons)
+def _shape(region: QuPathObject) -> shapely.Geometry:
+    """A region's area, by the even-odd rule."""
+    rings = [shapely.make_valid(shapely.Polygon(ring)) for ring in region.rings]
+    return reduce(shapely.symmetric_difference, rings)
+
+
+def _show(entry: Entry, nuclei: Sequence[QuPathObject]) -> list[bool]:
+    """Of which nuclei a field and its region show a pixel."""
+    annotated = _annotated(entry) if nuclei else None
+    return [_nucleus(item, entry, annotated) is not None for item in nuclei]
 
 
 def _windows(
@@ -267,7 +281,7 @@ def read_image(entry: Entry) -> AnnotatedImage:
             pixels = slide.read(*corner, width * entry.scale, height * entry.scale, entry.scale)
         except RegionError as error:
             raise UserError(f'{entry.image}: {error}') from None
-    annotated = fill_rings([ring / entry.scale - (x, y) for ring in entry.region], height, width)
+    annotated = _annotated(entry)
     pixels = np.where(annotated[..., None], pixels, np.uint8(255))
     image = ImageFile(
         entry.image, height, width, pixels=np.ascontiguousarray(pixels[..., ::-1]), name=entry.name
@@ -275,6 +289,12 @@ def read_image(entry: Entry) -> AnnotatedImage:
     nuclei = [_nucleus(item, entry, annotated) for item in entry.nuclei]
     nuclei = [nucleus for nucleus in nuclei if nucleus is not None]
     return AnnotatedImage(image, nuclei, list(entry.problems), list(entry.notes))
+
+
+def _annotated(entry: Entry) -> np.ndarray:
+    """The pixels of a field that lie in its region."""
+    x, y, width, height = entry.field
+    return fill_rings([ring / entry.scale - (x, y) for ring in entry.region], height, width)
 
 
 def _nucleus(item: QuPathObject, entry: Entry, annotated: np.ndarray) -> Nucleus | None:

@@ -10,6 +10,7 @@ from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.reading import MOST, read_packed
 
 MAX_COORDINATE = 1e8  # px; a hundred times the largest slide
+KINDS, NO_NUCLEI = ('annotation', 'detection', 'cell'), ('tile', 'tmaCore', 'root')
 # Up to version 0.2 the type stood in the id.
 OLD_TYPES = dict(
     PathAnnotationObject='annotation',
@@ -75,7 +76,7 @@ def read_objects(path: Path) -> tuple[list[QuPathObject], list[str]]:
         except UserError as error:
             problems.append(f'{path}: object {count}, id {item.get("id")!r:.60}: {error}')
         else:
-            if read.kind in ('annotation', 'detection', 'cell'):
+            if read.kind not in NO_NUCLEI:
                 objects.append(read)
         return None
 
@@ -96,8 +97,10 @@ def _read_feature(feature: dict) -> QuPathObject:
     for key in ('type', 'object_type', 'objectType'):  # of 0.4, of 0.3, of 0.4 and later
         kind = properties.get(key) or kind
     kind = OLD_TYPES.get(kind, kind) if isinstance(kind, str) else 'annotation'
-    if kind in ('tile', 'tmaCore', 'root'):
+    if kind in NO_NUCLEI:
         return QuPathObject(kind, None, [])
+    if kind not in KINDS:
+        raise UserError(f'its type is {kind!r:.60}, expected one of {", ".join(KINDS)}')
     geometry = feature.get('geometry')
     if kind == 'cell':
         geometry = feature.get('nucleusGeometry')
@@ -108,7 +111,8 @@ def _read_feature(feature: dict) -> QuPathObject:
 
 def _class_name(classification: Any) -> str | None:
     if isinstance(classification, dict):
-        names = classification.get('names') or [classification.get('name')]
+        names = classification.get('names') or classification.get('name')
+        names = names if isinstance(names, list) else [names]
         classification = ': '.join(name for name in names if isinstance(name, str))
     return classification if classification and isinstance(classification, str) else None
 
@@ -118,15 +122,15 @@ def _rings(geometry: Any) -> list[np.ndarray]:
     if kind not in ('Polygon', 'MultiPolygon'):
         raise UserError(f'geometry is {kind}, expected a Polygon or a MultiPolygon')
     plane = geometry.get('plane') or {}
-    if plane.get('z') or plane.get('t'):
-        raise UserError(f'lies on plane {plane}, expected the first one')
+    if not isinstance(plane, dict) or plane.get('z') or plane.get('t'):
+        raise UserError(f'lies on plane {plane!r:.60}, expected the first one')
     coordinates = geometry.get('coordinates')
     polygons = coordinates if kind == 'MultiPolygon' else [coordinates]
     try:
         rings = [
             np.array([point[:2] for point in ring], float) for rings in polygons for ring in rings
         ]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # the last of 400 digits, which JSON may have
         raise UserError(f'coordinates are {coordinates!r:.60}, expected rings of x, y') from None
     if not rings:
         raise UserError('geometry is empty, expected an outline')

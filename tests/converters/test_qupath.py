@@ -122,7 +122,8 @@ def test_a_field_by_hand(tmp_path):
     np.testing.assert_array_equal(second, expected)
     assert [item.get('type') for item in truth['annotations']] == ['Tumor', None]
     assert [note for note in summary.notes if 'region' in note] == [
-        f'{tmp_path / "raw/slide.geojson"}: 1 nuclei are in no region, left out'
+        f'{tmp_path / "raw/slide.geojson"}: 1 nuclei are in no region or cover no pixel of it, '
+        'left out'
     ]
 
 
@@ -270,6 +271,9 @@ def test_ignored_objects_are_left_out(tmp_path):
         (dict(type='Polygon', coordinates=5), 'coordinates are'),
         (dict(type='Polygon', coordinates=[]), 'geometry is empty'),
         (dict(type='Polygon', coordinates=[[[0, 0], [1e300, 0], [1, 1], [0, 0]]]), 'too large'),
+        (dict(type='Polygon', coordinates=[[[10**400, 0], *SQUARE]]), 'coordinates are'),
+        (dict(type='Polygon', coordinates=[SQUARE], plane=5), 'lies on plane 5'),
+        (dict(type='Polygon', coordinates=[SQUARE], plane=[1]), 'lies on plane'),
     ],
 )
 def test_objects_that_are_no_outline_are_problems(tmp_path, geometry, message):
@@ -283,6 +287,39 @@ def test_objects_that_are_no_outline_are_problems(tmp_path, geometry, message):
     )
     assert summary.nuclei == {'nucleus': 1}
     assert len(summary.left_out) == 1
+
+
+def test_a_type_that_qupath_does_not_have_is_a_problem(tmp_path):
+    raw = save(tmp_path / 'raw', [region(0, 0, 50, 50), feature(SQUARE, kind='foo')])
+    with pytest.raises(UserError, match=r"object 2, .*its type is 'foo', expected one of annotat"):
+        convert(raw, tmp_path / 'out')
+
+
+@pytest.mark.parametrize('classification', [dict(names=5), dict(name=[1]), dict(names=[['a']])])
+def test_a_class_of_no_text_is_none(tmp_path, classification):
+    odd = feature(SQUARE)
+    odd['properties']['classification'] = classification
+    objects, problems = read_objects(save(tmp_path / 'raw', [odd]) / 'slide.geojson')
+    assert [item.name for item in objects] == [None]
+    assert problems == []
+
+
+def test_what_a_region_does_not_show_is_counted(tmp_path):
+    # Of the square around the rhombus the corners are no region.
+    features = [
+        feature([[30, 0], [60, 30], [30, 60], [0, 30], [30, 0]], name='Region*'),
+        region(500, 0, 9, 9),  # beyond the image
+        feature([[1, 1], [9, 1], [5, 1], [1, 1]], name='Region*'),  # without area
+        feature(rectangle(28, 28, 4, 4)),
+        feature(rectangle(2, 2, 4, 4)),
+        feature(rectangle(30.6, 30.6, 0.3, 0.3)),  # between the centers of pixels
+        feature([[20, 30], [40, 30], [30, 30], [20, 30]]),  # a line
+    ]
+    summary, truth = convert(save(tmp_path / 'raw', features), tmp_path / 'out')
+    assert [item['area'] for item in truth['annotations']] == [16]
+    start = f'{tmp_path / "raw/slide.geojson"}: '
+    assert f'{start}3 nuclei are in no region or cover no pixel of it, left out' in summary.notes
+    assert f'{start}2 regions are beyond the image or flat, left out' in summary.notes
 
 
 @pytest.mark.parametrize(
