@@ -9,11 +9,12 @@ import argparse
 import contextlib
 import secrets
 import socket
+import sys
 import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
-from nucseg_mmdet.utils.errors import UserError, exit_code
+from nucseg_mmdet.utils.errors import UserError, exit_code, printable
 from nucseg_mmdet.viewer.results import find_results
 
 ADDRESS = '127.0.0.1'
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 webbrowser.open(address)
 
         for problem in problems:
-            print(problem)
+            print(printable(problem), file=sys.stderr)
         hosts = [f'{ADDRESS}:{port}', f'localhost:{port}']
         app = make_app(Site(results, problems), token, hosts, tell)
         listener.listen()  # so that nobody is sent away between tell and the first answer

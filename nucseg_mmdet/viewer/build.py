@@ -32,7 +32,7 @@ from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.files import new_file
 from nucseg_mmdet.viewer import parquet_source
 from nucseg_mmdet.viewer.container import ContainerWriter
-from nucseg_mmdet.viewer.results import Result
+from nucseg_mmdet.viewer.results import MAX_SIDE, Result
 from nucseg_mmdet.viewer.sources import (
     SCORE,
     Outlines,
@@ -99,6 +99,7 @@ def build(result: Result, path: Path, progress: Callable[[int, int], None] | Non
     places = dict(points=np.zeros(num, np.int32), rings=np.zeros(num, np.int32))
     kinds, classes = np.zeros(num, np.uint8), {}
     ring_sizes, done, reach = [np.zeros(0, np.int32)], 0, 0.0
+    _check_range(result.table, table.centroids)
     origins = np.round(table.centroids).astype(np.int32)
     with no_garbage_collection(), new_file(path) as file:
         writer = ContainerWriter(file)
@@ -108,6 +109,7 @@ def build(result: Result, path: Path, progress: Callable[[int, int], None] | Non
             if stop > num:
                 break
             owner = np.repeat(ragged.owners(part.rings), part.ring_sizes)
+            _check_range(result.outlines, part.points)
             reach = max(reach, _check_places(result, part, owner, table.centroids[done:stop]))
             steps = np.round((part.points - origins[done + owner]) * STEPS)
             writer.append('points', np.clip(steps, -(1 << 15), (1 << 15) - 1).astype(np.int16))
@@ -143,6 +145,12 @@ def _read(result: Result) -> tuple[Table, Iterator[Outlines]]:
     corner = result.summary.get('qupath_corner', [0, 0])
     moved = (part._replace(points=part.points + corner) for part in read_outlines(result.outlines))
     return read_table(result.table), moved
+
+
+def _check_range(path: Path, points: np.ndarray) -> None:
+    """Refuse places that are on no slide; NaN is none."""
+    if not (np.abs(points) <= MAX_SIDE).all():
+        raise UserError(f'{path}: places that are not finite or too large, expected px of a slide')
 
 
 def _check_places(

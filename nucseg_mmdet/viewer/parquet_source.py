@@ -1,5 +1,6 @@
 """Table and outlines out of one GeoParquet file, for a folder that has no CSV and GeoJSON."""
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,21 +25,24 @@ if TYPE_CHECKING:
 CLASS, GEOMETRY = 'class', 'geometry'
 
 
-def _open(path: Path) -> 'ParquetFile':
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator['ParquetFile']:
+    """Open a file; what cannot be read of it as long as this lasts is told in one line."""
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
         raise UserError(f'{path}: needs pyarrow to be read: pip install pyarrow') from None
     try:
-        file = parquet.ParquetFile(path)
+        with parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            missing = [name for name in (ID, *CENTROIDS, GEOMETRY) if name not in names]
+            if missing:
+                raise UserError(f'{path}: no column {missing[0]}, expected the table of a run')
+            yield file
     except (OSError, pyarrow.ArrowException) as error:
-        reason = str(error).splitlines()[0][:200]
+        reason = (str(error).splitlines() or [''])[0][:200]
         raise UserError(f'{path}: no Parquet ({reason}), expected the table of a run') from None
-    missing = [name for name in (ID, *CENTROIDS, GEOMETRY) if name not in file.schema_arrow.names]
-    if missing:
-        raise UserError(f'{path}: no column {missing[0]}, expected the table of a run')
-    return file
 
 
 def read_table(path: Path) -> Table:

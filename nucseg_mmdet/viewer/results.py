@@ -1,13 +1,15 @@
 """The slides of a results folder: which files belong to each, checked before any is opened."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.errors import UserError, describe_item
 
 SUMMARY = '.summary.json'
+MAX_SIDE = 100_000_000  # px; a hundred times the largest slide
 TABLES, OUTLINES, BOTH = ('.csv',), ('.geojson', '.geojson.gz'), ('.parquet',)
 
 
@@ -65,8 +67,8 @@ def find_results(folder: Path, slides: Sequence[Path] = ()) -> tuple[list[Result
     for path in paths:
         try:
             found.append(_read(path, slides))
-        except UserError as error:
-            problems.append(str(error))
+        except Exception as error:
+            problems.append(describe_item(path, error))
     if not found:
         raise UserError(*problems)
     for path in slides:
@@ -83,9 +85,10 @@ def _read(path: Path, slides: Sequence[Path]) -> Result:
         mpp = summary.get('microns_per_pixel')
         mpp = None if mpp is None else float(mpp)
         noted = Path(str(summary['path']))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(f'{path}: no summary of a run ({error!r}), expected one') from None
-    if width < 1 or height < 1 or (mpp is not None and not mpp > 0):
+    sizes = 0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE
+    if not sizes or (mpp is not None and not 0 < mpp < math.inf):
         raise UserError(f'{path}: found {width} x {height} px at {mpp} microns, expected a slide')
     table, outlines = (_find_file(path, files, endings) for endings in (TABLES, OUTLINES))
     if table is None or outlines is None:

@@ -26,6 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nucseg_mmdet.slides.base import RegionError
 from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.errors import describe as describe_error
 from nucseg_mmdet.viewer import images
 from nucseg_mmdet.viewer.index import Filter, NucleiIndex, parse_hidden
 from nucseg_mmdet.viewer.results import Result
@@ -143,7 +144,12 @@ def make_app(
 
     def bind(handler: Callable[[Site, Request], Awaitable[Response]]) -> Any:
         async def endpoint(request: Request) -> Response:
-            return await handler(site, request)
+            try:
+                return await handler(site, request)
+            except (HTTPException, RegionError, KeyError, ValueError):
+                raise  # have a line of their own, see below
+            except Exception as error:
+                return _say(422 if isinstance(error, UserError) else 500, describe_error(error))
 
         return endpoint
 
@@ -166,7 +172,6 @@ def make_app(
         lifespan=lifespan,
         exception_handlers={
             HTTPException: lambda _, error: _say(error.status_code, error.detail),
-            UserError: lambda _, error: _say(422, str(error)),
             RegionError: lambda _, error: _say(422, str(error)),
             KeyError: lambda _, error: _say(400, f'{error}: unknown'),
             ValueError: lambda _, error: _say(400, str(error)),

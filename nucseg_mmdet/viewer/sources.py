@@ -19,6 +19,7 @@ ID = 'id'
 CENTROIDS = ('centroid_x_px', 'centroid_y_px')  # full-resolution px
 NOT_MEASURED = (ID, *CENTROIDS, 'centroid_x_um', 'centroid_y_um')
 SCORE = 'score'
+MAX_ID = 1 << 53  # what a float holds of whole numbers
 BLOCK = 1 << 23  # bytes or characters that are read at once
 BATCH = 5000  # nuclei
 NUCLEUS = ('Nucleus', None)  # class and color of what has none
@@ -107,6 +108,8 @@ def _read_blocks(path: Path, file: Any, names: list[str]) -> Table:
     table = dict(zip([names[column] for column in columns], numbers.T, strict=True))
     if not all(np.isfinite(table[name]).all() for name in (ID, *CENTROIDS)):
         raise UserError(f'{path}: a nucleus without id or place, expected both')
+    if not (np.abs(table[ID]) <= MAX_ID).all():
+        raise UserError(f'{path}: id {np.abs(table[ID]).max():g}, expected a number of a run')
     values = {name: v.astype(np.float32) for name, v in table.items() if name not in NOT_MEASURED}
     if not values:
         raise UserError(f'{path}: no column of numbers besides places, expected measurements')
@@ -162,7 +165,7 @@ def read_outlines(path: Path) -> Iterator[Outlines]:
             try:
                 parts = _rings(feature['geometry'])
                 classes.append(read_class(feature.get('properties') or {}))
-            except (KeyError, TypeError, AttributeError, ValueError):
+            except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
                 raise UserError(f'{path}: feature {number} is no polygon, expected one') from None
             rings += parts
             counts.append(len(parts))
@@ -193,6 +196,8 @@ def read_features(path: Path) -> Iterator[dict[str, Any]]:
                     return
                 try:
                     feature, at = decoder.raw_decode(text, at)
+                except RecursionError:
+                    raise UserError(f'{path}: lists in lists, expected GeoJSON of a run') from None
                 except ValueError:  # the rest of it is still in the file, if the file is whole
                     more = file.read(BLOCK)
                     if not more:

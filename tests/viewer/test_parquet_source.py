@@ -71,6 +71,17 @@ def test_other_files_are_refused(tmp_path, content):
         NucleiIndex(result)
 
 
+def test_a_damaged_column_is_refused(tmp_path):
+    write_results(tmp_path, NAME, formats=('parquet',))
+    path = tmp_path / f'{NAME}.parquet'
+    content = bytearray(path.read_bytes())
+    content[200 : len(content) // 2] = bytes(len(content) // 2 - 200)
+    path.write_bytes(content)
+    ((result,), _) = find_results(tmp_path)
+    with pytest.raises(UserError, match='no Parquet'):
+        NucleiIndex(result)
+
+
 def test_another_table_is_refused(tmp_path):
     import pyarrow
     from pyarrow import parquet

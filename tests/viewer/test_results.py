@@ -87,10 +87,12 @@ def test_names_stay_in_the_folder(tmp_path, name, message):
 
 def test_one_bad_slide_does_not_stop_the_others(folder):
     (folder / 'bad.summary.json').write_text('[]')
+    (folder / 'deep.summary.json').write_text('[' * 100_000)
     results, problems = find_results(folder)
     assert [result.name for result in results] == [NAME]
-    assert len(problems) == 1
+    assert len(problems) == 2
     assert 'bad.summary.json: no summary' in problems[0]
+    assert 'deep.summary.json: ' in problems[1]
 
 
 @pytest.mark.parametrize(
@@ -104,6 +106,9 @@ def test_one_bad_slide_does_not_stop_the_others(folder):
         (dict(width='wide'), 'no summary of a run'),
         (dict(width=0), 'expected a slide'),
         (dict(microns_per_pixel=-1), 'expected a slide'),
+        (dict(microns_per_pixel=float('inf')), 'expected a slide'),
+        (dict(width=float('inf')), 'no summary of a run'),
+        (dict(width=10**30), 'expected a slide'),
         (dict(files=5), 'no summary of a run'),
     ],
 )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from nucseg_mmdet.viewer.index import NucleiIndex
 from nucseg_mmdet.viewer.results import find_results
 from nucseg_mmdet.viewer.server import PAGE, Site, make_app
 from tests.viewer.conftest import HEIGHT, NAME, WIDTH, write_results
@@ -215,6 +216,26 @@ class TestOddResults:
             assert 'more outlines, expected 467' in answer.json()['error']
             write_results(folder)  # mended: the same server shows it
             assert describe(client).status_code == 200
+
+    @pytest.mark.parametrize('number', ['NaN', '1e300', '-1e999'])
+    def test_a_vertex_that_is_on_no_slide(self, folder, number):
+        path = folder / f'{NAME}.geojson'
+        path.write_text(re.sub(r'\[\[\[[^,]+', f'[[[{number}', path.read_text(), count=1))
+        with serve(folder) as client:
+            answer = describe(client)
+            assert answer.status_code == 422
+            assert f'{NAME}.geojson: places that are not finite' in answer.json()['error']
+
+    def test_what_nobody_foresaw_is_one_line(self, folder, monkeypatch):
+        def fail(*_):
+            raise ZeroDivisionError('no part of it')
+
+        monkeypatch.setattr(NucleiIndex, 'nucleus_at', fail)
+        with serve(folder) as client:
+            describe(client)
+            answer = client.get('/slides/0/nucleus?x=1&y=1&radius=1')
+            assert answer.status_code == 500
+            assert 'unforeseen ZeroDivisionError: no part of it' in answer.json()['error']
 
     def test_slide_that_is_gone(self, folder):
         (folder / f'{NAME}.png').unlink()

@@ -55,6 +55,7 @@ def test_table_without_rows(tmp_path):
         ('id,score\n1,2\n', 'no column centroid_x_px'),
         (HEAD + '1,2,3,4,a,5,6\n\n2,2,3,4,a,5,6\n', 'expected a row a line'),
         (HEAD + '1,,3,4,a,5,6\n', 'without id or place'),
+        (HEAD + '1e300,2,3,4,a,5,6\n', 'id 1e.300, expected a number of a run'),
         (HEAD + 'one,2,3,4,a,5,6\n', 'expected numbers'),
     ],
 )
@@ -102,6 +103,12 @@ def test_outlines_in_batches(tmp_path, monkeypatch):
     [
         ('{}', 'no features'),
         ('{"features":[{"type":"Feature"', 'ends within a feature'),
+        ('{"features":[' + '[' * 100_000, 'lists in lists'),
+        (
+            '{"features":[{"geometry":{"type":"Polygon","coordinates":[[[0,0],[1,1],[2,0]]]},'
+            '"properties":{"classification":{"name":"a","color":[1e999,0,0]}}}]}',
+            'feature 1',
+        ),
         ('{"features":[', 'ends within a feature'),
         (json.dumps(dict(features=[feature(dict(type='Point', coordinates=[1, 2]))])), 'feature 1'),
         (json.dumps(dict(features=[feature(polygon(SQUARE)), 5])), 'feature 2 is no polygon'),
