@@ -65,7 +65,12 @@ class DicomAnn(Writer):
             import highdicom  # noqa: F401
         except ImportError:
             raise UserError('format dicom-ann needs highdicom: pip install highdicom') from None
-        self._source = _read_source(self.options.source, self.target.width, self.target.height)
+        self._source = self._made_up()
+        found = _read_source(self.options.source, self.target.width, self.target.height)
+        if found is not None:  # an anonymized one may lack any of what is asked for
+            missing = [item for item in self._source if not found.get(item.keyword)]
+            found.update({item.tag: item for item in missing if item.keyword not in IDENTITY})
+            self._source = found
         # Coordinates are most of it; they wait in a file.
         self._coordinates = [self._open_scratch() for _ in self.options.classes]
         self._sizes: list[list[np.ndarray]] = [[] for _ in self.options.classes]
@@ -90,7 +95,7 @@ class DicomAnn(Writer):
         groups = [self._group(number, label) for number, label in enumerate(labels, start=1)]
         name = self.target.name
         annotations = hd.ann.MicroscopyBulkSimpleAnnotations(
-            source_images=[self._source or self._made_up()],
+            source_images=[self._source],
             annotation_coordinate_type='2D',
             annotation_groups=groups,
             series_instance_uid=self._uid('series'),

@@ -144,6 +144,32 @@ def test_an_anonymized_slide_may_lack_names(tmp_path):
     assert annotations.PatientID == 'P7'
 
 
+@pytest.mark.parametrize(
+    'keyword',
+    [
+        'StudyInstanceUID',
+        'FrameOfReferenceUID',
+        'ContainerIdentifier',
+        'IssuerOfTheContainerIdentifierSequence',
+        'ContainerTypeCodeSequence',
+        'SpecimenDescriptionSequence',
+        'Modality',
+    ],
+)
+@pytest.mark.parametrize('empty', [False, True])
+def test_what_a_slide_lacks_is_made_up(tmp_path, keyword, empty):
+    image = slide_image(90, 70, generate_uid())
+    if empty:
+        setattr(image, keyword, [] if keyword.endswith('Sequence') else '')
+    else:
+        del image[keyword]
+    image.save_as(tmp_path / 'a.dcm', enforce_file_format=True)
+    (path,) = write(tmp_path / 'out', ['dicom-ann'], PLAIN, ONE, source=tmp_path / 'a.dcm')
+    annotations = read(path)
+    assert annotations.StudyInstanceUID
+    assert annotations.ReferencedImageSequence[0].ReferencedSOPInstanceUID == image.SOPInstanceUID
+
+
 def test_uids_are_the_same_in_every_run_and_differ_between_regions(tmp_path):
     paths = [
         write(tmp_path / name, ['dicom-ann'], target, ONE)[0]
