@@ -24,7 +24,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from nucseg_mmdet.slides.base import RegionError
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.errors import describe as describe_error
 from nucseg_mmdet.viewer import images
@@ -134,22 +133,12 @@ def make_app(
         started()
         yield
 
-    def page(request: Request) -> Response:
-        name = request.path_params.get('name', '')
-        if name not in PAGE:
-            raise HTTPException(404, 'no such page')
-        package, place, kind = PAGE[name]
-        content = files(package).joinpath(place).read_bytes()
-        return Response(content, media_type=kind, headers={'Cache-Control': 'no-cache'})
-
     def bind(handler: Callable[[Site, Request], Awaitable[Response]]) -> Any:
         async def endpoint(request: Request) -> Response:
             try:
                 return await handler(site, request)
-            except (HTTPException, RegionError, KeyError, ValueError):
-                raise  # have a line of their own, see below
             except Exception as error:
-                return _say(422 if isinstance(error, UserError) else 500, describe_error(error))
+                return _say_error(error)
 
         return endpoint
 
@@ -170,14 +159,32 @@ def make_app(
     app = Starlette(
         routes=[Mount(f'/{token}', routes=routes)],
         lifespan=lifespan,
-        exception_handlers={
-            HTTPException: lambda _, error: _say(error.status_code, error.detail),
-            RegionError: lambda _, error: _say(422, str(error)),
-            KeyError: lambda _, error: _say(400, f'{error}: unknown'),
-            ValueError: lambda _, error: _say(400, str(error)),
-        },
+        exception_handlers={HTTPException: lambda _, error: _say_error(error)},
     )
     return Guard(app, token, hosts)
+
+
+def page(request: Request) -> Response:
+    """A file of the page."""
+    name = request.path_params.get('name', '')
+    if name not in PAGE:
+        raise HTTPException(404, 'no such page')
+    package, place, kind = PAGE[name]
+    content = files(package).joinpath(place).read_bytes()
+    return Response(content, media_type=kind, headers={'Cache-Control': 'no-cache'})
+
+
+def _say_error(error: Exception) -> Response:
+    """Answer with the line of an error, be it foreseen or not."""
+    if isinstance(error, HTTPException):
+        return _say(error.status_code, error.detail)
+    if isinstance(error, UserError):
+        return _say(422, describe_error(error))
+    if isinstance(error, KeyError):
+        return _say(400, f'{error}: unknown')
+    if isinstance(error, ValueError):
+        return _say(400, str(error))
+    return _say(500, describe_error(error))
 
 
 class Guard:
