@@ -116,13 +116,14 @@ def end_group(leader: int, patience: float = 30.0) -> bool:
 def _members(group: int) -> list[int]:
     """Processes of a session that are no zombies."""
     found = []
-    for path in Path('/proc').glob('[0-9]*/stat'):
+    for name in filter(str.isdigit, os.listdir('/proc')):
         try:
-            state, _, _, session = path.read_text().rpartition(')')[2].split()[:4]
-        except (OSError, ValueError):
+            text = Path('/proc', name, 'stat').read_text()
+            state, _, _, session = text.rpartition(')')[2].split()[:4]
+        except (OSError, ValueError):  # it has ended meanwhile
             continue
         if int(session) == group and state != 'Z':
-            found.append(int(path.parent.name))
+            found.append(int(name))
     return found
 
 
