@@ -28,7 +28,7 @@ from mmengine.structures import InstanceData
 from pycocotools import mask as coco_mask
 
 from nucseg_mmdet.models.half_precision import prepare_for_inference
-from nucseg_mmdet.structures.coco_entries import annotate, make_categories, make_image
+from nucseg_mmdet.structures.coco_entries import make_annotations, make_categories, make_image
 from nucseg_mmdet.synthetic.fields import synthesize
 
 STOCK_TYPES = {
@@ -97,7 +97,7 @@ def write_data(folder: Path, counts: list[int], size: int) -> None:
         name = f'{image_id}.png'
         cv2.imwrite(str(folder / 'train' / name), img[..., ::-1])
         truth['images'].append(make_image(image_id, name, size, size))
-        truth['annotations'] += annotate(labels, image_id, len(truth['annotations']) + 1)
+        truth['annotations'] += make_annotations(labels, image_id, len(truth['annotations']) + 1)
     (folder / 'annotations' / 'train.json').write_text(json.dumps(truth))
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nucseg_mmdet.export.formats import FORMATS
+from nucseg_mmdet.slides.base import name_of
 from nucseg_mmdet.slides.open import IMAGES, SCANS
 from nucseg_mmdet.utils.errors import UserError, some
 from nucseg_mmdet.utils.reading import open_file
@@ -134,7 +135,7 @@ def name_outputs(paths: Sequence[Path]) -> list[str]:
 
 def _name(path: Path, level: int) -> str:
     """A name that tells more of the path the higher the level."""
-    stem = path.stem.removesuffix('.ome')
+    stem = name_of(path)
     folders = Path(os.path.realpath(path)).parts[1:-1]
     if level == 0:
         return stem

@@ -56,7 +56,7 @@ def make_annotation(
     return annotation
 
 
-def annotate(labels: np.ndarray, image_id: int, first_id: int = 1) -> list[dict[str, Any]]:
+def make_annotations(labels: np.ndarray, image_id: int, first_id: int = 1) -> list[dict[str, Any]]:
     """Make the annotations of a label map, in the order of its labels.
 
     Args:

@@ -22,7 +22,7 @@ import numpy as np
 from scipy import ndimage
 
 from nucseg_mmdet.imaging.stain import STAIN_OD
-from nucseg_mmdet.structures.coco_entries import annotate, make_categories
+from nucseg_mmdet.structures.coco_entries import make_annotations, make_categories
 from nucseg_mmdet.synthetic.tissue import Tissue, lay_out_tissue, noise, smear, step
 from nucseg_mmdet.utils.errors import UserError, exit_code
 from nucseg_mmdet.utils.files import new_folder
@@ -300,7 +300,9 @@ def write_dataset(
             img, labels = synthesize(image_seed, size, size)
             _write_png(partial / 'test' / file_name, img[..., ::-1])
             truth['images'].append(dict(file_name=file_name, height=size, id=image_id, width=size))
-            truth['annotations'] += annotate(labels, image_id, len(truth['annotations']) + 1)
+            truth['annotations'] += make_annotations(
+                labels, image_id, len(truth['annotations']) + 1
+            )
         (partial / 'test_img_ids.json').write_text(json.dumps(truth['images']) + '\n')
         (partial / 'test_truth.json').write_text(json.dumps(truth) + '\n')
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nucseg_mmdet.commands import score
-from nucseg_mmdet.structures.coco_entries import annotate, make_categories, make_image
+from nucseg_mmdet.structures.coco_entries import make_annotations, make_categories, make_image
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def files(tmp_path, labels):
     (tmp_path / 'run').mkdir()
     for image_id, name, one in zip((7, 3), ('x/a.png', 'b.c.tif'), labels, strict=True):
         truth['images'].append(make_image(image_id, name, *one.shape))
-        annotations = annotate(one, image_id, len(truth['annotations']) + 1)
+        annotations = make_annotations(one, image_id, len(truth['annotations']) + 1)
         truth['annotations'] += annotations
         results = [
             dict(image_id=1, category_id=1, score=0.9, segmentation=found['segmentation'])
