@@ -9,8 +9,8 @@ A reader is a module with two functions and a constant::
 and, where the format has them, ``find_test_images(raw) -> tuple[list[ImageFile], list[str]]``,
 the images to predict and a line for each that cannot be used; and
 ``find_left_out(raw: Path, ...) -> list[str]``, a line for each folder, or kind of files in it, that
-``find_images`` passes over. What an entry is (a path, a pair of paths, ...) is the reader's own business; it is
-pickled. All raise ``UserError`` for what they cannot read.
+``find_images`` passes over. What an entry is (a path, a pair of paths, ...) is the reader's own
+business; it is pickled. All raise ``UserError`` for what they cannot read.
 """
 
 import functools
