@@ -42,8 +42,8 @@ class Job(NamedTuple):
 def main() -> int:
     parser = argparse.ArgumentParser('python -m tests.hammer', description=__doc__)
     parser.add_argument('parts', nargs='*', choices=[*PARTS, []], help='default: all')
-    parser.add_argument('--number', type=int, default=120, help='damages a format')
-    parser.add_argument('--kills', type=int, default=26, help='of each command, and pairs')
+    parser.add_argument('--number', type=int, default=140, help='damages a format')
+    parser.add_argument('--kills', type=int, default=25, help='of each command, and pairs')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--only', nargs='*', help='formats to damage, kinds of hostile files')
     parser.add_argument('--jobs', type=int, default=2, help='processes (default: 2)')
