@@ -4,9 +4,9 @@ All sides take turns in one run, so that a busy minute meets them all:
 
 - ours: the default model by OpenVINO, from the image's file to GeoJSON;
 - before: the same by the path of version 0.1: torch in fp32, tiles of 512 px, 8,000 proposals;
-- stardist, instanseg: their networks alone, of random weights, by OpenVINO; in fp32 where ours is
-  in int8. What they leave out is to our disadvantage: reading, colors, their own NMS or clustering,
-  outlines, measurements, files.
+- stardist, instanseg: their networks alone, of random weights, by OpenVINO; in bf16 where ours is,
+  else in fp32. What they leave out is to our disadvantage: reading, colors, their own NMS or
+  clustering, outlines, measurements, files.
 
 Every side has loaded its model before.
 """
@@ -221,7 +221,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('image', type=Path, help='such as a class image of 1,000 px')
     parser.add_argument('--mosaic', type=int, metavar='PX', help='mirror it to so many px')
     parser.add_argument('--sides', nargs='+', choices=SIDES, default=list(SIDES))
-    parser.add_argument('--precision', choices=['fp32', 'bf16', 'int8'], default='fp32')
+    parser.add_argument(
+        '--precision', choices=['fp32', 'bf16', 'int8'], help='default: as nucseg segment'
+    )
     parser.add_argument(
         '--model', choices=list(MODELS), default=DEFAULT, help='ours, default: %(default)s'
     )
@@ -235,6 +237,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder, path = Path(name), args.image
         ours = Segmenter(args.model, backend='openvino', precision=args.precision)
+        precision = ours.predictor.precision
         if args.agreement:
             agreed = agreement(ours, image, folder, args.model)
             print(f'PQ against the path of 0.1, untiled: {agreed:.4f}')
@@ -250,7 +253,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 sides[side] = whole_path(ours if side == 'ours' else make_before(folder), path)
             else:
                 network = stardist() if side == 'stardist' else instanseg()
-                sides[side] = network_alone(network, megapixels, args.precision)
+                sides[side] = network_alone(network, megapixels, precision)
         times: dict[str, list[tuple[float, float]]] = {side: [] for side in sides}
         for number in range(args.runs + 1):  # the first one warms up
             for side, run in sides.items():
@@ -258,7 +261,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 seconds = run()
                 if number or args.runs == 1:
                     times[side].append((seconds, time.process_time() - before))
-    print(f'{width} x {height} px, {args.model}, {args.precision}; the least of {args.runs} runs')
+    print(f'{width} x {height} px, {args.model}, {precision}; the least of {args.runs} runs')
     for side, found in times.items():
         wall, processor = np.min(found, axis=0) / megapixels
         print(f'{side:10} {wall:7.2f} s a megapixel, {processor:7.2f} s of CPU')

@@ -102,7 +102,8 @@ def _add_ways_to_work(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--precision',
         choices=['fp32', 'bf16', 'fp16', 'int8'],
-        help='default: bf16 on a GPU, fp32 on a CPU; int8: faster there, nearly the same nuclei',
+        help='default: bf16 on a GPU, and with openvino on a CPU that has it, else fp32; '
+        'int8: faster on a CPU, nearly the same nuclei',
     )
     parser.add_argument(
         '--workers', type=int, metavar='N', help='processes on this machine, or jobs with --slurm'

@@ -111,7 +111,10 @@ def _segment(
     """What a worker does to segment rows; those that a lost worker has left are not done again."""
     rows = [row for row in rows if not plan.shard(row).is_file()]
     try:
-        return list(segment_rows(_load(options), [(plan, rows)], settings))
+        segmenter, precision = _load(options), plan.identity['precision']
+        if segmenter.predictor.precision != precision:  # planned on another kind of machine
+            segmenter = _load((*options, ('precision', precision)))
+        return list(segment_rows(segmenter, [(plan, rows)], settings))
     except UserError as error:
         return [RowsFailed(plan.folder, str(error))]
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import openvino
+from openvino import opset15
 
 from nucseg_mmdet.structures.classes import ONE_CLASS, NucleusClass, make_classes
 from nucseg_mmdet.utils.errors import UserError
@@ -48,6 +49,28 @@ def runtime() -> openvino.Core:
     signal, such as Ctrl-C or the end of a child, is a segmentation fault (openvino 2026.4).
     """
     return openvino.Core()
+
+
+def has_bf16() -> bool:
+    """Whether the CPU has instructions for bfloat16; otherwise it is emulated, and slow."""
+    return 'BF16' in runtime().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
+
+
+def cut(network: openvino.Model) -> tuple[openvino.Model, openvino.Model]:
+    """Part the hidden layers of a network from those after its last ReLU, which take their output
+    as ``hidden``. The network itself is of no use any more."""
+    relu = [node for node in network.get_ordered_ops() if node.get_type_name() == 'Relu'][-1]
+    source = relu.output(0)
+    hidden = opset15.parameter(source.get_partial_shape(), openvino.Type.f32, 'hidden')
+    hidden.output(0).set_names({'hidden'})
+    for target in source.get_target_inputs():
+        target.replace_source_output(hidden.output(0))
+    end = opset15.result(source)
+    end.output(0).set_names({'hidden'})
+    return (
+        openvino.Model([end], network.get_parameters(), f'{network.friendly_name}_hidden'),
+        openvino.Model(network.get_results(), [hidden], network.friendly_name),
+    )
 
 
 def write(path: Path, model: RuntimeModel) -> None:

@@ -33,7 +33,8 @@ TOGETHER = dict(boxes=512, masks=64)
 # Sizes of tiles that the network of features stays compiled for. For a narrower tile at the end of
 # a row it is compiled anew, in 0.2 s; each size more would hold memory for all its maps.
 SIZES = 1
-PRECISIONS = dict(fp32='f32', bf16='bf16', int8='f32')  # of what is not in 8 bits
+PRECISIONS = ('fp32', 'bf16', 'int8')
+HINTS = dict(fp32='f32', bf16='bf16')
 NORMALIZATIONS = dict(
     reinhard=(stain.measure_colors, stain.normalize_colors, stain.TARGET_COLORS),
     macenko=(stain.measure_stains, stain.normalize_stains, stain.TARGET_STAINS),
@@ -64,7 +65,7 @@ class Detections(NamedTuple):
 
 
 class OpenVinoPredictor:
-    """See ``Predictor``; in fp32 unless another precision is given.
+    """See ``Predictor``; in bf16 on a CPU that has it, else in fp32, unless a precision is given.
 
     Raises:
         UserError: a file is missing or does not fit, or a value is not possible.
@@ -73,7 +74,10 @@ class OpenVinoPredictor:
     def __init__(self, options: ModelOptions) -> None:
         if options.device not in (None, 'cpu'):
             raise UserError(f'device is {options.device!r}, expected cpu with backend openvino')
-        self.device, self.precision = 'cpu', options.precision or 'fp32'
+        fastest = 'bf16' if openvino_model.has_bf16() else 'fp32'
+        self.device, self.precision = 'cpu', options.precision or fastest
+        # In int8, that of what is not in 8 bits.
+        self._float = fastest if self.precision == 'int8' else self.precision
         if self.precision not in PRECISIONS:
             raise UserError(
                 f'precision is {self.precision!r}, expected one of {", ".join(PRECISIONS)} with '
@@ -100,12 +104,12 @@ class OpenVinoPredictor:
             self._min_logit = np.log(least / (1 - least))
         self._limit = max(1.0, (options.tile / self._meta['field']) ** 2)
         threads = options.threads or available_cores()
-        self._compiled = {name: self._compile(name, networks[name], threads) for name in TOGETHER}
+        self._heads = {name: self._compile_head(name, networks[name], threads) for name in TOGETHER}
         self._features_of = functools.lru_cache(SIZES)(
             functools.partial(self._make_features, networks['features'], threads)
         )
         self._threads = ThreadPoolExecutor(threads)
-        self._own = threading.local()  # requests of each thread
+        self._own = threading.local()  # requests for the heads, of each thread
         self.identity = dict(
             model=hashlib.sha256(path.read_bytes()).hexdigest()[:16],
             classes=[one.name for one in self.classes],
@@ -124,23 +128,36 @@ class OpenVinoPredictor:
         except (TypeError, ValueError):
             raise UserError(f'{path}: its ranges for int8 are not of its network') from None
 
-    def _compile(self, name: str, network: openvino.Model, threads: int) -> openvino.CompiledModel:
-        # Scores of many nuclei would tie in the 8 bits that bfloat16 has for digits.
-        precision = 'fp32' if name == 'boxes' else self.precision
+    def _compile(
+        self, network: openvino.Model, threads: int, streams: int = 1, precision: str | None = None
+    ) -> openvino.CompiledModel:
         options = dict(
-            INFERENCE_PRECISION_HINT=PRECISIONS[precision],
+            INFERENCE_PRECISION_HINT=HINTS[precision or self._float],
             INFERENCE_NUM_THREADS=threads,
-            # All threads on a tile, but each on boxes of its own.
-            NUM_STREAMS=1 if name == 'features' else threads,
+            NUM_STREAMS=streams,
         )
         return openvino_model.runtime().compile_model(network, 'CPU', options)
+
+    def _compile_head(
+        self, name: str, network: openvino.Model, threads: int
+    ) -> list[openvino.CompiledModel]:
+        """Networks, each of which takes what the one before it gives; a thread a stream, each on
+        boxes of its own."""
+        if name != 'boxes':
+            return [self._compile(network, threads, threads)]
+        # Scores of many nuclei would tie in the 8 bits that bfloat16 has for digits.
+        hidden, last = openvino_model.cut(network)
+        return [
+            self._compile(hidden, threads, threads),
+            self._compile(last, threads, threads, 'fp32'),
+        ]
 
     def _make_features(
         self, network: openvino.Model, threads: int, height: int, width: int
     ) -> openvino.InferRequest:
         """What runs the network on images of one size: faster, and in less memory, than on any."""
         network.reshape([1, height, width, 3])
-        return self._compile('features', network, threads).create_infer_request()
+        return self._compile(network, threads).create_infer_request()
 
     def prepare(self, tile: np.ndarray, colors: Any = None) -> Prepared:
         height, width = tile.shape[:2]
@@ -237,8 +254,11 @@ class OpenVinoPredictor:
 
         def look(some: np.ndarray) -> dict[str, np.ndarray]:
             features = roi_features(maps, roi['strides'], roi['finest_scale'], some, size)
-            found = self._request(head).infer({'features': features}, share_inputs=True)
-            return {name.any_name: values for name, values in found.items()}
+            found = {'features': features}
+            for request in self._requests(head):
+                answer = request.infer(found, share_inputs=True)
+                found = {name.any_name: values for name, values in answer.items()}
+            return found
 
         order = np.argsort(box_math.areas(boxes))  # alike ones together: RoIAlign batches them
         parts = np.split(boxes[order], range(TOGETHER[head], len(boxes), TOGETHER[head]))
@@ -246,10 +266,10 @@ class OpenVinoPredictor:
         back = np.argsort(order)
         return {name: np.concatenate([one[name] for one in answers])[back] for name in answers[0]}
 
-    def _request(self, head: str) -> openvino.InferRequest:
+    def _requests(self, head: str) -> list[openvino.InferRequest]:
         """What runs a head in this thread."""
         if not hasattr(self._own, head):
-            setattr(self._own, head, self._compiled[head].create_infer_request())
+            setattr(self._own, head, [one.create_infer_request() for one in self._heads[head]])
         return getattr(self._own, head)
 
     def _lower_doubles(self, boxes: np.ndarray, masks: list[dict], found: Detections) -> Prediction:

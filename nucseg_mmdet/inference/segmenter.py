@@ -77,7 +77,7 @@ class Segmenter:
         checkpoint: with the model's weights.
         device: 'cpu', 'cuda', 'cuda:1'; by default a GPU if there is one.
         precision: 'fp32', 'bf16', 'fp16' (torch) or 'int8' (OpenVINO); by default bf16 on a
-            GPU and fp32 on a CPU.
+            GPU, and with OpenVINO on a CPU that has it, else fp32.
         score_thr: less certain nuclei are left out, 0 to 1; by default those that the
             config's ``test_evaluator`` leaves out.
         batch: tiles that go through the network together.

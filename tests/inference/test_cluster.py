@@ -17,6 +17,7 @@ from nucseg_mmdet.inference.output_folder import start_or_resume
 from nucseg_mmdet.inference.plan import Settings
 from nucseg_mmdet.inference.rows import InProcess
 from nucseg_mmdet.inference.segmenter import Segmenter
+from nucseg_mmdet.inference.shards import read_row
 from nucseg_mmdet.synthetic.fields import synthesize
 from nucseg_mmdet.utils.processes import available_cores
 
@@ -141,6 +142,25 @@ def test_files_that_a_lost_worker_has_written_are_taken(random_model, folder, tm
     assert not plan.folder.exists()
     again = cluster._finish(plan, settings, dict(device='cpu'))
     assert again['fingerprints'] == summary['fingerprints']
+
+
+def test_a_worker_computes_in_the_precision_of_the_plan(random_model, folder, tmp_path):
+    """Also where its own kind of machine would take another."""
+    options = dict(config=random_model[0], checkpoint=random_model[1], device='cpu', score_thr=0.0)
+    options |= dict(tile=80, overlap=30)
+    scores = {}
+    for precision in ('fp32', 'bf16'):
+        settings = Settings(tmp_path / precision, ('csv',))
+        engine = InProcess(Segmenter(**options, precision=precision))
+        (plan,) = engine.plan([folder / '1.png'], ['1'], settings)
+        start_or_resume(plan, settings)
+        ours = tuple(dict(options, precision=None).items())
+        assert cluster._segment(ours, plan, [0], settings)
+        scores[precision] = read_row(plan.shard(0)).nuclei.scores
+        plan.shard(0).unlink()
+        assert list(engine.segment([(plan, [0])], settings))
+        assert np.array_equal(scores[precision], read_row(plan.shard(0)).nuclei.scores)
+    assert not np.array_equal(scores['fp32'], scores['bf16'])
 
 
 def test_tasks_hold_whole_rows_of_enough_tiles():

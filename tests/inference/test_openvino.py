@@ -78,18 +78,21 @@ def test_the_default_model_finds_the_same_on_a_real_image(class_data):
     assert away.min(axis=1).max() < 0.05
 
 
-def test_in_8_bits_the_default_model_finds_nearly_the_same(class_data):
+@pytest.mark.parametrize(('precision', 'least'), [('bf16', 0.99), ('int8', 0.97)])
+def test_with_fewer_bits_the_default_model_finds_nearly_the_same(class_data, precision, least):
     path = class_data / 'train' / 'TCGA-G9-6362-01Z-00-DX1/images/TCGA-G9-6362-01Z-00-DX1.png'
     tile = np.ascontiguousarray(cv2.imread(str(path))[100:500, 100:500, ::-1])
     options = ModelOptions(device='cpu')
     one, other = (
-        load_predictor(options._replace(precision=name), 'openvino') for name in ('fp32', 'int8')
+        load_predictor(options._replace(precision=name), 'openvino') for name in ('fp32', precision)
     )
     prepared = [one.prepare(tile)]
     expected, found = one.predict(prepared), other.predict(prepared)
-    assert openvino_export.agreement(expected, found, [(400, 400)]) > 0.97
-    # It is computed in other numbers indeed.
-    assert not np.array_equal(np.sort(expected[0].scores), np.sort(found[0].scores))
+    assert openvino_export.agreement(expected, found, [(400, 400)]) > least
+    if precision == 'int8' or openvino_model.has_bf16():  # in other numbers indeed
+        assert not np.array_equal(np.sort(expected[0].scores), np.sort(found[0].scores))
+    # Not in the 8 bits of bfloat16, in which scores would tie.
+    assert len(np.unique(found[0].scores)) > 0.99 * len(found[0].scores)
 
 
 def test_agreement_counts_tiles_in_which_nothing_is_found(exported, field):
