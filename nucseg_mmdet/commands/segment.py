@@ -120,7 +120,9 @@ def parse_region(text: str) -> tuple[int, int, int, int]:
     try:
         x, y, width, height = (int(part) for part in text.split(','))
     except ValueError:
-        raise UserError(f'--roi {text}: expected four whole numbers x,y,w,h') from None
+        raise UserError(
+            f'--roi {text or "is empty"}: expected four whole numbers x,y,w,h'
+        ) from None
     if width < 1 or height < 1:
         raise UserError(f'--roi {text}: expected a width and a height of at least 1')
     return x, y, width, height
@@ -166,7 +168,7 @@ def make_settings(args: argparse.Namespace) -> planning.Settings:
         out=args.out,
         formats=tuple(dict.fromkeys(args.format)),
         mpp=args.mpp,
-        region=parse_region(args.roi) if args.roi else None,
+        region=None if args.roi is None else parse_region(args.roi),
         skip_glass=not args.no_tissue_mask,
         simplify=args.simplify,
         compress=args.gzip,

@@ -39,6 +39,7 @@ IDENTITY = (
     'StudyDate',
     'StudyTime',
 )
+UTF_8 = 'ISO_IR 192'  # as Specific Character Set
 SCHEME = '99NUCSEG'  # of the measurements' codes, which no public scheme has all of
 
 
@@ -93,7 +94,6 @@ class DicomAnn(Writer):
         if size > MAX_BYTES:
             raise UserError(f'{self.path}: {size / 1e9:.1f} GB of vertices, DICOM takes 4.2')
         groups = [self._group(number, label) for number, label in enumerate(labels, start=1)]
-        name = self.target.name
         annotations = hd.ann.MicroscopyBulkSimpleAnnotations(
             source_images=[self._source],
             annotation_coordinate_type='2D',
@@ -107,8 +107,9 @@ class DicomAnn(Writer):
             software_versions=_version(),
             device_serial_number='1',
             content_label='NUCLEI',
-            content_description=name[:64],
+            content_description=_short_text(self.target.name),
         )
+        annotations.SpecificCharacterSet = UTF_8
         _save(annotations, files, self._file)
 
     def _group(self, number: int, label: int) -> 'Dataset':
@@ -129,7 +130,7 @@ class DicomAnn(Writer):
         group = hd.ann.AnnotationGroup(
             number=number,
             uid=self._uid(f'group of {name}' if self.classes else 'group'),
-            label=name if self.classes else 'Nuclei',
+            label=_short_text(name) if self.classes else 'Nuclei',
             annotated_property_category=codes.SCT.AnatomicalStructure,
             annotated_property_type=hd.sr.CodedConcept('84640000', 'SCT', 'Nucleus'),
             graphic_type='POLYGON',
@@ -147,7 +148,7 @@ class DicomAnn(Writer):
 
     def _uid(self, what: str) -> str:
         """A UID that is the same in every run for the same image and region."""
-        name = f'nucseg-mmdet:{self.target.name}/{self.target.box}/{what}'
+        name = f'nucseg-mmdet:{self.target.text}/{self.target.box}/{what}'
         return f'2.25.{uuid.uuid5(uuid.NAMESPACE_URL, name).int}'
 
     def _made_up(self) -> 'Dataset':
@@ -163,16 +164,21 @@ class DicomAnn(Writer):
         image.Modality = 'SM'
         for keyword in IDENTITY:
             setattr(image, keyword, '')
-        image.PatientID = image.ContainerIdentifier = self.target.name[:64]
+        image.PatientID = image.ContainerIdentifier = _short_text(self.target.name)
         image.IssuerOfTheContainerIdentifierSequence = []
         image.ContainerTypeCodeSequence = []
         specimen = Dataset()
-        specimen.SpecimenIdentifier = self.target.name[:64]
+        specimen.SpecimenIdentifier = image.PatientID
         specimen.SpecimenUID = self._uid('specimen')
         specimen.IssuerOfTheSpecimenIdentifierSequence = []
         specimen.SpecimenPreparationSequence = []
         image.SpecimenDescriptionSequence = [specimen]
         return image
+
+
+def _short_text(name: str) -> str:
+    """A name as DICOM's Long String takes it: 64 characters, no control ones, no backslash."""
+    return ''.join(one if one.isprintable() and one != '\\' else '_' for one in name[:64])
 
 
 def _version() -> str:

@@ -57,9 +57,7 @@ class GeoJson(Writer):
         self._text.write(b'{"type":"FeatureCollection","features":[')
 
     def _write(self, nuclei: Nuclei, ids: np.ndarray) -> None:
-        # A name that is not UTF-8 has lone surrogates, which uuid5 does not take.
-        name = self.target.name.encode(errors='backslashreplace').decode()
-        name = f'nucseg-mmdet:{name}/'
+        name = f'nucseg-mmdet:{self.target.text}/'
         if self.target.region:
             name += ','.join(map(str, self.target.region)) + '/'
         uuids = [str(uuid.uuid5(uuid.NAMESPACE_URL, f'{name}{i}')) for i in ids.tolist()]

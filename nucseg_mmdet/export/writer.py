@@ -44,6 +44,11 @@ class Target(NamedTuple):
     qupath_corner: tuple[int, int] = (0, 0)
 
     @property
+    def text(self) -> str:
+        """The name as text: of one that is not UTF-8, what Python cannot encode is escaped."""
+        return self.name.encode(errors='backslashreplace').decode()
+
+    @property
     def box(self) -> tuple[int, int, int, int]:
         """The region, or all of the slide: x, y, width, height, full-resolution px."""
         return self.region or (0, 0, self.width, self.height)

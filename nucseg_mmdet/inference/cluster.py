@@ -7,9 +7,10 @@ are what the same command goes on from. All need the same view of the files.
 
 import ctypes.util
 import importlib.util
+import logging
 import shlex
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,6 +146,23 @@ def _own_gpu() -> str | None:
 
 
 @contextmanager
+def _closed_at_leisure() -> Iterator[ExitStack]:
+    """Close a cluster at the end; on a busy machine Dask gives up waiting for its workers.
+
+    That undoes nothing of the work, and what is left of them ends with this process.
+    """
+    stack = ExitStack()
+    try:
+        yield stack
+    finally:
+        disabled = logging.root.manager.disable
+        logging.disable(logging.CRITICAL)
+        with suppress(Exception):
+            stack.close()
+        logging.disable(disabled)
+
+
+@contextmanager
 def connect(
     options: dict[str, Any],
     workers: int | None = None,
@@ -166,7 +184,7 @@ def connect(
         raise UserError('several workers need Dask: pip install nucseg-mmdet[cluster]')
     import distributed
 
-    with ExitStack() as stack:
+    with _closed_at_leisure() as stack:
         try:
             if scheduler:
                 client = stack.enter_context(distributed.Client(scheduler, timeout=CONNECT))

@@ -23,6 +23,7 @@ from nucseg_mmdet.slides.tissue import draw_mask, is_white, tissue_mask
 from nucseg_mmdet.structures.classes import ONE_CLASS, NucleusClass
 from nucseg_mmdet.utils.errors import UserError, describe
 from nucseg_mmdet.utils.files import write_bytes
+from nucseg_mmdet.utils.fingerprint import signs
 
 DENSITY = 8_000  # nuclei per mm2 of tissue, as in the class images
 SHARD_BYTES = 600  # of a nucleus while its slide is not finished, and below of its results
@@ -139,6 +140,7 @@ def plan_slide(path: Path, name: str, settings: Settings, segmenter: Segmenter) 
     Raises:
         UserError: it cannot be opened, or the region is not on it.
     """
+    file = signs(path)  # before it is read, so that a change meanwhile is one
     slide = open_shared(path, settings.mpp)
     try:
         frame = make_frame(slide, settings.region)
@@ -168,12 +170,32 @@ def plan_slide(path: Path, name: str, settings: Settings, segmenter: Segmenter) 
             note if str(path) in note else f'{path}: {note}'
             for note in [*slide.notes, *tissue.notes]
         ],
-        identity=identify(path, slide, frame, settings, segmenter),
+        identity=identify(file, slide, frame, settings, segmenter),
         device=segmenter.predictor.device,
         classes=segmenter.classes,
         colors=segmenter.slide_colors(slide, frame, grid, tissue.wanted),
         tissue_picture=tissue.picture,
     )
+
+
+def check_unchanged(plan: Plan) -> None:
+    """Check that a slide is what it was when it was planned.
+
+    Raises:
+        UserError: it is not, or cannot be opened.
+    """
+    if signs(plan.path).items() - plan.identity['slide'].items():
+        raise UserError(f'{plan.path}: has changed during the run, expected the same until its end')
+
+
+def open_planned(plan: Plan, settings: Settings) -> Slide:
+    """Open the slide of a plan.
+
+    Raises:
+        UserError: as ``check_unchanged`` and ``open_slide``.
+    """
+    check_unchanged(plan)
+    return open_shared(plan.path, settings.mpp)
 
 
 def try_to_plan(
@@ -225,11 +247,9 @@ def find_tiles(slide: Slide, frame: Frame, grid: Grid, skip_glass: bool) -> Tiss
 
 
 def identify(
-    path: Path, slide: Slide, frame: Frame, settings: Settings, segmenter: Segmenter
+    file: dict, slide: Slide, frame: Frame, settings: Settings, segmenter: Segmenter
 ) -> dict:
     """What the nuclei of a slide depend on: rows of tiles are joined only if all of it is equal."""
-    stat = path.stat()
-    file = dict(bytes=stat.st_size, changed=stat.st_mtime_ns)
     return dict(
         version=__version__,
         slide=dict(file, width=slide.width, height=slide.height),

@@ -14,9 +14,14 @@ from nucseg_mmdet.export.writer import Options
 from nucseg_mmdet.inference import shards, tiling
 from nucseg_mmdet.inference.features import FEATURES, with_features
 from nucseg_mmdet.inference.output_folder import output_settings, summary_path
-from nucseg_mmdet.inference.plan import Plan, Settings, tile_rectangles
+from nucseg_mmdet.inference.plan import (
+    Plan,
+    Settings,
+    check_unchanged,
+    open_planned,
+    tile_rectangles,
+)
 from nucseg_mmdet.slides.base import RegionError
-from nucseg_mmdet.slides.open import open_shared
 from nucseg_mmdet.structures.nuclei import Nuclei
 from nucseg_mmdet.utils.files import write_json
 from nucseg_mmdet.utils.fingerprint import fingerprint
@@ -34,15 +39,16 @@ def finish(plan: Plan, settings: Settings, facts: dict) -> dict:
         The summary, which is also written.
 
     Raises:
-        UserError: a file cannot be written, or a shard not read.
+        UserError: a file cannot be written, a shard not read, or the slide has changed.
     """
+    check_unchanged(plan)
     image = partial(_read_image, plan, settings)
     names = FEATURES if settings.features else ()
     options = Options(settings.compress, settings.simplify, image, plan.path, names, plan.classes)
     counts: dict[str, Any] = {}
     batches = _join(plan, counts)
     if settings.features:
-        slide = open_shared(plan.path, settings.mpp)
+        slide = open_planned(plan, settings)
         batches = with_features(partial(_join, plan, counts), slide, plan.frame)
     with open_writers(settings.formats, settings.out, plan.target, options) as writers:
         for nuclei in batches:
@@ -140,7 +146,7 @@ def _read_image(plan: Plan, settings: Settings) -> np.ndarray:
     left, top, width, height = plan.target.box
     image = np.full((height, width, 3), 255, np.uint8)
     side = 1024  # px
-    slide = open_shared(plan.path, settings.mpp)
+    slide = open_planned(plan, settings)
     for y, x in product(range(0, height, side), range(0, width, side)):
         part = image[y : y + side, x : x + side]
         with suppress(RegionError):

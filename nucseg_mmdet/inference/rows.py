@@ -12,11 +12,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from nucseg_mmdet.inference import shards, tiling
-from nucseg_mmdet.inference.plan import Plan, Settings, problem, try_to_plan
+from nucseg_mmdet.inference.plan import Plan, Settings, open_planned, problem, try_to_plan
 from nucseg_mmdet.inference.results import finish
 from nucseg_mmdet.inference.segmenter import Job, Segmenter
 from nucseg_mmdet.slides.base import RegionError
-from nucseg_mmdet.slides.open import open_shared
 from nucseg_mmdet.structures.nuclei import Nuclei
 from nucseg_mmdet.utils.errors import UserError
 
@@ -135,7 +134,7 @@ def _batches(
         if not places:
             continue
         try:
-            slide = open_shared(plan.path, settings.mpp)
+            slide = open_planned(plan, settings)
         except Exception as error:
             failed.append(RowsFailed(plan.folder, str(problem(plan.path, error))))
             continue

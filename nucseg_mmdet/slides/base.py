@@ -181,6 +181,8 @@ class ArraySlide(Slide):
                 f'{name}: {image.dtype} array of shape {image.shape}, expected uint8 (H, W, 3), '
                 f'RGB{way}'
             )
+        if np.ma.is_masked(image):
+            raise UserError(f'{name}: pixels are masked, expected a color there: image.filled(255)')
         if not isinstance(pixel_size, PixelSize):
             pixel_size = chosen(pixel_size, unknown('nothing says'))
         super().__init__(name, [(image.shape[1], image.shape[0])], pixel_size)

@@ -81,7 +81,13 @@ def open_image(image: np.ndarray | Image.Image | str | Path, mpp: float | None =
     if isinstance(image, Image.Image):
         if image.mode.startswith(MORE_BITS):
             raise UserError(f'image: of Pillow, mode {image.mode}, expected 8 bits a channel')
-        image = over(image.convert('RGBA'), '#FFFFFF')
+        try:
+            # Of 0 px there is no transparency.
+            image = over(image.convert('RGBA'), '#FFFFFF') if min(image.size) else np.array(image)
+        except Exception as error:  # of whatever kind Pillow stumbles in
+            raise UserError(
+                f'image: of Pillow, not readable ({error}), expected a whole one'
+            ) from None
     return ArraySlide(image, mpp)
 
 

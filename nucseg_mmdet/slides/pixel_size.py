@@ -89,7 +89,7 @@ def given(mpp: float) -> PixelSize:
     """
     if isinstance(mpp, bool) or not isinstance(mpp, Real):
         raise UserError(f'{mpp!r} given as microns per pixel, expected a number such as 0.25')
-    if not (math.isfinite(mpp) and MIN_MPP <= mpp <= MAX_MPP):
+    if not MIN_MPP <= mpp <= MAX_MPP:  # nor is NaN
         raise UserError(f'{mpp} microns per pixel given, expected {MIN_MPP} to {MAX_MPP:g}')
     return PixelSize(float(mpp), 'as given')
 

@@ -28,9 +28,10 @@ PREMULTIPLIED, TRANSPARENCY = 1, 2  # the tag ExtraSamples
 tifffile.logger().addHandler(logging.NullHandler())
 
 
-# A level that nothing marks as one is compared with the one above it at so many places a side, by
-# the mean colors of squares. Rounding, sharpening and JPEG change them by less than 3 gray levels,
-# two fields of one slide differ by 20 and more somewhere.
+# A level is compared with the one above it at so many places a side, by the mean colors of squares:
+# writers mark labels as levels, and leave out the rest of a level when they are ended. Rounding,
+# sharpening and JPEG change them by less than 3 gray levels, two fields of one slide differ by 20
+# and more somewhere.
 PLACES, PLACE_SIDE, MAX_DIFFERENCE = 5, 32, 10  # number, px of the level, gray levels
 
 
@@ -98,12 +99,10 @@ class TiffSlide(Slide):
         series = images[number]
         page = series.keyframe
         self._check_values(series)
-        sizes, self._planes, doubtful = [], [], []
+        sizes, self._planes = [], []
         for level in series.levels:
             size = level.keyframe.imagewidth, level.keyframe.imagelength
             if not sizes or (level.axes == series.axes and max(size) < max(sizes[-1])):
-                if sizes and not level.keyframe.is_reduced and len(level.keyframe.treeindex) < 2:
-                    doubtful.append(len(sizes))
                 sizes.append(size)
                 self._planes.append(self._find_planes(level))
         found = pixel_size.from_tiff(
@@ -127,13 +126,7 @@ class TiffSlide(Slide):
         self._palette = None if page.photometric != PALETTE else _palette(page.colormap)
         self._inverted = page.photometric == WHITE_IS_ZERO
         self._alpha = page.extrasamples[0] if page.extrasamples else None
-        for index in reversed(doubtful):
-            if not self._is_reduction(index):
-                size = f'{self.levels[index].width} x {self.levels[index].height} px'
-                self.notes.append(f'a page of {size} is no reduction of the first, it is left out')
-                del self.levels[index], self._planes[index]
-        self._cache.clear()  # whose keys have the index of the level
-        self._cached = 0
+        self._leave_out_other_pages()
         if self._palette is None and series.axes == 'YX':
             self.notes.append(ONE_CHANNEL)
         elif self._alpha in (PREMULTIPLIED, TRANSPARENCY):
@@ -143,6 +136,9 @@ class TiffSlide(Slide):
 
     def close(self) -> None:
         self._tiff.close()
+        self._clear_cache()
+
+    def _clear_cache(self) -> None:
         with self._cache_lock:
             self._cache.clear()
             self._cached = 0
@@ -229,6 +225,18 @@ class TiffSlide(Slide):
                 'expected a whole one'
             )
 
+    def _leave_out_other_pages(self) -> None:
+        """Keep only what shows the same as the level above, whatever it is marked as."""
+        index = 1
+        while index < len(self.levels):
+            if self._is_reduction(index):
+                index += 1
+                continue
+            size = f'{self.levels[index].width} x {self.levels[index].height} px'
+            self.notes.append(f'a page of {size} is no reduction of the first, it is left out')
+            del self.levels[index], self._planes[index]
+            self._clear_cache()  # whose keys have the index of the level
+
     def _is_reduction(self, index: int) -> bool:
         """Whether a level shows what the one above it shows, by colors of places all over it."""
         level, above = self.levels[index], self.levels[index - 1]
@@ -243,6 +251,8 @@ class TiffSlide(Slide):
                 small = self._read_level(index, x, y, width, height)
                 large = self._read_level(index - 1, left, top, right - left, bottom - top)
             except RegionError:
+                continue
+            if large.min() == 255:  # tiles left out are white there, and glass in other levels
                 continue
             if np.abs(small.mean((0, 1)) - large.mean((0, 1))).max() > MAX_DIFFERENCE:
                 return False

@@ -11,6 +11,7 @@ from nucseg_mmdet.slides.base import Slide
 from nucseg_mmdet.slides.open import open_shared
 from nucseg_mmdet.slides.tissue import OUTLINE, tissue_mask
 from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.fingerprint import signs
 from nucseg_mmdet.viewer.results import Result
 
 TILE = 512  # px, side of an image tile
@@ -48,7 +49,7 @@ def open_image(result: Result) -> Slide:
     """Open the slide that results belong to.
 
     Raises:
-        UserError: it is not there, cannot be read, or has another size than the results say.
+        UserError: it is not there, cannot be read, or is not the one that the results are of.
     """
     if result.slide is None:
         raise UserError(
@@ -60,6 +61,9 @@ def open_image(result: Result) -> Slide:
             f'{result.slide}: {slide.width} x {slide.height} px, expected {result.width} x '
             f'{result.height} as the results are of'
         )
+    known = (result.summary.get('identity') or {}).get('slide', {}).get('sampled')
+    if known and signs(result.slide)['sampled'] != known:
+        raise UserError(f'{result.slide}: another image, expected the one that the results are of')
     return slide
 
 

@@ -170,6 +170,23 @@ def test_what_a_slide_lacks_is_made_up(tmp_path, keyword, empty):
     assert annotations.ReferencedImageSequence[0].ReferencedSOPInstanceUID == image.SOPInstanceUID
 
 
+@pytest.mark.parametrize(
+    ('name', 'text'),
+    [
+        ('back\\slash', 'back_slash'),
+        ('lat\udce4in', 'lat_in'),
+        ('emoji \U0001f600', 'emoji \U0001f600'),
+        ('two\nlines' * 9, ('two_lines' * 9)[:64]),
+    ],
+)
+def test_any_name_of_a_file_will_do(tmp_path, name, text):
+    (path,) = write(tmp_path, ['dicom-ann'], PLAIN._replace(name=name), ONE)
+    annotations = read(path)
+    assert annotations.PatientID == annotations.ContainerIdentifier == text
+    assert annotations.SpecimenDescriptionSequence[0].SpecimenIdentifier == text
+    assert annotations.ContentDescription == text
+
+
 def test_uids_are_the_same_in_every_run_and_differ_between_regions(tmp_path):
     paths = [
         write(tmp_path / name, ['dicom-ann'], target, ONE)[0]

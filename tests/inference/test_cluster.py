@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import cv2
 import numpy as np
@@ -129,6 +131,20 @@ def test_as_many_workers_as_asked_for(number):
         assert engine.workers == number
         assert len(engine._client.scheduler_info(n_workers=-1)['workers']) == number
     assert options['threads'] == max(1, available_cores() // number)
+
+
+def test_workers_that_do_not_end_in_time_undo_nothing(monkeypatch):
+    """Dask waits for them a few seconds, which do not suffice on a busy machine."""
+
+    @contextmanager
+    def busy(*_):
+        yield
+        raise TimeoutError
+
+    monkeypatch.setattr(cluster, '_local_cluster', busy)
+    monkeypatch.setattr('distributed.Client', lambda *_: nullcontext(MagicMock()))
+    with cluster.connect({}, 1) as engine:
+        assert engine.workers == 1
 
 
 def test_files_that_a_lost_worker_has_written_are_taken(random_model, folder, tmp_path):

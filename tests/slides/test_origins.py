@@ -115,12 +115,24 @@ def test_a_page_of_half_the_size_is_a_level_if_it_shows_the_same(tmp_path, flag,
         assert slide.notes == []
 
 
-@pytest.mark.parametrize('other', [half(OTHER), np.full((256, 256, 3), 243, np.uint8)])
-def test_a_page_of_half_the_size_that_shows_something_else_is_left_out(tmp_path, other):
+@pytest.mark.parametrize('flag', [0, 1])
+@pytest.mark.parametrize('subifds', [0, 1])
+@pytest.mark.parametrize(
+    'other',
+    [
+        half(OTHER),
+        np.full((256, 256, 3), 243, np.uint8),
+        np.vstack([half(FIELD)[:128], np.full((128, 256, 3), 255, np.uint8)]),
+    ],
+    ids=['other', 'white', 'half white'],
+)
+def test_a_page_of_half_the_size_that_shows_something_else_is_left_out(
+    tmp_path, flag, subifds, other
+):
     path = tmp_path / 'a.tif'
     with tifffile.TiffWriter(path) as tiff:
-        tiff.write(FIELD, **TILED, metadata=None)
-        tiff.write(other, **TILED, metadata=None)
+        tiff.write(FIELD, **TILED, metadata=None, subifds=subifds)
+        tiff.write(other, **TILED, metadata=None, subfiletype=flag)
     with open_slide(path) as slide:
         assert [level.width for level in slide.levels] == [512]
         assert slide.notes == [

@@ -130,7 +130,7 @@ def test_what_the_user_gives_wins():
     assert pixel_size.chosen(None, UNKNOWN) == UNKNOWN
 
 
-@pytest.mark.parametrize('mpp', [0, -1, 250, 0.01, math.nan, math.inf])
+@pytest.mark.parametrize('mpp', [0, -1, 250, 0.01, math.nan, math.inf, 10**400])
 def test_wrong_sizes_are_refused(mpp):
     with pytest.raises(UserError, match=r'expected 0\.05 to 20'):
         pixel_size.chosen(mpp, UNKNOWN)

@@ -162,6 +162,23 @@ def test_later_frames_are_said(tmp_path):
         assert slide.notes == ['the first of its 2 frames is read']
 
 
+@pytest.mark.parametrize(
+    ('image', 'message'),
+    [
+        (Image.new('RGB', (0, 5)), r'shape \(5, 0, 3\), expected uint8'),
+        (Image.new('La', (9, 9)), 'of Pillow, not readable .* expected a whole one'),
+        (
+            Image.open(io.BytesIO(encode('jpeg')[:3000])),
+            'of Pillow, not readable .*truncated.* expected a whole one',
+        ),
+        (np.ma.masked_greater(IMAGE, 200), 'pixels are masked, expected a color there'),
+    ],
+)
+def test_image_of_a_notebook_that_is_not_whole_is_refused(image, message):
+    with pytest.raises(UserError, match=message):
+        open_image(image)
+
+
 @pytest.mark.parametrize('mode', ['I;16', 'I', 'F'])
 def test_image_of_pillow_with_more_than_8_bits_is_refused(mode):
     """Pillow cuts off above 255: nearly all would be white, and no nucleus found."""

@@ -375,10 +375,10 @@ class TestWrong:
         self.check(capsys, options, 2, f'{tmp_path}: no image or slide in it')
         assert not (tmp_path / 'out').exists()
 
-    @pytest.mark.parametrize('region', ['1,2,3', 'a,b,c,d', '1,2,0,4'])
+    @pytest.mark.parametrize('region', ['1,2,3', 'a,b,c,d', '1,2,0,4', ''])
     def test_region(self, capsys, random_model, images, tmp_path, region):
         options = [*arguments(random_model, tmp_path, images), '--roi', region]
-        self.check(capsys, options, 2, f'--roi {region}: expected')
+        self.check(capsys, options, 2, f'--roi {region or "is empty"}: expected')
 
     def test_no_such_checkpoint(self, capsys, random_model, images, tmp_path):
         options = arguments((random_model[0], 'nowhere.pth'), tmp_path / 'out', images)
@@ -501,6 +501,39 @@ def test_two_runs_do_not_share_a_folder(random_model, images, tmp_path, capsys):
     with owned_folder(tmp_path):  # free again
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_another_slide_of_the_same_name_size_and_time_is_another(random_model, tmp_path, capsys):
+    """Unpacked from an archive, with its times of whole seconds."""
+    paths = tmp_path / 'x/a.bmp', tmp_path / 'y/a.bmp'
+    for seed, path in enumerate(paths):
+        path.parent.mkdir()
+        cv2.imwrite(str(path), synthesize(seed, 80, 90, 20)[0])
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    first, second = (arguments(random_model, tmp_path / 'out', path) for path in paths)
+    assert segment.main(first) == 0
+    before = contents(tmp_path / 'out')
+    assert segment.main(second) == 2
+    assert 'a.summary.json: made with other settings (slide)' in capsys.readouterr().err
+    assert contents(tmp_path / 'out') == before
+
+
+@pytest.mark.parametrize('rows', [0, 1])
+def test_a_slide_that_changes_during_the_run_is_a_problem(random_model, tmp_path, rows):
+    """Before it is read, or before its files are written."""
+    path = tmp_path / 'a.png'
+    cv2.imwrite(str(path), synthesize(1, 80, 90, 20)[0])
+    run, _ = start(random_model, path, tmp_path / 'out')
+
+    def replace(*_):
+        cv2.imwrite(str(path), synthesize(2, 70, 90, 20)[0])
+
+    if not rows:
+        replace()
+    run.run(replace, print)
+    assert run.problems == [f'{path}: has changed during the run, expected the same until its end']
+    assert run.summaries == []
+    assert [item.name for item in (tmp_path / 'out').iterdir()] == ['a.partial']
 
 
 def test_rows_of_another_version_are_refused(random_model, images, tmp_path, capsys):

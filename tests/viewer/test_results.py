@@ -2,9 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.fingerprint import signs
 from nucseg_mmdet.viewer.images import open_image
 from nucseg_mmdet.viewer.results import find_results
 from tests.viewer.conftest import HEIGHT, MPP, NAME, WIDTH, write_results
@@ -56,6 +59,16 @@ def test_slides_of_other_results_are_told(folder):
 def test_relative_path_is_also_taken_from_the_results(folder):
     change(folder, path=f'{NAME}.png')
     assert find_results(folder)[0][0].slide == folder / f'{NAME}.png'
+
+
+def test_slide_of_the_same_name_and_size_but_another_is_refused(folder):
+    path = folder / f'{NAME}.png'
+    change(folder, identity=dict(slide=signs(path)))
+    open_image(find_results(folder)[0][0])
+    image = np.asarray(Image.open(path))
+    Image.fromarray(image[::-1].copy()).save(path)
+    with pytest.raises(UserError, match='another image, expected the one that the results are of'):
+        open_image(find_results(folder)[0][0])
 
 
 def test_slide_of_another_size_is_refused(folder):
