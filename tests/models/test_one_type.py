@@ -121,8 +121,9 @@ def test_a_wrong_number_of_names_is_refused(typed_model):
         types_of_nuclei.fit_types(cfg, checkpoint, 'x')
 
 
-def test_classes_in_another_order_are_refused(data_root, tmp_path):
-    """mmdet numbers classes by the file, so these would get each other's names."""
+@pytest.mark.parametrize('classes', ['a b', 'b a c', 'c b'])
+def test_classes_other_than_the_first_categories_are_refused(data_root, tmp_path, classes):
+    """mmdet and the evaluators number classes by the file: these would get each other's names."""
     truth = json.loads((data_root / 'annotations/train.json').read_text())
     truth['categories'] = [dict(id=1, name='b'), dict(id=2, name='a')]
     path = tmp_path / 'truth.json'
@@ -130,9 +131,10 @@ def test_classes_in_another_order_are_refused(data_root, tmp_path):
     init_default_scope('mmdet')
     cfg = dict(
         type='NucleiDataset', ann_file=str(path), data_prefix=dict(img=str(data_root / 'train')),
-        metainfo=dict(classes=('a', 'b')), pipeline=[], lazy_init=True,
+        metainfo=dict(classes=tuple(classes.split())), pipeline=[], lazy_init=True,
     )  # fmt: skip
     dataset = DATASETS.build(cfg)
-    with pytest.raises(UserError, match=r'categories are b, a, expected the order of .* a, b'):
+    message = rf'categories are b, a, expected .* in their order: {", ".join(classes.split())}'
+    with pytest.raises(UserError, match=message):
         dataset.full_init()
     DATASETS.build(cfg | dict(metainfo=dict(classes=('b', 'a')))).full_init()
