@@ -31,6 +31,7 @@ from nucseg_mmdet.structures.coco_entries import CATEGORY_ID
 from nucseg_mmdet.structures.coco_tidy import as_one_class, has_types, tidy, tidy_results
 from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code, printable, some
 from nucseg_mmdet.utils.files import check_file_is_writable, without_nan, write_json
+from nucseg_mmdet.viewer.results import SUMMARY
 
 COCO_KEYS = (
     'AP50@100', 'AP50@100_ceiling', 'AP', 'AP50', 'AP75', 'AP_small', 'AP_medium', 'AP_large',
@@ -203,6 +204,7 @@ def _load_folder(folder: Path, data: Any, truth: Path) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     bare = dict(data, annotations=[]) if isinstance(data, dict) else data
     images = parse_truth(bare, str(truth))
+    categories = parse_categories(bare, str(truth))
     paths = {
         folder / f'{name_of(Path(image.file_name))}{CocoResults.suffix}': image.id
         for image in images
@@ -218,8 +220,33 @@ def _load_folder(folder: Path, data: Any, truth: Path) -> list[dict[str, Any]]:
         entries = load_json(path)
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise UserError(f'{path}: found no list of objects, expected COCO results')
-        found += [dict(entry, image_id=image_id) for entry in entries]
+        ids = _ids_by_name(path, categories)
+        for entry in entries:
+            number = entry.get('category_id')
+            if isinstance(number, int):
+                entry = dict(entry, category_id=ids.get(number, number))
+            found.append(dict(entry, image_id=image_id))
     return found
+
+
+def _ids_by_name(path: Path, categories: dict[int, str]) -> dict[int, int]:
+    """The truth's ids of the classes that a run knows, by its own ids, which count from 1.
+
+    Where one of them is none of the truth's, all are one id: nuclei of any type.
+    """
+    summary = path.with_name(path.name.removesuffix(CocoResults.suffix) + SUMMARY)
+    if not summary.is_file():
+        return {}
+    facts = load_json(summary)
+    classes = facts.get('classes') if isinstance(facts, dict) else None
+    if not isinstance(classes, list) or not all(isinstance(one, dict) for one in classes):
+        raise UserError(f'{summary}: classes are {classes!r:.60}, expected those of the run')
+    names = [str(one.get('name')) for one in classes]
+    by_name = {name: category_id for category_id, name in categories.items()}
+    first = next(iter(categories))
+    fits = set(names) <= set(by_name) and len(by_name) == len(categories)
+    ids = [by_name[name] if fits else first for name in names]
+    return dict(enumerate(ids, CATEGORY_ID)) if len(names) > 1 else {}
 
 
 def _threshold(found: list[dict], results: Path) -> float:

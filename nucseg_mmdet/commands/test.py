@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 
 from nucseg_mmdet.engine import config_edits, fold_colors
 from nucseg_mmdet.engine.checkpoint import load_weights_only
@@ -145,13 +145,14 @@ def check_outputs(args: argparse.Namespace) -> None:
         check_folder_is_writable(args.show_dir)
 
 
-def find_others(cfg: Config, args: argparse.Namespace) -> list[tuple[ConfigDict, Path]]:
+def find_others(cfg: Config, args: argparse.Namespace, first: Path) -> list[tuple[Config, Path]]:
     """The models beside the first: config and checkpoint.
 
     Raises:
-        UserError: a file is missing, or a model sees other images or makes other masks.
+        UserError: a file is missing, or a model sees other images, makes other masks or knows
+            other classes.
     """
-    found = [(cfg.model, model_files(args.config, path)[1]) for path in args.checkpoints[1:]]
+    found = [(cfg, model_files(args.config, path)[1]) for path in args.checkpoints[1:]]
     for config, *checkpoint in args.beside:
         if len(checkpoint) > 1:
             raise UserError(f'--with {config}: expected a config and at most one checkpoint')
@@ -160,8 +161,19 @@ def find_others(cfg: Config, args: argparse.Namespace) -> list[tuple[ConfigDict,
         for what, its in _seen_and_made(other).items():
             if its != mine[what]:
                 raise UserError(f'--with {config}: its {what} is {its}, expected {mine[what]}')
-        found.append((other.model, model_files(config, *checkpoint)[1]))
+        found.append((other, model_files(config, *checkpoint)[1]))
+    classes = _classes(cfg, first) if found else []
+    for other, path in found:
+        its = _classes(other, path)
+        if its != classes:
+            raise UserError(f'{path}: classes are {", ".join(its)}, expected {", ".join(classes)}')
     return found
+
+
+def _classes(cfg: Config, checkpoint: Path) -> list[str]:
+    """The names of a model's classes; a config of ``finetune`` is given them, in place."""
+    source = str(checkpoint)
+    return [one.name for one in fit_types(cfg, load_weights_only(source), source)]
 
 
 def _seen_and_made(cfg: Config) -> dict[str, Any]:
@@ -225,14 +237,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_fraction('--show-score-thr', args.show_score_thr)
     config = find_config(args.config)
     cfg = config_edits.load_config(config, args.cfg_options, args.work_dir, args.fold)
+    if 'finetune' in cfg:  # before the data, whose truth is read by the model's classes
+        _classes(cfg, model_files(config, *args.checkpoints[:1])[1])
     choose_data(cfg, args)
     config_edits.check_files(cfg, 'test_dataloader')
     checkpoint = model_files(config, *args.checkpoints[:1])[1]
-    others = find_others(cfg, args)
+    others = find_others(cfg, args, checkpoint)
     if args.fold is not None and cfg.get('fold_colors'):
         fold_colors.use_training_colors(cfg)
-    if 'finetune' in cfg:
-        fit_types(cfg, load_weights_only(str(checkpoint)), str(checkpoint))
     ann_file = Path(cfg.test_dataloader.dataset.data_root, cfg.test_dataloader.dataset.ann_file)
     show_from = args.show_score_thr
     if show_from is None:
@@ -265,7 +277,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.out:
         keep_predictions(cfg, args.out)
     if args.tta or others:
-        use_views(cfg, args.config, args.tta, others)
+        models = [(other.model, path) for other, path in others]
+        use_views(cfg, args.config, args.tta, models)
     if args.precision:
         cfg.custom_hooks.append(dict(type='InferencePrecisionHook', precision=args.precision))
     leave_out_training(cfg)

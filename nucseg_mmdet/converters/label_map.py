@@ -60,7 +60,7 @@ def find_images(raw: Path, images: str | None = None, labels: str | None = None)
         UserError: ``raw`` is missing, has no images or label maps, or names stand twice.
     """
     pairs = find_pairs(raw, *_patterns(raw, images, labels), _is_label_map)
-    types = _types(raw)
+    types = types_of(raw)
     return [
         Entry(pair, None if types is None or not pair.image else types.get(pair.image.name, {}))
         for pair in pairs
@@ -71,18 +71,22 @@ def find_left_out(raw: Path, images: str | None = None, labels: str | None = Non
     """A line for each folder that ``find_images`` passes over, and for types of no image."""
     patterns = _patterns(raw, images, labels)
     lines = pair_folders_left_out(raw, *patterns, _is_label_map, READ_ALL)
-    types = _types(raw)
-    if types and raw.is_dir():
+    if raw.is_dir():
         pairs = find_pairs(raw, *patterns, _is_label_map)
-        others = sorted(types.keys() - {pair.image.name for pair in pairs if pair.image})
-        if others:
-            lines.append(f'{raw}/types.csv: names of no image, left out: {some(others)}')
+        lines += types_left_out(raw, {pair.image.name for pair in pairs if pair.image})
     return lines
 
 
-def _types(raw: Path) -> dict[str, dict[int, str]] | None:
+def types_of(raw: Path) -> dict[str, dict[int, str]] | None:
+    """What ``RAW/types.csv`` says, as ``read_types``; None if it is not there."""
     path = raw / 'types.csv'
     return read_types(path) if os.path.lexists(path) else None
+
+
+def types_left_out(raw: Path, names: set[str]) -> list[str]:
+    """A line where ``RAW/types.csv`` has names of no image."""
+    others = sorted((types_of(raw) or {}).keys() - names)
+    return [f'{raw}/types.csv: names of no image, left out: {some(others)}'] if others else []
 
 
 def _patterns(raw: Path, images: str | None, labels: str | None) -> tuple[str, str]:

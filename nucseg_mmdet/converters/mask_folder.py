@@ -1,11 +1,13 @@
 """A folder for each image: ``images/*.png``, one; ``masks/*.png``, one for each nucleus."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from nucseg_mmdet.converters.base import AnnotatedImage
+from nucseg_mmdet.converters.label_map import set_types
 from nucseg_mmdet.converters.nuclei import from_mask
 from nucseg_mmdet.converters.pictures import is_image, open_picture
 from nucseg_mmdet.imaging.image_files import decode_image
@@ -33,13 +35,19 @@ def find_left_out(parent: Path) -> list[str]:
     return [f'{parent}: images beside the folders, left out: {some(beside)}; {expected}']
 
 
-def read_image(folder: Path) -> AnnotatedImage:
+def read_image(
+    folder: Path, types: Mapping[str, Mapping[int, str]] | None = None
+) -> AnnotatedImage:
     """Read one training image and its masks.
 
     Masks that cannot be used are left out, with a line each in ``problems``.
 
+    Args:
+        folder: of the image.
+        types: of nuclei by name of the image and number of the mask, from 1, where known.
+
     Raises:
-        UserError: there is not exactly one image, or it has no masks.
+        UserError: there is not exactly one image, it has no masks, or types of other masks.
     """
     (pictures, others), (mask_paths, more) = (_pngs(folder / name) for name in ('images', 'masks'))
     if len(pictures) != 1:
@@ -49,7 +57,7 @@ def read_image(folder: Path) -> AnnotatedImage:
     image = open_picture(pictures[0])
     # Which mask has taken a pixel, counted from 1, to name both of an overlapping pair.
     owner = np.zeros((image.height, image.width), dtype=np.int32)
-    nuclei, problems = [], []
+    nuclei, problems, bad = {}, [], set()
     for number, path in enumerate(mask_paths, start=1):
         try:
             mask = _read_mask(path, owner.shape)
@@ -62,12 +70,17 @@ def read_image(folder: Path) -> AnnotatedImage:
                 raise UserError(f'{path}: shares {shared} px with {other}, expected disjoint masks')
         except UserError as error:
             problems.append(str(error))
+            bad.add(number)
             continue
         owners[inside] = number
-        nuclei.append(from_mask(inside, origin=(x, y)))
+        nuclei[number] = from_mask(inside, origin=(x, y))
     if not nuclei:
         raise UserError(f'{folder}/masks: no usable mask; first problem: {problems[0]}')
-    return AnnotatedImage(image, nuclei, problems, others + more)
+    if types is not None:
+        of_image = types.get(image.name, {})
+        known = {number: kind for number, kind in of_image.items() if number not in bad}
+        set_types(nuclei, known, folder / 'masks')
+    return AnnotatedImage(image, list(nuclei.values()), problems, others + more)
 
 
 def _pngs(folder: Path) -> tuple[list[Path], list[str]]:

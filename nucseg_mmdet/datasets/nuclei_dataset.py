@@ -66,16 +66,19 @@ class NucleiDataset(CocoDataset):
         return kept
 
     def _check_order(self) -> None:
-        """Refuse classes in another order than the file's, which mmdet would name wrongly."""
+        """Refuse other classes than the file's, or in another order.
+
+        mmdet and the evaluators know a class by its place among the categories, and would take
+        each for another.
+        """
         classes = list(self.metainfo['classes'])
         names = [
             category['name'] for category in load_shared_json(Path(self.ann_file))['categories']
         ]
-        ordered = [name for name in names if name in classes]
-        if ordered != classes and set(ordered) == set(classes):
+        if names[: len(classes)] != classes and set(names) & set(classes):
             raise UserError(
-                f'{self.ann_file}: categories are {", ".join(ordered)}, expected the order of the '
-                f'classes of the config, {", ".join(classes)}'
+                f'{self.ann_file}: categories are {", ".join(names)}, expected the classes of the '
+                f'config, in their order: {", ".join(classes)}'
             )
 
     def _check_images(self, data_list: list[dict]) -> None:

@@ -58,6 +58,10 @@ def load_config(
         ) from None
     if not isinstance(cfg.get('model'), dict):
         raise UserError(f'{path}: has no model, expected an experiment and not a part of one')
+    for key in LOADERS:
+        if (cfg.get(key) or {}).get('num_workers') == 0:  # torch wants workers for these
+            for option in ('persistent_workers', 'prefetch_factor'):
+                cfg[key].pop(option, None)
     name = path.stem if fold is None else f'{path.stem}_fold{fold}'
     cfg.work_dir = str(work_dir or cfg.get('work_dir') or Path('work_dirs', name))
     return cfg

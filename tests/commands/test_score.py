@@ -82,3 +82,38 @@ def test_images_of_one_name_are_refused(files, tmp_path, capsys):
     (tmp_path / 'truth.json').write_text(json.dumps(truth))
     assert score.main(files) == 2
     assert 'truth.json: images of one name, expected another' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('truth', 'run', 'types'),
+    [
+        ({1: 'a', 2: 'b'}, 'a b', ['a', 'b']),
+        ({1: 'b', 2: 'a'}, 'a b', ['b', 'a']),
+        ({0: 'a', 1: 'b', 2: 'c'}, 'a b', ['a', 'b', 'c']),
+        ({5: 'a', 9: 'b'}, 'a b', ['a', 'b']),
+        ({1: 'x', 2: 'b'}, 'a b', None),  # types of other names: nuclei of any type are scored
+        ({1: 'nucleus'}, 'a b', None),
+    ],
+)
+def test_classes_of_a_run_are_those_of_their_names(files, tmp_path, truth, run, types):
+    data = json.loads((tmp_path / 'truth.json').read_text())
+    data['categories'] = [dict(id=number, name=name) for number, name in truth.items()]
+    by_name = {name: number for number, name in truth.items()}
+    for number, name in ((0, 'a'), (1, 'b'), (2, 'a')):
+        category = by_name.get(name, next(iter(truth)))
+        data['annotations'][number]['category_id'] = category
+    (tmp_path / 'truth.json').write_text(json.dumps(data))
+    classes = [dict(name=name) for name in run.split()]
+    for image in ('a', 'b.c'):
+        (tmp_path / f'run/{image}.summary.json').write_text(json.dumps(dict(classes=classes)))
+    results = json.loads((tmp_path / 'run/a.coco.json').read_text())
+    results[1]['category_id'] = 2
+    (tmp_path / 'run/a.coco.json').write_text(json.dumps(results))
+    assert score.main([*files, '--json', str(tmp_path / 'scores.json')]) == 0
+    report = json.loads((tmp_path / 'scores.json').read_text())
+    assert report['pooled']['PQ'] == 1
+    if types is None:
+        assert 'types' not in report
+    else:
+        assert [one['name'] for one in report['types']['classes']] == types
+        assert report['types']['mPQ+'] == 1

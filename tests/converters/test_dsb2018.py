@@ -83,3 +83,21 @@ def test_no_data(tmp_path, capsys, name):
     (tmp_path / 'empty').mkdir()
     assert prepare_data.main(['dsb2018', str(tmp_path / name), str(tmp_path / 'out')]) == 2
     assert name in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('rows', 'code', 'said'),
+    [
+        ('0aa.png,1,x 0aa.png,2,y 1bb.png,1,x 1bb.png,2,z 2cc.png,1,x', 0, 'no image'),
+        ('0aa.png,1,x 0aa.png,2,y', 2, '1bb/masks: label 1 has pixels but no type'),
+        ('0aa.png,1,x 0aa.png,3,y 1bb.png,1,x 1bb.png,2,z', 2, '0aa/masks: label 2 has'),
+    ],
+)
+def test_types_of_masks(raw, capsys, rows, code, said):
+    (raw / 'types.csv').write_text('\n'.join(['file_name,label,type', *rows.split()]))
+    assert run(raw) == code
+    out, error = capsys.readouterr()
+    assert said in out + error
+    if not code:
+        truth = json.loads((raw.parent / 'out/annotations/train.json').read_text())
+        assert [entry['type'] for entry in truth['annotations']] == ['x', 'y', 'x', 'z']

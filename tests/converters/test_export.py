@@ -91,16 +91,17 @@ def truth_of(*annotations, names=('a.png',)):
     return dict(images=images, annotations=annotations, categories=[dict(id=1, name='nucleus')])
 
 
-def test_types_go_along(tmp_path):
+@pytest.mark.parametrize(('layout', 'reader'), [('labels', 'label-map'), ('masks', 'dsb2018')])
+def test_types_go_along(tmp_path, layout, reader):
     write_data(tmp_path / 'data', truth_of(box(1, 0, 'dead'), box(2, 3, 'a, b')))
-    assert run('export', tmp_path / 'data', tmp_path / 'out') == 0
+    assert run('export', tmp_path / 'data', tmp_path / 'out', '--layout', layout) == 0
     with (tmp_path / 'out/types.csv').open(newline='') as file:
         assert list(csv.reader(file)) == [
             ['file_name', 'label', 'type'],
             ['a.png', '1', 'dead'],
             ['a.png', '2', 'a, b'],
         ]
-    assert run('label-map', tmp_path / 'out', tmp_path / 'back') == 0
+    assert run(reader, tmp_path / 'out', tmp_path / 'back') == 0
     assert [entry['type'] for entry in read(tmp_path / 'back')['annotations']] == ['dead', 'a, b']
 
 

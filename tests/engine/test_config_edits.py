@@ -170,6 +170,14 @@ def test_file_of_detectron2_is_local(cfg, tmp_path):
     config_edits.set_initial_weights(cfg, None)
 
 
+def test_no_workers_cannot_persist():
+    options = {f'{part}_dataloader.num_workers': 0 for part in ('train', 'test')}
+    cfg = config_edits.load_config('finetune', options, None)
+    assert not {'persistent_workers', 'prefetch_factor'} & {*cfg.train_dataloader}
+    assert 'persistent_workers' not in cfg.test_dataloader
+    assert config_edits.load_config('finetune', {}, None).train_dataloader.persistent_workers
+
+
 class TestTruthOffset:
     """The offset is where the truth of the class data lies, and no other."""
 

@@ -10,6 +10,7 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from nucseg_mmdet.commands.test import main
 from nucseg_mmdet.engine import model_zoo, types_of_nuclei
 from nucseg_mmdet.engine.checkpoint import load_weights_only, publish
 from nucseg_mmdet.inference import openvino_export
@@ -121,8 +122,9 @@ def test_a_wrong_number_of_names_is_refused(typed_model):
         types_of_nuclei.fit_types(cfg, checkpoint, 'x')
 
 
-def test_classes_in_another_order_are_refused(data_root, tmp_path):
-    """mmdet numbers classes by the file, so these would get each other's names."""
+@pytest.mark.parametrize('classes', ['a b', 'b a c', 'c b'])
+def test_classes_other_than_the_first_categories_are_refused(data_root, tmp_path, classes):
+    """mmdet and the evaluators number classes by the file: these would get each other's names."""
     truth = json.loads((data_root / 'annotations/train.json').read_text())
     truth['categories'] = [dict(id=1, name='b'), dict(id=2, name='a')]
     path = tmp_path / 'truth.json'
@@ -130,9 +132,36 @@ def test_classes_in_another_order_are_refused(data_root, tmp_path):
     init_default_scope('mmdet')
     cfg = dict(
         type='NucleiDataset', ann_file=str(path), data_prefix=dict(img=str(data_root / 'train')),
-        metainfo=dict(classes=('a', 'b')), pipeline=[], lazy_init=True,
+        metainfo=dict(classes=tuple(classes.split())), pipeline=[], lazy_init=True,
     )  # fmt: skip
     dataset = DATASETS.build(cfg)
-    with pytest.raises(UserError, match=r'categories are b, a, expected the order of .* a, b'):
+    message = rf'categories are b, a, expected .* in their order: {", ".join(classes.split())}'
+    with pytest.raises(UserError, match=message):
         dataset.full_init()
     DATASETS.build(cfg | dict(metainfo=dict(classes=('b', 'a')))).full_init()
+
+
+def test_models_of_other_classes_are_not_averaged(typed_model, data_root, tmp_path, capsys):
+    checkpoint = load_weights_only(str(typed_model), 'cpu')
+    checkpoint['meta']['dataset_meta']['classes'] = TYPES[::-1]
+    torch.save(checkpoint, tmp_path / 'turned.pth')
+    for others in (['turned.pth'], ['--with', 'finetune', 'turned.pth']):
+        models = [tmp_path / name if name.endswith('.pth') else name for name in others]
+        options = ['--data', data_root, '--fold', 1, '--work-dir', tmp_path / 'work']
+        assert main([str(one) for one in ['finetune', typed_model, *models, *options]]) == 2
+        said = capsys.readouterr().err
+        assert 'turned.pth: classes are inflammatory, epithelial, connective, expected con' in said
+
+
+def test_truth_of_types_is_read_by_the_classes_of_the_checkpoint(typed_model, tmp_path, capsys):
+    truth = dict(
+        images=[dict(id=1, file_name='a.png', height=9, width=9)],
+        annotations=[],
+        categories=[dict(id=index, name=name) for index, name in enumerate(TYPES, 1)],
+    )
+    (tmp_path / 'truth.json').write_text(json.dumps(truth))
+    options = ['--annotations', tmp_path / 'truth.json', '--work-dir', tmp_path / 'work']
+    assert main([str(one) for one in ['finetune', typed_model, *options]]) == 2
+    # The truth as it is, not a copy whose types have become one.
+    assert f'test: {tmp_path}/truth.json: has no nuclei' in capsys.readouterr().err
+    assert not (tmp_path / 'work').exists()
