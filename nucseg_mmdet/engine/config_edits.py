@@ -60,8 +60,8 @@ def load_config(
         raise UserError(f'{path}: has no model, expected an experiment and not a part of one')
     for key in LOADERS:
         if (cfg.get(key) or {}).get('num_workers') == 0:  # torch wants workers for these
-            for option in ('persistent_workers', 'prefetch_factor'):
-                cfg[key].pop(option, None)
+            cfg[key].persistent_workers = False
+            cfg[key].pop('prefetch_factor', None)
     name = path.stem if fold is None else f'{path.stem}_fold{fold}'
     cfg.work_dir = str(work_dir or cfg.get('work_dir') or Path('work_dirs', name))
     return cfg

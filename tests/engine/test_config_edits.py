@@ -173,8 +173,9 @@ def test_file_of_detectron2_is_local(cfg, tmp_path):
 def test_no_workers_cannot_persist():
     options = {f'{part}_dataloader.num_workers': 0 for part in ('train', 'test')}
     cfg = config_edits.load_config('finetune', options, None)
-    assert not {'persistent_workers', 'prefetch_factor'} & {*cfg.train_dataloader}
-    assert 'persistent_workers' not in cfg.test_dataloader
+    for loader in (cfg.train_dataloader, cfg.test_dataloader):
+        assert not loader.persistent_workers
+        assert 'prefetch_factor' not in loader
     assert config_edits.load_config('finetune', {}, None).train_dataloader.persistent_workers
 
 
