@@ -75,7 +75,7 @@ class NucleiDataset(CocoDataset):
         names = [
             category['name'] for category in load_shared_json(Path(self.ann_file))['categories']
         ]
-        if names[: len(classes)] != classes and set(names) & set(classes):
+        if names[: len(classes)] != classes[: len(names)] and set(names) & set(classes):
             raise UserError(
                 f'{self.ann_file}: categories are {", ".join(names)}, expected the classes of the '
                 f'config, in their order: {", ".join(classes)}'

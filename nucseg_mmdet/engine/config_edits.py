@@ -59,9 +59,10 @@ def load_config(
     if not isinstance(cfg.get('model'), dict):
         raise UserError(f'{path}: has no model, expected an experiment and not a part of one')
     for key in LOADERS:
-        if (cfg.get(key) or {}).get('num_workers') == 0:  # torch wants workers for these
-            cfg[key].persistent_workers = False
-            cfg[key].pop('prefetch_factor', None)
+        loader = cfg.get(key)
+        if isinstance(loader, dict) and loader.get('num_workers') == 0:  # these want some
+            loader.update(persistent_workers=False)
+            loader.pop('prefetch_factor', None)
     name = path.stem if fold is None else f'{path.stem}_fold{fold}'
     cfg.work_dir = str(work_dir or cfg.get('work_dir') or Path('work_dirs', name))
     return cfg

@@ -20,7 +20,7 @@ from nucseg_mmdet.utils.errors import UserError
 
 WIDTH, HEIGHT = 330, 270
 APERIO = 'Aperio Image Library v1.0\r\n{0}x{1} [0,0 {0}x{1}] JPEG/RGB Q=90|AppMag = 40|MPP = 0.25'
-RED, GREEN, BLUE = (200, 30, 30), (30, 200, 30), (30, 30, 200)
+RED = (200, 30, 30)
 TILED = dict(tile=(64, 64), photometric='rgb')
 STRIPED = dict(rowsperstrip=16, photometric='rgb')
 
@@ -269,14 +269,17 @@ def test_wrong_regions_are_refused(slide, scale, width):
 
 @pytest.mark.parametrize('scanner', [True, False])
 def test_nearest_level_that_is_fine_enough(tmp_path, scanner):
-    colors = [RED, GREEN, BLUE]
+    # As much alike as levels of one slide are, so that none is taken for another picture.
+    colors = fine, middle, coarse = (200, 60, 60), (200, 69, 60), (200, 78, 60)
     sizes = [(640, 800), (160, 200), (40, 50)]
     levels = [np.full((*size, 3), rgb, np.uint8) for size, rgb in zip(sizes, colors, strict=True)]
     write = write_svs if scanner else write_pyramid
     path = write(tmp_path / 'a.tif', levels, compression=None if not scanner else 'jpeg')
     with open_slide(path) as slide:
         assert [level.factors for level in slide.levels] == [(1, 1), (4, 4), (16, 16)]
-        for scale, rgb in [(0.5, RED), (1, RED), (3.9, RED), (4, GREEN), (15, GREEN), (16, BLUE)]:
+        for scale, rgb in zip(
+            (0.5, 1, 3.9, 4, 15, 16), (fine, fine, fine, middle, middle, coarse), strict=True
+        ):
             found = slide.read(100, 100, 320, 320, scale)
             np.testing.assert_allclose(found, np.broadcast_to(rgb, found.shape), atol=3)  # JPEG
 
