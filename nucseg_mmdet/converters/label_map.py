@@ -14,6 +14,7 @@ writes it, gives the nuclei their types.
 """
 
 import csv
+import io
 import os
 import re
 from collections.abc import Mapping
@@ -108,8 +109,9 @@ def read_types(path: Path) -> dict[str, dict[int, str]]:
         UserError: a line is not as the export writes it.
     """
     try:
-        lines = read_bytes(path, MOST_TEXT).decode('utf-8-sig').splitlines()
-        header, *rows = list(csv.reader(lines)) or [[]]
+        text = read_bytes(path, MOST_TEXT).decode('utf-8-sig')
+        # The reader finds the ends of lines; a name in quotes may hold some.
+        header, *rows = list(csv.reader(io.StringIO(text, newline=''))) or [[]]
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f'{path}: not readable ({error}), expected CSV in UTF-8') from None
     if header != TYPES_HEADER:

@@ -93,16 +93,17 @@ def truth_of(*annotations, names=('a.png',)):
 
 @pytest.mark.parametrize(('layout', 'reader'), [('labels', 'label-map'), ('masks', 'dsb2018')])
 def test_types_go_along(tmp_path, layout, reader):
-    write_data(tmp_path / 'data', truth_of(box(1, 0, 'dead'), box(2, 3, 'a, b')))
+    odd = 'a, "b"\u2028c\nd'  # what ends lines, to some
+    write_data(tmp_path / 'data', truth_of(box(1, 0, 'dead'), box(2, 3, odd)))
     assert run('export', tmp_path / 'data', tmp_path / 'out', '--layout', layout) == 0
     with (tmp_path / 'out/types.csv').open(newline='') as file:
         assert list(csv.reader(file)) == [
             ['file_name', 'label', 'type'],
             ['a.png', '1', 'dead'],
-            ['a.png', '2', 'a, b'],
+            ['a.png', '2', odd],
         ]
     assert run(reader, tmp_path / 'out', tmp_path / 'back') == 0
-    assert [entry['type'] for entry in read(tmp_path / 'back')['annotations']] == ['dead', 'a, b']
+    assert [entry['type'] for entry in read(tmp_path / 'back')['annotations']] == ['dead', odd]
 
 
 def test_overlap_fits_in_masks_only(tmp_path, capsys):
