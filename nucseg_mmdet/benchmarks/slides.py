@@ -250,7 +250,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sides: dict[str, Callable[[], float]] = {}
         for side in args.sides:
             if side in ('ours', 'before'):
-                sides[side] = whole_path(ours if side == 'ours' else make_before(folder), path)
+                sides[side] = whole_path(
+                    ours if side == 'ours' else make_before(folder, args.model), path
+                )
             else:
                 network = stardist() if side == 'stardist' else instanseg()
                 sides[side] = network_alone(network, megapixels, precision)
