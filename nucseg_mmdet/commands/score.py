@@ -17,6 +17,7 @@ from nucseg_mmdet.evaluation.coco_ap import BANDS, LARGE, SMALL
 from nucseg_mmdet.evaluation.label_scores import FATES
 from nucseg_mmdet.evaluation.summary import SCORE_THR, make_report
 from nucseg_mmdet.export.coco_results import CocoResults
+from nucseg_mmdet.export.writer import SUMMARY
 from nucseg_mmdet.imaging.image_files import read_size
 from nucseg_mmdet.slides.base import name_of
 from nucseg_mmdet.structures.coco import (
@@ -31,7 +32,6 @@ from nucseg_mmdet.structures.coco_entries import CATEGORY_ID
 from nucseg_mmdet.structures.coco_tidy import as_one_class, has_types, tidy, tidy_results
 from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code, printable, some
 from nucseg_mmdet.utils.files import check_file_is_writable, without_nan, write_json
-from nucseg_mmdet.viewer.results import SUMMARY
 
 COCO_KEYS = (
     'AP50@100', 'AP50@100_ceiling', 'AP', 'AP50', 'AP75', 'AP_small', 'AP_medium', 'AP_large',

@@ -12,6 +12,7 @@ from nucseg_mmdet.structures.nuclei import MEASUREMENTS, Nuclei
 from nucseg_mmdet.utils import files
 from nucseg_mmdet.utils.errors import UserError
 
+SUMMARY = '.summary.json'  # end of the name of what a run says of a slide
 CHUNK = 20_000  # nuclei written together; bounds the memory for their text
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nucseg_mmdet.export.formats import FORMATS
+from nucseg_mmdet.export.writer import SUMMARY
 from nucseg_mmdet.slides.base import name_of
 from nucseg_mmdet.slides.open import IMAGES, SCANS
 from nucseg_mmdet.utils.errors import UserError, some
@@ -19,7 +20,7 @@ RESULTS = (TISSUE, *(writer.suffix for writer in FORMATS.values()))  # ends of n
 HEADER = 1 << 16  # bytes at the start of a DICOM file, in which its series is named
 # SeriesInstanceUID after StudyInstanceUID, of explicit VR; elsewhere it is that of another series.
 SERIES = re.compile(rb'\x20\0\x0d\0UI..[0-9.]{1,64}\0?\x20\0\x0e\0UI(..)', re.DOTALL)
-TABLES = (*RESULTS, '.geojson.gz', '.summary.json', '.partial')  # what else a run leaves
+TABLES = (*RESULTS, '.geojson.gz', SUMMARY, '.partial')  # what else a run leaves
 
 
 @dataclass

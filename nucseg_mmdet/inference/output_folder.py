@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from nucseg_mmdet.export.formats import FORMATS
-from nucseg_mmdet.export.writer import Options
+from nucseg_mmdet.export.writer import SUMMARY, Options
 from nucseg_mmdet.inference.inputs import TISSUE
 from nucseg_mmdet.inference.plan import Plan, Settings
 from nucseg_mmdet.utils.errors import UserError
@@ -102,7 +102,7 @@ def _refuse_unknown_files(plan: Plan, settings: Settings, summary: dict) -> None
 
 
 def summary_path(plan: Plan, settings: Settings) -> Path:
-    return settings.out / f'{plan.target.name}.summary.json'
+    return settings.out / f'{plan.target.name}{SUMMARY}'
 
 
 def picture_path(plan: Plan, settings: Settings) -> Path:

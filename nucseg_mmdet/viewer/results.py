@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from nucseg_mmdet.export.writer import SUMMARY
 from nucseg_mmdet.utils.errors import UserError, describe_item
 
-SUMMARY = '.summary.json'
 MAX_SIDE = 100_000_000  # px; a hundred times the largest slide
 TABLES, OUTLINES, BOTH = ('.csv',), ('.geojson', '.geojson.gz'), ('.parquet',)
 
