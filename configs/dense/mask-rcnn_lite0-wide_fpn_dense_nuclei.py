@@ -1,0 +1,42 @@
+"""EfficientNet-Lite0 with wider heads: 2,000 iterations, from ``lite0-wide.py`` at half its rate.
+
+python tools/train.py configs/dense/mask-rcnn_lite0-wide_fpn_dense_nuclei.py --amp \
+    --cfg-options load_from=CHECKPOINT
+"""
+
+_base_ = [
+    '../_base_/models/mask-rcnn_efficientnet-lite0_fpn.py',
+    '../_base_/datasets/vrdl_crop-stain.py',
+    '../_base_/recipes/dense.py',
+]
+
+channels = 96  # of the FPN and the heads
+
+model = dict(
+    neck=dict(out_channels=channels),
+    rpn_head=dict(in_channels=channels, feat_channels=channels),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=channels),
+        bbox_head=dict(in_channels=channels),
+        mask_roi_extractor=dict(out_channels=channels),
+        mask_head=dict(in_channels=channels, conv_out_channels=channels),
+    ),
+    test_cfg=dict(
+        rpn=_base_.test_rpn,
+        rcnn=dict(_base_.test_rcnn, truth_offset=(-0.4, -0.6)),
+    ),
+)
+
+train_dataloader = dict(dataset=dict(pipeline=_base_.moved_crops))
+
+# Without a checkpoint given, training stops with this text and does not start from scratch.
+load_from = 'CHECKPOINT (give --cfg-options load_from=FILE)'
+randomness = dict(seed=1)  # with the seed of the first run it would see the same crops again
+custom_hooks = _base_.pretrained_hooks
+optim_wrapper = dict(
+    optimizer=dict(lr=0.0005),
+    paramwise_cfg=_base_.pretrained_rates,
+)
+param_scheduler = [dict(_base_.warm_up, end=50), dict(_base_.decay, begin=50)]
+
+fold_colors = True  # with --fold, no held-out image has a part in the training
