@@ -1,11 +1,15 @@
 """A run of MMEngine, or what is wrong with its config."""
 
+import copy
+import itertools
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.runner import Runner
 
 from nucseg_mmdet.utils.errors import UserError
+
+_numbers = itertools.count()
 
 
 def make_runner(cfg: Config, path: Path, loop: str) -> Runner:
@@ -25,7 +29,7 @@ def make_runner(cfg: Config, path: Path, loop: str) -> Runner:
         if lengths.get(key, 1) < 1:
             raise UserError(f'{path}: train_cfg.{key} is {lengths[key]}, expected 1 or more')
     try:
-        runner = Runner.from_cfg(cfg)
+        runner = Runner.from_cfg(_named(cfg, next(_numbers)))
         getattr(runner, f'{loop}_loop')  # builds the data as well
     except (UserError, OSError, MemoryError):
         raise
@@ -36,3 +40,16 @@ def make_runner(cfg: Config, path: Path, loop: str) -> Runner:
             '(NUCSEG_DEBUG=1 shows where)'
         ) from error
     return runner
+
+
+def _named(cfg: Config, number: int) -> Config:
+    """The config with a name that no other run of this process has.
+
+    MMEngine names a run by its config and the second it starts in. A second run of that name would
+    get the log, the counts and the default scope of the first.
+    """
+    if number == 0:
+        return cfg
+    cfg = copy.deepcopy(cfg)
+    cfg.experiment_name = f'{cfg.get("experiment_name") or Path(cfg.filename).stem}_{number}'
+    return cfg
