@@ -1,5 +1,7 @@
 """What there is to do for each slide: its tiles, its names, the space that it takes."""
 
+import hashlib
+import json
 import math
 import shutil
 from collections.abc import Sequence
@@ -109,6 +111,11 @@ class Plan:
 
     def shards(self) -> list[Path]:
         return [self.shard(row) for row in range(len(self.wanted))]
+
+    def place(self, row: int) -> str:
+        """What a row of tiles is a row of, so that no copy of another is taken for it."""
+        identity = json.dumps(self.identity, sort_keys=True).encode()
+        return f'{row} of {hashlib.sha256(identity).hexdigest()[:16]}'
 
 
 @dataclass

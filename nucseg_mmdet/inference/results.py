@@ -113,7 +113,7 @@ def _join(plan: Plan, counts: dict[str, Any]) -> Iterator[Nuclei]:
     """Join all rows; counts the nuclei, those of each class, and those that tiles cut."""
     num = len(plan.classes)
     counts.update(nuclei=0, cut=0, classes=np.zeros(num, np.int64))
-    rows = (shards.read_row(path) for path in plan.shards())
+    rows = (shards.read_row(path, plan.place(row)) for row, path in enumerate(plan.shards()))
     for part in tiling.join_rows(rows, plan.grid):
         counts['nuclei'] += len(part.nuclei)
         counts['cut'] += int(part.cut.sum())

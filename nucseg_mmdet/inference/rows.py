@@ -114,7 +114,7 @@ def segment_rows(
                 tiles.append((column, result))
         joined = tiling.join_row(tiles, plan.grid, row)
         seconds = time.monotonic() - started
-        shards.write_row(plan.shard(row), joined, broken, seconds)
+        shards.write_row(plan.shard(row), joined, broken, seconds, plan.place(row))
         started += seconds
         yield RowDone(plan.folder, int(plan.wanted[row].sum()), len(joined.nuclei), seconds)
     yield from failed
@@ -127,7 +127,7 @@ def _batches(
     for number, (plan, rows) in enumerate(work):
         for row in rows:
             if not plan.wanted[row].any():
-                shards.write_row(plan.shard(row), tiling.NOTHING)
+                shards.write_row(plan.shard(row), tiling.NOTHING, place=plan.place(row))
         places = [
             (row, column) for row in rows for column in np.flatnonzero(plan.wanted[row]).tolist()
         ]

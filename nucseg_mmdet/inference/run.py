@@ -14,6 +14,7 @@ from nucseg_mmdet.inference.output_folder import picture_path, start_or_resume
 from nucseg_mmdet.inference.plan import Plan, Settings, problem, write_png
 from nucseg_mmdet.inference.results import describe
 from nucseg_mmdet.inference.rows import Engine, RowsFailed
+from nucseg_mmdet.utils.errors import UserError
 
 
 class SlideRun:
@@ -42,13 +43,13 @@ class SlideRun:
                 if summary := start_or_resume(plan, settings):
                     self._add(plan, summary)
                     continue
+                rows = [row for row, path in enumerate(plan.shards()) if not _is_there(path)]
                 if plan.tissue_picture is not None:
                     write_png(picture_path(plan, settings), plan.tissue_picture)
                     plan = replace(plan, tissue_picture=None)
             except Exception as error:
                 self.problems.append(str(problem(plan.path, error)))
                 continue
-            rows = [row for row, path in enumerate(plan.shards()) if not path.is_file()]
             self._todo.append((plan, rows))
 
     @property
@@ -123,3 +124,16 @@ class SlideRun:
     def _give_up(self, folder: Path, reason: str) -> None:
         self._given_up.add(folder)
         self.problems.append(reason)
+
+
+def _is_there(shard: Path) -> bool:
+    """Whether a row of tiles is done.
+
+    Raises:
+        UserError: something else has its place.
+    """
+    if shard.is_file():
+        return True
+    if shard.exists() or shard.is_symlink():
+        raise UserError(f'{shard}: is no file, expected a row of tiles or nothing; remove it')
+    return False

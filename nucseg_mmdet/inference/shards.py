@@ -15,7 +15,11 @@ from nucseg_mmdet.utils.reading import check_file
 
 
 def write_row(
-    path: Path, row: Part, broken: Sequence[tuple[int, str]] = (), seconds: float = 0.0
+    path: Path,
+    row: Part,
+    broken: Sequence[tuple[int, str]] = (),
+    seconds: float = 0.0,
+    place: str = '',
 ) -> None:
     """Keep a joined row of tiles as a shard, whole or not at all.
 
@@ -24,6 +28,7 @@ def write_row(
         row: its nuclei.
         broken: columns of tiles that could not be read, and why.
         seconds: that it took.
+        place: of the row, as ``Plan.place``.
 
     Raises:
         UserError: the file cannot be written.
@@ -36,16 +41,23 @@ def write_row(
             broken=np.array([column for column, _ in broken], np.int32),
             reasons=np.array([reason for _, reason in broken], np.str_),
             seconds=seconds,
+            place=place,
         )
 
 
-def read_row(path: Path) -> Part:
+def read_row(path: Path, place: str = '') -> Part:
     """Read the nuclei of a shard.
 
+    Args:
+        path: of the ``.npz`` file.
+        place: that the row was kept with.
+
     Raises:
-        UserError: the file is missing or broken.
+        UserError: the file is missing or broken, or a copy of a row of another place.
     """
     with _opened(path) as shard:
+        if (found := str(shard['place'])) != place:
+            raise UserError(f'{path}: is the row of tiles {found}, expected {place}; remove it')
         return Part(Nuclei(*(shard[name] for name in COLUMNS)), shard['cut'])
 
 

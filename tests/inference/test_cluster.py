@@ -172,10 +172,11 @@ def test_a_worker_computes_in_the_precision_of_the_plan(random_model, folder, tm
         start_or_resume(plan, settings)
         ours = tuple(dict(options, precision=None).items())
         assert cluster._segment(ours, plan, [0], settings)
-        scores[precision] = read_row(plan.shard(0)).nuclei.scores
+        scores[precision] = read_row(plan.shard(0), plan.place(0)).nuclei.scores
         plan.shard(0).unlink()
         assert list(engine.segment([(plan, [0])], settings))
-        assert np.array_equal(scores[precision], read_row(plan.shard(0)).nuclei.scores)
+        again = read_row(plan.shard(0), plan.place(0)).nuclei.scores
+        assert np.array_equal(scores[precision], again)
     assert not np.array_equal(scores['fp32'], scores['bf16'])
 
 

@@ -322,6 +322,13 @@ class TestShard:
         assert shards.read_broken(path) == [(7, 'nothing there: \u00b5m')]
         assert [item.name for item in tmp_path.iterdir()] == ['row_00003.npz']
 
+    def test_of_another_place(self, tmp_path):
+        path = tmp_path / 'row.npz'
+        shards.write_row(path, NOTHING, place='3 of a')
+        assert len(shards.read_row(path, '3 of a').nuclei) == 0
+        with pytest.raises(UserError, match='is the row of tiles 3 of a, expected 4 of a'):
+            shards.read_row(path, '4 of a')
+
     def test_empty(self, tmp_path):
         shards.write_row(tmp_path / 'row.npz', NOTHING)
         assert len(shards.read_row(tmp_path / 'row.npz').nuclei) == 0

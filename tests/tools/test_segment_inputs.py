@@ -15,7 +15,6 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from nucseg_mmdet.commands import segment
 from nucseg_mmdet.inference import plan as planning
-from nucseg_mmdet.inference import shards
 from nucseg_mmdet.inference.inputs import find_inputs
 from nucseg_mmdet.synthetic.fields import synthesize
 from nucseg_mmdet.utils.files import LOCK, owned_folder
@@ -225,7 +224,9 @@ def test_finished_is_what_its_run_wrote(random_model, tmp_path, capsys):
     assert (out / 'a.csv').read_text() == text
 
 
-def test_seconds_are_those_of_all_runs(random_model, tmp_path):
+@pytest.fixture
+def stopped(random_model, tmp_path):
+    """A slide of several rows of tiles, all of which are there and not yet joined."""
     tall = np.full((400, 90, 3), 243, np.uint8)
     tall[:80], tall[-80:] = IMAGE, IMAGE
     path, out = save(tmp_path / 'tall.png', tall), tmp_path / 'out'
@@ -239,10 +240,42 @@ def test_seconds_are_those_of_all_runs(random_model, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('nucseg_mmdet.inference.rows.finish', stop)
         assert run(random_model, out, path) == 1
+    return path, out
+
+
+def test_seconds_are_those_of_all_runs(random_model, stopped):
+    path, out = stopped
     shard = out / 'tall.partial/row_00000.npz'
-    shards.write_row(shard, shards.read_row(shard), seconds=1000.0)
+    with np.load(shard) as kept:
+        content = dict(kept, seconds=1000.0)
+    np.savez(shard, **content)
     assert run(random_model, out, path) == 0
     assert json.loads((out / 'tall.summary.json').read_text())['seconds'] >= 1000
+
+
+def test_row_of_another_place_is_not_joined(random_model, stopped, tmp_path, capsys):
+    path, out = stopped
+    rows = sorted((out / 'tall.partial').glob('row_*'))
+    own = rows[1].read_bytes()
+    rows[1].write_bytes(rows[0].read_bytes())
+    assert run(random_model, out, path, save(tmp_path / 'a.png')) == 1
+    assert 'row_00001.npz: is the row of tiles 0 of ' in capsys.readouterr().err
+    assert not (out / 'tall.csv').exists()
+    assert (out / 'a.csv').exists()
+    rows[1].write_bytes(own)
+    assert run(random_model, out, path) == 0
+
+
+def test_folder_in_the_place_of_a_row(random_model, stopped, tmp_path, capsys):
+    path, out = stopped
+    row = out / 'tall.partial/row_00001.npz'
+    row.unlink()
+    row.mkdir()
+    assert run(random_model, out, path, save(tmp_path / 'a.png')) == 1
+    assert 'row_00001.npz: is no file, expected a row of tiles' in capsys.readouterr().err
+    assert (out / 'a.csv').exists()
+    row.rmdir()
+    assert run(random_model, out, path) == 0
 
 
 def write_dicom(path, series):
