@@ -184,11 +184,18 @@ def read_both(
     categories: dict[int, str] = {}
     found = _load_folder(results, data, truth) if results.is_dir() else load_json(results)
     if has_types(data, found):
-        categories = parse_categories(data, str(truth))
+        named = parse_categories(data, str(truth))
+        categories = {number: name or f'category {number}' for number, name in named.items()}
+        if len(set(categories.values())) < len(categories):
+            raise UserError(
+                f'{truth}: categories are {", ".join(categories.values())}, expected different '
+                'names, for results of several categories'
+            )
         found = tidy_results(found, ())
     else:
         data, more, nucleus_ids = as_one_class(data)
         notes += more
+        _check_categories(found, nucleus_ids, results)
         found = tidy_results(found, nucleus_ids)
     for note in notes:
         print(f'{truth}: {note}', file=sys.stderr)
@@ -197,6 +204,19 @@ def read_both(
     if score_thr is None:
         score_thr = _threshold(found, results)
     return images, detections, score_thr, list(categories.values())
+
+
+def _check_categories(found: Any, nucleus_ids: set[int], results: Path) -> None:
+    """Refuse a category that the truth has not, where it has several; all others count as one."""
+    if len(nucleus_ids) == 1 or not isinstance(found, list):
+        return
+    for index, entry in enumerate(tidy_results(found, ())):
+        number = entry.get('category_id') if isinstance(entry, dict) else None
+        if isinstance(number, int) and number not in nucleus_ids:
+            raise UserError(
+                f'{results}: result {index}: category_id is {number}, expected one of '
+                f'{sorted(nucleus_ids)!r:.100}'
+            )
 
 
 def _load_folder(folder: Path, data: Any, truth: Path) -> list[dict[str, Any]]:

@@ -140,3 +140,35 @@ def test_the_command_scores_classes_where_both_files_have_them(tmp_path, capsys)
     shown = capsys.readouterr()
     assert 'F_c' not in shown.out
     assert '2 categories (large, small), all taken for nuclei' in shown.err
+
+
+@pytest.mark.parametrize(
+    ('names', 'category', 'message'),
+    [
+        (('a', 'a'), None, 'truth.json: categories are a, a, expected different names'),
+        (('a', 'b'), 77, 'results.json: result 1: category_id is 77, expected one of [1, 2, 4]'),
+    ],
+)
+def test_ambiguous_classes_are_refused(tmp_path, capsys, names, category, message):
+    truth, results = make_files()
+    for one, name in zip(truth['categories'], names, strict=True):
+        one['name'] = name
+    if category:
+        results[1]['category_id'] = category
+    paths = [tmp_path / name for name in ('truth.json', 'results.json')]
+    for path, content in zip(paths, (truth, results), strict=True):
+        path.write_text(json.dumps(content))
+    assert score.main([str(path) for path in paths]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_classes_without_names_are_told_by_their_ids(tmp_path):
+    truth, results = make_files()
+    for one in truth['categories']:
+        del one['name']
+    paths = [tmp_path / name for name in ('truth.json', 'results.json', 'scores.json')]
+    for path, content in zip(paths, (truth, results), strict=False):
+        path.write_text(json.dumps(content))
+    assert score.main([str(paths[0]), str(paths[1]), '--json', str(paths[2])]) == 0
+    types = json.loads(paths[2].read_text())['types']
+    assert [one['name'] for one in types['classes']] == ['category 4', 'category 2']
