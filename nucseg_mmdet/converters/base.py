@@ -238,7 +238,17 @@ def _convert(
     else:
         target.write_bytes(cv2.imencode('.png', image.pixels)[1].tobytes())
         image.pixels = None  # not sent to the main process, which would hold those of all
+    _take_once(item)
     return item
+
+
+def _take_once(item: AnnotatedImage) -> None:
+    """Leave out nuclei that stand in the annotations more than once, in place."""
+    different = {(nucleus.type, repr(nucleus.polygons)): nucleus for nucleus in item.nuclei}
+    twice = len(item.nuclei) - len(different)
+    if twice:
+        item.notes.append(f'{item.image.path}: {twice:,} nuclei stand there twice, taken once')
+        item.nuclei = list(different.values())
 
 
 def _name(entry: object) -> str:

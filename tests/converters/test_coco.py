@@ -125,8 +125,9 @@ def test_classes_without_types(raw, capsys):
 
 
 def test_overlaps_are_kept(raw):
-    assert run(raw, document(BOXES[0], BOXES[0])) == 0
-    assert [entry['area'] for entry in truth_of(raw)['annotations']] == [4, 4]
+    wider = [[1, 1, 4, 1, 4, 3, 1, 3]]
+    assert run(raw, document([[1, 1, 3, 1, 3, 3, 1, 3]], wider)) == 0
+    assert [entry['area'] for entry in truth_of(raw)['annotations']] == [4, 6]
 
 
 @pytest.mark.parametrize(
@@ -246,3 +247,14 @@ def test_two_folders_with_one_name(raw, capsys):
     assert run(raw, content) == 2
     assert 'would become a.png as' in capsys.readouterr().err
     assert run(raw, content, '--skip-bad') == 2
+
+
+def test_a_nucleus_that_stands_there_twice(raw, capsys):
+    box, other = [[4, 4, 7, 4, 7, 6, 4, 6]], [[0, 0, 1, 0, 1, 1, 0, 1]]
+    polygon = dict(size=list(SIZE), counts=COUNTS)  # the pixels of the box
+    assert run(raw, document(box, other, polygon)) == 0
+    assert [entry['area'] for entry in truth_of(raw)['annotations']] == [6, 1]
+    assert 'sub/a.png: 1 nuclei stand there twice, taken once' in capsys.readouterr().out
+    typed = document(box, polygon, categories=('a', 'b'))
+    assert run(raw, typed, '--overwrite') == 0
+    assert [entry['type'] for entry in truth_of(raw)['annotations']] == ['a', 'b']
