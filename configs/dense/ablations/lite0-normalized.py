@@ -1,0 +1,27 @@
+"""``lite0.py`` on images with normalized colors, as in the test, before half of them are changed.
+
+python tools/train.py configs/dense/ablations/lite0-normalized.py --fold 2 --initial-weights FILE
+"""
+
+_base_ = [
+    '../../_base_/models/mask-rcnn_efficientnet-lite0_fpn.py',
+    '../../_base_/datasets/vrdl_crop-stain.py',
+    '../../_base_/recipes/dense.py',
+]
+
+model = dict(
+    test_cfg=dict(
+        rpn=_base_.test_rpn,
+        rcnn=dict(_base_.test_rcnn, truth_offset=(-0.4, -0.6)),
+    ),
+)
+
+load_once, *others = _base_.moved_crops
+train_dataloader = dict(dataset=dict(pipeline=[load_once, _base_.normalize, *others]))
+
+custom_hooks = _base_.pretrained_hooks
+optim_wrapper = dict(paramwise_cfg=_base_.pretrained_rates)
+train_cfg = dict(max_iters=1_000, val_interval=1_000)
+param_scheduler = [_base_.warm_up, dict(_base_.decay, begin=500, end=1_000)]
+
+fold_colors = True  # with --fold, no held-out image has a part in the training
