@@ -30,7 +30,11 @@ from nucseg_mmdet.structures.coco_entries import CATEGORY_ID
 from nucseg_mmdet.structures.coco_tidy import tidy
 from nucseg_mmdet.utils.errors import UserError
 
-OPTIONS = {'images': 'folder of the images, default: that of the JSON file'}
+OPTIONS = {
+    'images': 'folder of the images, default: that of the JSON file',
+    'crowds': "'nuclei' takes annotations with iscrowd 1 for a nucleus each: CVAT marks masks so; "
+    'by default they are refused, since a crowd may be many nuclei',
+}
 IMAGE_ID = 1  # any: an annotation is checked as the only one of its image
 
 
@@ -54,18 +58,23 @@ class Entry(NamedTuple):
     notes: Sequence[str] = ()
 
 
-def find_images(raw: Path, images: str | None = None) -> list[Entry]:
+def find_images(raw: Path, images: str | None = None, crowds: str | None = None) -> list[Entry]:
     """The images of a JSON file in its order, each with its annotations.
 
     Raises:
         UserError: the file is no COCO JSON, ids stand twice or are unknown, an organ or a type
-            is no text, or an image is to be looked for outside the folder.
+            is no text, an image is to be looked for outside the folder, or an option is not
+            possible.
     """
+    if crowds not in (None, 'nuclei'):
+        raise UserError(f"--crowds {crowds}: expected 'nuclei', or no such option")
     folder = Path(images) if images else raw.parent
     data, notes = tidy(load_json(raw), partial(_size_of, folder))
     infos, annotations, categories = (
         _field(data, key, list, str(raw)) for key in ('images', 'annotations', 'categories')
     )
+    if crowds:
+        notes += _take_crowds(annotations)
     types = {}
     for index, category in enumerate(categories):
         where = f'{raw}: category {index}'
@@ -102,6 +111,14 @@ def find_images(raw: Path, images: str | None = None) -> list[Entry]:
         notes.append(f'{respelled:,} file names in percent signs or other Unicode than the files')
     first, *others = entries.values()
     return [first._replace(notes=[f'{raw}: {note}' for note in notes]), *others]
+
+
+def _take_crowds(annotations: list) -> list[str]:
+    """Take crowds for nuclei, in place; a line that says how many."""
+    found = [entry for entry in annotations if isinstance(entry, dict) and entry.get('iscrowd')]
+    for entry in found:
+        entry['iscrowd'] = 0
+    return [f'{len(found):,} annotations with iscrowd 1, each taken for a nucleus'] if found else []
 
 
 def _size_of(folder: Path, name: str) -> tuple[int, int] | None:
@@ -199,7 +216,8 @@ def read_masks(entry: Entry) -> tuple[ImageFile, dict[int, dict], list[str]]:
             if not truth.areas[0]:
                 raise UserError(f'{where}: no pixel inside, expected a nucleus')
         except UserError as error:
-            problems.append(str(error))
+            more = ', or --crowds nuclei' if annotation.get('iscrowd') else ''
+            problems.append(f'{error}{more}')
             continue
         rles[index] = truth.rles[0]
     return image, rles, problems

@@ -258,3 +258,17 @@ def test_a_nucleus_that_stands_there_twice(raw, capsys):
     typed = document(box, polygon, categories=('a', 'b'))
     assert run(raw, typed, '--overwrite') == 0
     assert [entry['type'] for entry in truth_of(raw)['annotations']] == ['a', 'b']
+
+
+def test_crowds_are_nuclei_where_the_user_says_so(raw, capsys):
+    content = document(BOXES[0], BOXES[1])
+    content['annotations'][1]['iscrowd'] = 1  # as CVAT marks what was drawn with a brush
+    assert run(raw, content) == 2
+    assert (
+        'is a crowd, expected one nucleus, with iscrowd 0, or --crowds' in capsys.readouterr().err
+    )
+    assert run(raw, content, '--crowds', 'all') == 2
+    assert "--crowds all: expected 'nuclei'" in capsys.readouterr().err
+    assert run(raw, content, '--crowds', 'nuclei') == 0
+    assert '1 annotations with iscrowd 1, each taken for a nucleus' in capsys.readouterr().out
+    assert len(truth_of(raw)['annotations']) == 2
