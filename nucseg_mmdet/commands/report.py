@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nucseg_mmdet.evaluation.html_report import write_report
-from nucseg_mmdet.utils.errors import check_fraction, exit_code
+from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code
 from nucseg_mmdet.utils.files import check_file_is_writable
 
 
@@ -40,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = args.out or args.work_dir / 'report.html'
     if args.out:
         check_file_is_writable(out)
+        if out.suffix not in ('.html', '.htm'):
+            raise UserError(f'--out {out}: expected a name that ends with .html')
     write_report(args.work_dir, out, args.score_thr, args.annotations)
     print(f'{out} written, {out.stat().st_size / 1e6:.1f} MB')
     return 0

@@ -32,6 +32,7 @@ from nucseg_mmdet.structures.coco_entries import CATEGORY_ID
 from nucseg_mmdet.structures.coco_tidy import as_one_class, has_types, tidy, tidy_results
 from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code, printable, some
 from nucseg_mmdet.utils.files import check_file_is_writable, without_nan, write_json
+from nucseg_mmdet.utils.reading import check_is_not_read
 
 COCO_KEYS = (
     'AP50@100', 'AP50@100_ceiling', 'AP', 'AP50', 'AP75', 'AP_small', 'AP_medium', 'AP_large',
@@ -286,6 +287,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_fraction('--score-thr', args.score_thr)
     if args.json:
         check_file_is_writable(args.json)
+        of_run = args.results.iterdir() if args.results.is_dir() else ()
+        check_is_not_read(args.json, args.truth, args.results, *of_run)
     report = make_report(*read_both(args.truth, args.results, args.score_thr))
     if args.json:
         write_json(args.json, without_nan(report))

@@ -26,6 +26,7 @@ from nucseg_mmdet.engine.types_of_nuclei import fit_types
 from nucseg_mmdet.structures.coco import load_shared_json
 from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code
 from nucseg_mmdet.utils.files import check_folder_is_writable, check_place_is_writable
+from nucseg_mmdet.utils.reading import check_is_not_read
 
 TRUTH_OFFSET = 'model.test_cfg.rcnn.truth_offset'
 
@@ -139,10 +140,30 @@ def check_outputs(args: argparse.Namespace) -> None:
         raise UserError(
             f'--out {args.out}: expected a .pkl file; --format-only --answer writes answer.json'
         )
-    for path in filter(None, (args.answer, args.out)):
+    if args.answer and args.answer.suffix == '.zip':
+        raise UserError(f'--answer {args.answer}: expected a .json file, the .zip goes beside it')
+    for path in find_outputs(args):
         check_place_is_writable(path)
     if args.show_dir:
         check_folder_is_writable(args.show_dir)
+
+
+def find_outputs(args: argparse.Namespace) -> list[Path]:
+    """The files that are asked for by name."""
+    packed = [args.answer.with_suffix('.zip')] if args.answer and args.answer.name else []
+    return [path for path in (args.answer, *packed, args.out) if path]
+
+
+def check_keeps_inputs(args: argparse.Namespace, cfg: Config, weights: Sequence[Path]) -> None:
+    """Refuse to write over what is read.
+
+    Raises:
+        UserError: a file or folder that is asked for is one of the data or weights.
+    """
+    data = config_edits.find_data(cfg.test_dataloader)
+    for path in (*find_outputs(args), args.show_dir):
+        if path:
+            check_is_not_read(path, *weights, *data, *filter(None, [args.annotations]))
 
 
 def find_others(cfg: Config, args: argparse.Namespace, first: Path) -> list[tuple[Config, Path]]:
@@ -243,6 +264,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config_edits.check_files(cfg, 'test_dataloader')
     checkpoint = model_files(config, *args.checkpoints[:1])[1]
     others = find_others(cfg, args, checkpoint)
+    check_keeps_inputs(args, cfg, [checkpoint, *(path for _, path in others)])
     if args.fold is not None and cfg.get('fold_colors'):
         fold_colors.use_training_colors(cfg)
     ann_file = Path(cfg.test_dataloader.dataset.data_root, cfg.test_dataloader.dataset.ann_file)

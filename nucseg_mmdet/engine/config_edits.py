@@ -209,6 +209,19 @@ def find_datasets(node: object) -> list[ConfigDict]:
     return []
 
 
+def find_data(dataloader: dict | None) -> set[Path]:
+    """The annotation files, images and folders of images that a checked dataloader reads."""
+    found: set[Path] = set()
+    for dataset in find_datasets(dataloader):
+        root = Path(dataset.get('data_root') or '')
+        folder = root / dataset.data_prefix.img
+        found |= {root / dataset.ann_file, folder}
+        for image in load_shared_json(root / dataset.ann_file)['images']:
+            path = folder / image['file_name']
+            found |= {path, path.parent}
+    return found
+
+
 def set_initial_weights(cfg: Config, choice: str | None, complete: bool = False) -> None:
     """Settle where the backbone starts from, in place.
 

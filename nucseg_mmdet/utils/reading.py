@@ -73,6 +73,22 @@ def check_file(path: str | Path, most: int | None = None) -> None:
     open_file(path, most).close()
 
 
+def check_is_not_read(out: Path, *read: str | Path) -> None:
+    """Refuse a place for results where something is that is read for them, by whatever name.
+
+    Args:
+        out: a file or a folder to write.
+        *read: files or folders; some may be missing.
+
+    Raises:
+        UserError: one of them is there.
+    """
+    if os.path.exists(out) and any(
+        os.path.exists(path) and os.path.samefile(out, path) for path in read
+    ):
+        raise UserError(f'{out}: is read as well, expected another place to write to')
+
+
 def read_bytes(path: str | Path, most: int = MOST) -> bytes:
     """Read a regular file as a whole.
 

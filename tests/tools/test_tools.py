@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,6 +36,7 @@ TINY = [
     'default_hooks.checkpoint.max_keep_ckpts=20',
     'default_hooks.logger.interval=1',
 ]
+TESTED = [CONFIG, 'model.pth', '--data-root', 'data']
 # One thread, so that sums are made in the same order everywhere.
 ENV = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
 ENV['PATH'] = f'{Path(sys.executable).parent}:{ENV["PATH"]}'
@@ -357,6 +359,49 @@ class TestWrongInput:
         arguments = [*arguments, tmp_path / 'file/c.pkl']
         self.check(capsys, main, arguments, f': {tmp_path}/file')
         assert sorted(path.name for path in tmp_path.iterdir()) == ['a.pkl', 'b.pkl', 'file']
+
+    @pytest.mark.parametrize(
+        ('main', 'arguments'),
+        [
+            (publish_model.main, ['model.pth', 'model.pth']),
+            (detectron2_to_mmdet.main, ['model.pth', 'link.pth']),
+            (browse_data.main, [CONFIG, '--data-root', 'data', '--out', 'data/train']),
+            (test.main, [*TESTED, '--format-only', '--answer', 'data/annotations/test.json']),
+            (test.main, [*TESTED, '--format-only', '--show-dir', 'data/train/../test']),
+            (test.main, [*TESTED, '--fold', '1', '--out', 'model.pkl']),
+            (score.main, ['truth.json', 'model.pth', '--json', 'truth.json']),
+            (
+                score.main,
+                ['truth.json', 'data/annotations', '--json', 'data/annotations/test.json'],
+            ),
+        ],
+    )
+    def test_nothing_that_is_read_is_written_over(
+        self, capsys, random_model, data_root, tmp_path, monkeypatch, main, arguments
+    ):
+        monkeypatch.chdir(tmp_path)
+        shutil.copytree(data_root, 'data')
+        shutil.copy('data/annotations/train.json', 'truth.json')
+        shutil.copy(random_model[1], 'model.pth')
+        for name in ('link.pth', 'model.pkl'):
+            Path(name).symlink_to('model.pth')
+        before = {path: path.read_bytes() for path in Path().rglob('*') if path.is_file()}
+        message = f'{arguments[-1]}: is read as well, expected another place'
+        self.check(capsys, main, arguments, message)
+        assert before == {path: path.read_bytes() for path in Path().rglob('*') if path.is_file()}
+
+    @pytest.mark.parametrize(
+        ('main', 'arguments', 'message'),
+        [
+            (report.main, ['nowhere', '--out', 'run_card.json'], 'ends with .html'),
+            (results_table.main, ['nowhere', '--csv', 'results.md'], 'ends with .csv'),
+            (test.main, [CONFIG, '--format-only', '--answer', 'a.zip'], 'expected a .json file'),
+        ],
+    )
+    def test_name_of_a_result_has_its_ending(self, capsys, tmp_path, main, arguments, message):
+        arguments = [*arguments[:-1], tmp_path / arguments[-1]]
+        self.check(capsys, main, arguments, f'{arguments[-1]}: expected')
+        self.check(capsys, main, arguments, message)
 
     @pytest.mark.parametrize(
         ('main', 'arguments', 'name'),

@@ -101,3 +101,15 @@ def test_several_arrays_under_the_name_of_one_are_refused(tmp_path):
         np.savez(file, a=np.zeros(1))
     with pytest.raises(UserError, match='several arrays'):
         reading.read_array(path)
+
+
+@pytest.mark.parametrize('name', ['a', 'folder/../a', 'link', 'folder'])
+def test_what_is_read_is_no_place_to_write_to(name, tmp_path):
+    (tmp_path / 'a').write_bytes(b'1')
+    (tmp_path / 'link').symlink_to('a')
+    (tmp_path / 'folder').mkdir()
+    read = [tmp_path / 'a', tmp_path / 'folder', tmp_path / 'missing']
+    with pytest.raises(UserError, match=f'{name}: is read as well, expected another place'):
+        reading.check_is_not_read(tmp_path / name, *read)
+    for other in ('new', 'missing', 'folder/a'):
+        reading.check_is_not_read(tmp_path / other, *read)

@@ -30,6 +30,7 @@ from nucseg_mmdet.imaging.image_files import PictureNames, write_png
 from nucseg_mmdet.structures.polygons import mask_to_outlines
 from nucseg_mmdet.utils.errors import UserError, exit_code
 from nucseg_mmdet.utils.files import check_folder_is_writable
+from nucseg_mmdet.utils.reading import check_is_not_read
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -58,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config_edits.set_data_root(cfg, args.data_root)
     config_edits.check_files(cfg, 'train_dataloader')
     check_folder_is_writable(args.out)
+    check_is_not_read(args.out, *config_edits.find_data(cfg.train_dataloader))
     init_default_scope(cfg.default_scope)
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     set_random_seed(args.seed)

@@ -254,6 +254,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     if args.csv:
         check_file_is_writable(args.csv)
+        if args.csv.suffix != '.csv':
+            raise UserError(f'--csv {args.csv}: expected a name that ends with .csv')
     runs, problems = read_runs(args.work_dirs)
     if problems and (args.into or args.csv):
         raise UserError(*few(problems), 'nothing written, expected all runs in the table')

@@ -23,6 +23,7 @@ from nucseg_mmdet.engine.detectron2 import (
 )
 from nucseg_mmdet.utils.errors import UserError, exit_code
 from nucseg_mmdet.utils.files import check_place_is_writable, make_folder
+from nucseg_mmdet.utils.reading import check_is_not_read
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -62,6 +63,7 @@ def describe(found: Architecture, dropped: bool) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     check_place_is_writable(args.out)
+    check_is_not_read(args.out, args.source)
     weights = read(args.source)
     try:
         found, state_dict = convert(weights)

@@ -19,6 +19,7 @@ from nucseg_mmdet.inference.predictor import RUNTIME_SUFFIX
 from nucseg_mmdet.slides.open import open_slide
 from nucseg_mmdet.utils.errors import UserError, exit_code
 from nucseg_mmdet.utils.files import check_file_is_writable
+from nucseg_mmdet.utils.reading import check_is_not_read
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -51,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not out.name.endswith(RUNTIME_SUFFIX):
         raise UserError(f'--out {out}: expected a name that ends with {RUNTIME_SUFFIX}')
     check_file_is_writable(out)
+    check_is_not_read(out, checkpoint, *(args.images or ()))
     images = []
     for path in args.images or ():
         with open_slide(path) as slide:

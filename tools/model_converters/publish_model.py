@@ -18,6 +18,7 @@ from pathlib import Path
 from nucseg_mmdet.engine.checkpoint import publish
 from nucseg_mmdet.utils.errors import exit_code
 from nucseg_mmdet.utils.files import check_file_is_writable
+from nucseg_mmdet.utils.reading import check_is_not_read
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     facts = dict(config_name=args.config and args.config.stem, data=args.data, license=args.license)
     check_file_is_writable(args.out)
+    check_is_not_read(args.out, args.checkpoint)
     size = publish(args.checkpoint, args.out, facts)
     print(f'{args.out}: {size / 1e6:.1f} MB')
     return 0
