@@ -55,7 +55,11 @@ def write_report(
             truth, or the file cannot be written.
     """
     run = read_run(work_dir, annotations)
-    threshold = run.tested.get('score_thr', SCORE_THR) if score_thr is None else score_thr
+    threshold = score_thr
+    if threshold is None:
+        threshold = run.tested.get('score_thr')
+    if threshold is None:
+        threshold = SCORE_THR
     write_text(out, render(*collect(run, threshold)))
 
 
@@ -86,7 +90,7 @@ def collect(run: Run, score_thr: float) -> tuple[dict[str, Any], list[dict[str, 
     # Worst first; an image without nuclei and detections has no PQ and comes last (as NaN does).
     order = np.argsort([row['PQ'] for row in report['per_image']], kind='stable').tolist()
     page = dict(
-        title=run.card.get('config', 'run'),
+        title=run.card.get('config') or 'run',
         facts=_facts(run),
         score_thr=score_thr,
         limits=[TOUCHED, FOUND],

@@ -21,7 +21,8 @@ def read_run_card(path: Path) -> dict[str, Any]:
     """Read a run card.
 
     Returns:
-        The card; ``scores`` is there, a dict of dicts by annotation file.
+        The card; ``scores`` is there, a dict of dicts by annotation file. A text or an object that
+        is null is not there, but for ``run``.
 
     Raises:
         UserError: it is missing, damaged, or a value is of another kind than the hook writes.
@@ -44,8 +45,14 @@ def read_run_card(path: Path) -> dict[str, Any]:
 
 
 def _check(values: dict, keys: Any, kind: Any, where: Path | str) -> None:
-    """Refuse values of another kind; they may be missing or null."""
+    """Refuse values of another kind; they may be missing or null.
+
+    Of scores ``run`` is null where the weights do not say of which run they are; cards of before
+    there were runs lack it. Numbers that are null are not defined.
+    """
     for key in keys:
+        if values.get(key, ...) is None and kind in (str, dict) and key != 'run':
+            del values[key]
         value = values.get(key)
         right = isinstance(value, kind) and not isinstance(value, bool)
         if isinstance(value, int | float):

@@ -243,7 +243,7 @@ def load_shared_json(path: Path) -> Any:
     """
     try:
         status = path.stat()
-    except OSError:
+    except (OSError, ValueError):
         return load_json(path)  # which says what is wrong
     return _load_version(path.resolve(), status.st_mtime_ns, status.st_size)
 

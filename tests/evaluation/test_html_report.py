@@ -375,6 +375,39 @@ def test_odd_folder_is_one_line_and_code_2(tmp_path, capsys, damage, message):
     assert not list(tmp_path.glob('*report*'))
 
 
+def change_card(work_dir, tested=None, **card):
+    path = work_dir / 'run_card.json'
+    content = dict(json.loads(path.read_text()), **card)
+    content['scores']['fold1_val.json'].update(tested or {})
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize('key', ['annotations', 'images'])
+@pytest.mark.parametrize(
+    ('value', 'message'),
+    [
+        (None, 'found no results of a test'),
+        ('a\0b', 'no name of a file'),
+        ('\ud800', 'no name of a file'),
+    ],
+)
+def test_folders_that_a_card_cannot_mean(tmp_path, capsys, key, value, message):
+    work_dir = write_run(tmp_path, make_truth([(10, 10, 10, 10)]), [])
+    change_card(work_dir, {key: value})
+    assert main([str(work_dir)]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count('\n') == 1
+
+
+def test_what_is_null_in_a_card_is_not_there(tmp_path):
+    work_dir = write_run(tmp_path, make_truth([(10, 10, 10, 10)]), [])
+    tested = dict(checkpoint=None, score_thr=None, settings=None)
+    change_card(work_dir, tested, config=None, versions=None, device=None, seed=None)
+    assert main([str(work_dir)]) == 0
+    assert '"title":"run"' in (work_dir / 'report.html').read_text()
+
+
 def test_threshold_is_that_of_the_run_unless_told_otherwise(tmp_path):
     square = (10, 10, 10, 10)
     truth = make_truth([square])

@@ -111,6 +111,13 @@ def test_cells_of_a_run(tmp_path):
     ]  # fmt: skip
 
 
+def test_a_score_that_is_not_defined_is_an_empty_cell(tmp_path):
+    run_e08(tmp_path, scores={'fold1_val.json': dict(SCORES, **{'nuclei/AP50@100': None})})
+    rows, problems = read_runs(tmp_path)
+    assert problems == []
+    assert cells(to_markdown(rows))[1][4:7] == ['', '', '0.3100']
+
+
 def test_other_runs_come_last(tmp_path):
     """A run on a CPU, from scratch, unscored; a run of two folds; one in a folder of runs."""
     write_card(

@@ -169,7 +169,7 @@ def _rows_of_card(card: dict[str, Any], run: str) -> list[Row]:
                 config=card.get('config') or values.get('config') or run,
                 scored_on=Path(name).stem,
                 ap50_100=score,
-                ceiling_share=score / ceiling if ceiling else None,
+                ceiling_share=score / ceiling if ceiling and score is not None else None,
                 ap=values.get('nuclei/AP'),
                 ap50=values.get('nuclei/AP50'),
                 aji=values.get('nuclei/AJI'),
