@@ -4,7 +4,6 @@ No path of the machine is in it: paths are relative to the current folder, or na
 """
 
 import hashlib
-import json
 import math
 import os
 import subprocess
@@ -18,9 +17,9 @@ from mmengine.config import Config
 import nucseg_mmdet
 from nucseg_mmdet.engine import config_edits
 from nucseg_mmdet.engine.checkpoint import cached_download
-from nucseg_mmdet.structures.coco import load_shared_json
+from nucseg_mmdet.evaluation.run_cards import digest_data
 from nucseg_mmdet.utils.errors import UserError
-from nucseg_mmdet.utils.reading import open_file, read_bytes
+from nucseg_mmdet.utils.reading import open_file
 
 TRAINING = (
     *('model', 'train_dataloader', 'test_dataloader', 'optim_wrapper', 'param_scheduler'),
@@ -191,13 +190,8 @@ def data_digest(dataloader: dict | None) -> str | None:
     Raises:
         UserError: an annotation file cannot be read.
     """
-    sha256 = hashlib.sha256()
-    datasets = config_edits.find_datasets(dataloader)
-    for dataset in datasets:
+    sets = []
+    for dataset in config_edits.find_datasets(dataloader):
         root = Path(dataset.get('data_root') or '')
-        sha256.update(read_bytes(root / dataset.ann_file))
-        for image in load_shared_json(root / dataset.ann_file)['images']:
-            path = root / dataset.data_prefix.img / image['file_name']
-            size = path.stat().st_size if path.is_file() else None
-            sha256.update(json.dumps([image['file_name'], size]).encode())
-    return sha256.hexdigest() if datasets else None
+        sets.append((root / dataset.ann_file, root / dataset.data_prefix.img))
+    return digest_data(sets) if sets else None

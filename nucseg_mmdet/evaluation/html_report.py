@@ -18,7 +18,7 @@ from scipy.ndimage import find_objects
 
 from nucseg_mmdet.evaluation.coco_ap import ALL_DETS
 from nucseg_mmdet.evaluation.label_scores import TOUCHED, find_overlaps
-from nucseg_mmdet.evaluation.run_folder import Run, read_run
+from nucseg_mmdet.evaluation.run_folder import Run, check_size, read_run
 from nucseg_mmdet.evaluation.summary import SCORE_THR, make_report, paint
 from nucseg_mmdet.evaluation.training_log import thin
 from nucseg_mmdet.imaging.image_files import read_color
@@ -29,7 +29,6 @@ from nucseg_mmdet.structures.coco import (
 )
 from nucseg_mmdet.structures.polygons import Polygon, mask_to_outlines
 from nucseg_mmdet.structures.rle import coco_mask
-from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.files import write_text
 
 FOUND = 0.5  # a pair of nuclei above this IoU is a match, as in PQ
@@ -84,7 +83,7 @@ def collect(run: Run, score_thr: float) -> tuple[dict[str, Any], list[dict[str, 
         }
         tally['wrong_type'] = sum(nucleus.get('wrong', False) for nucleus in nuclei['pred'])
         row.update(name=Path(image.file_name).name, **tally)
-        picture = embed(path, image.height, image.width)
+        picture = embed(path, image)
         size = dict(width=image.width, height=image.height)
         views.append(dict(name=row['name'], **size, picture=picture, **nuclei))
     # Worst first; an image without nuclei and detections has no PQ and comes last (as NaN does).
@@ -223,19 +222,17 @@ def precision_at_recalls(
     return envelope[np.searchsorted(hits / total, RECALLS, side='left')]
 
 
-def embed(path: Path, height: int, width: int) -> str:
+def embed(path: Path, image: TruthImage) -> str:
     """Read an image and turn it into a data URI: JPEG at full color resolution.
 
     Raises:
         UserError: the image is missing, damaged or has another size.
     """
-    image = read_color(path)
-    if image.shape[:2] != (height, width):
-        found = f'{image.shape[1]} x {image.shape[0]}'
-        raise UserError(f'{path}: is {found} px, expected {width} x {height} px as in the truth')
+    pixels = read_color(path)
+    check_size(path, pixels.shape[1::-1], image)
     quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     full_color = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-    _, data = cv2.imencode('.jpg', image, quality + full_color)
+    _, data = cv2.imencode('.jpg', pixels, quality + full_color)
     return 'data:image/jpeg;base64,' + base64.b64encode(data.tobytes()).decode('ascii')
 
 
@@ -295,9 +292,12 @@ def _facts(run: Run) -> list[list[str]]:
     facts = {
         'Scored on': f'{Path(run.tested["annotations"]).name}, {len(run.images)} images',
         'Checkpoint': Path(run.tested.get('checkpoint', '')).name,
+        'Training': run.note,
         'Trained on': card.get('annotations')
         and f'{card["annotations"]}, {card.get("images", "?")} images',
-        'Iterations': done if done is None or done == planned else f'{done} of {planned}',
+        'Iterations': done
+        if None in (done, planned) or done == planned
+        else f'{done} of {planned}',
         'Images an iteration': card.get('batch_size'),
         'Training time': seconds and f'{seconds / 3600:.2f} h',
         'Device': card.get('device'),

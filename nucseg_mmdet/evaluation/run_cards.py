@@ -1,11 +1,15 @@
 """``run_card.json`` of a work folder, checked: the hook writes it, report and table read it."""
 
+import hashlib
+import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from nucseg_mmdet.structures.coco import load_json
+from nucseg_mmdet.structures.coco import load_json, load_shared_json
 from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.reading import read_bytes
 
 NAME = 'run_card.json'
 PROOF = ('run', 'config', 'commit', 'command', 'precision', 'data_sha256')
@@ -42,6 +46,28 @@ def read_run_card(path: Path) -> dict[str, Any]:
         numbers = [key for key in scores if '/' in key or key == 'score_thr']
         _check(scores, numbers, int | float, where)
     return card
+
+
+def digest_data(sets: Iterable[tuple[Path, Path]]) -> str:
+    """Digest annotation files and the names and sizes of their images, which are not read.
+
+    Args:
+        sets: the annotation file and the folder of images of each data set.
+
+    Returns:
+        SHA-256, hexadecimal.
+
+    Raises:
+        UserError: an annotation file cannot be read.
+    """
+    sha256 = hashlib.sha256()
+    for annotations, folder in sets:
+        sha256.update(read_bytes(annotations))
+        for image in load_shared_json(annotations)['images']:
+            path = folder / image['file_name']
+            size = path.stat().st_size if path.is_file() else None
+            sha256.update(json.dumps([image['file_name'], size]).encode())
+    return sha256.hexdigest()
 
 
 def _check(values: dict, keys: Any, kind: Any, where: Path | str) -> None:

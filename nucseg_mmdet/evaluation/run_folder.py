@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nucseg_mmdet.evaluation.run_cards import read_run_card
+from nucseg_mmdet.evaluation.run_cards import digest_data, read_run_card
 from nucseg_mmdet.evaluation.training_log import read_log
+from nucseg_mmdet.imaging.image_files import read_size
 from nucseg_mmdet.structures.coco import (
     Detections,
     TruthImage,
@@ -27,6 +28,7 @@ class Run(NamedTuple):
         names: of the classes.
         image_paths: file of each image.
         log: as ``read_log``.
+        note: why facts and curves of the training are left out of card and log, '' if they are not.
     """
 
     card: dict[str, Any]
@@ -36,6 +38,7 @@ class Run(NamedTuple):
     names: list[str]
     image_paths: list[Path]
     log: dict[str, list[dict[str, float]]]
+    note: str = ''
 
 
 def read_run(work_dir: Path, annotations: str | None = None) -> Run:
@@ -47,7 +50,8 @@ def read_run(work_dir: Path, annotations: str | None = None) -> Run:
             it the one that was tested last.
 
     Raises:
-        UserError: the folder has no run card or no results, or a file is not as expected.
+        UserError: the folder has no run card or no results, a file is not as expected, or the data
+            is not what was tested.
     """
     if not work_dir.is_dir():
         raise UserError(f'{work_dir}: no such folder, expected the work folder of a run')
@@ -68,9 +72,39 @@ def read_run(work_dir: Path, annotations: str | None = None) -> Run:
     if name not in made:
         raise UserError(f'{work_dir}: found no results of {name}, expected one of {sorted(made)}')
     entry = scores[name]
-    images = read_truth(Path(entry['annotations']))
-    categories = read_categories(Path(entry['annotations']))
+    annotations, folder = Path(entry['annotations']), Path(entry['images'])
+    images = read_truth(annotations)
+    categories = read_categories(annotations)
     detections = read_results(made[name], images, list(categories))
-    paths = [Path(entry['images'], image.file_name) for image in images]
-    names = list(categories.values())
-    return Run(card, entry, images, detections, names, paths, read_log(work_dir))
+    paths = [folder / image.file_name for image in images]
+    for image, file in zip(images, paths, strict=True):
+        check_size(file, read_size(file), image)
+    tested_on = entry.get('data_sha256')
+    if tested_on and tested_on != digest_data([(annotations, folder)]):
+        raise UserError(
+            f'{annotations}: not as it was tested, or images in {folder} are not, expected the '
+            'same data; nucseg test CONFIG CHECKPOINT tests it anew'
+        )
+    note, log = '', read_log(work_dir)
+    if card.get('run') and entry.get('run', card['run']) != card['run']:
+        note = 'not shown: the checkpoint does not say that it is of the run in this folder'
+        card, log = dict(config=entry.get('config')), dict(train=[], val=[])
+    return Run(card, entry, images, detections, list(categories.values()), paths, log, note)
+
+
+def check_size(path: Path, size: tuple[int, int], image: TruthImage) -> None:
+    """Refuse an image that has another size than in the truth.
+
+    Args:
+        path: of the image, for the message.
+        size: its width and height, px.
+        image: of the truth.
+
+    Raises:
+        UserError: it has.
+    """
+    if size != (image.width, image.height):
+        raise UserError(
+            f'{path}: is {size[0]} x {size[1]} px, expected {image.width} x {image.height} px as '
+            'in the truth'
+        )

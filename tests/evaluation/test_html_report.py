@@ -25,6 +25,7 @@ from nucseg_mmdet.evaluation.html_report import (
     render,
 )
 from nucseg_mmdet.evaluation.label_scores import summarize
+from nucseg_mmdet.evaluation.run_cards import digest_data
 from nucseg_mmdet.evaluation.run_folder import read_run
 from nucseg_mmdet.evaluation.summary import count_images
 from nucseg_mmdet.evaluation.training_log import read_log
@@ -344,6 +345,11 @@ def break_pixels(work_dir):
     path.write_bytes(data)
 
 
+def break_size_in_truth(work_dir):
+    path = work_dir.parent / 'data' / 'fold1_val.json'
+    path.write_text(path.read_text().replace('"height": 100', '"height": 65500'))
+
+
 def break_image_size(work_dir):
     cv2.imwrite(str(work_dir.parent / 'data' / 'image1.png'), np.zeros((7, 5, 3), np.uint8))
 
@@ -360,6 +366,10 @@ def break_image_size(work_dir):
         (break_truth, 'fold1_val.json: No such file'),
         (break_image, 'image1.png: not readable (cannot identify image file'),
         (break_pixels, "image1.png: damaged PNG (checksum of 'IDAT')"),
+        (
+            break_size_in_truth,
+            'image1.png: is 100 x 100 px, expected 100 x 65500 px as in the truth',
+        ),
         (break_image_size, 'image1.png: is 5 x 7 px, expected 100 x 100 px'),
     ],
 )
@@ -398,6 +408,37 @@ def test_folders_that_a_card_cannot_mean(tmp_path, capsys, key, value, message):
     error = capsys.readouterr().err
     assert message in error
     assert error.count('\n') == 1
+
+
+def test_data_that_has_changed_since_the_test_is_refused(tmp_path, capsys):
+    """As another preparation of it, or another folder of the same relative name, would be."""
+    work_dir = write_run(tmp_path, make_truth([(10, 10, 10, 10)]), [])
+    data = tmp_path / 'data'
+    change_card(work_dir, dict(data_sha256=digest_data([(data / 'fold1_val.json', data)])))
+    assert main([str(work_dir)]) == 0
+    for path in (data / 'image1.png', data / 'fold1_val.json'):
+        before = path.read_bytes()
+        path.write_bytes(before + b'\n')
+        assert main([str(work_dir)]) == 2
+        assert 'fold1_val.json: not as it was tested' in capsys.readouterr().err
+        path.write_bytes(before)
+
+
+@pytest.mark.parametrize(
+    ('of_training', 'of_test', 'shown'),
+    [('1a', '1a', True), ('1a', '2b', False), ('1a', None, False), (None, None, True)],
+)
+def test_facts_of_another_training_are_not_those_of_the_test(tmp_path, of_training, of_test, shown):
+    work_dir = write_run(tmp_path, make_truth([(10, 10, 10, 10)]), [], run=of_training, seed=5)
+    change_card(work_dir, dict(run=of_test, config='other'))
+    write_log(work_dir, '20260101_000000', [train_line(10, 1.0)])
+    page, _ = collect(read_run(work_dir), 0.5)
+    facts = dict(page['facts'])
+    assert (facts.get('Seed'), facts.get('Iterations')) == (('5', '20') if shown else (None, None))
+    assert page['title'] == ('tiny' if shown else 'other')
+    assert len(page['train']) == shown
+    assert ('Training' in facts) != shown
+    assert facts['Checkpoint'] == 'iter_20.pth'
 
 
 def test_what_is_null_in_a_card_is_not_there(tmp_path):
