@@ -13,6 +13,7 @@ if __name__ == '__main__':
 import argparse
 import contextlib
 import json
+import reprlib
 import sys
 import zipfile
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from nucseg_mmdet.structures import rle
 from nucseg_mmdet.structures.coco import load_json, load_shared_json
-from nucseg_mmdet.utils.errors import UserError, exit_code
+from nucseg_mmdet.utils.errors import UserError, exit_code, some
 from nucseg_mmdet.utils.files import PartialFile, cannot_be_written, make_folder
 
 KEYS = {'image_id', 'bbox', 'score', 'category_id', 'segmentation'}
@@ -38,7 +39,7 @@ def read_images(path: Path) -> dict[int, tuple[int, int]]:
         Height and width, px, by image id.
 
     Raises:
-        UserError: it is neither.
+        UserError: it is neither, or there are no images, two of one id or one without pixels.
     """
     content = load_shared_json(path)
     images = content.get('images') if isinstance(content, dict) else content
@@ -48,7 +49,10 @@ def read_images(path: Path) -> dict[int, tuple[int, int]]:
         for image in images
     ):
         raise UserError(f'{path}: no list of images with id, height, width as whole numbers')
-    return {image['id']: (image['height'], image['width']) for image in images}
+    sizes = {image['id']: (image['height'], image['width']) for image in images}
+    if not sizes or len(sizes) < len(images) or min(map(min, sizes.values())) < 1:
+        raise UserError(f'{path}: no images, two of one id or one without pixels, expected images')
+    return sizes
 
 
 def read_results(path: Path) -> list[dict]:
@@ -97,10 +101,10 @@ def _find_problem(result: dict, images: dict[int, tuple[int, int]]) -> str | Non
     if set(result) != KEYS:
         return f'keys {sorted(result)}, expected {sorted(KEYS)}'
     image_id, bbox, score = result['image_id'], result['bbox'], result['score']
-    if not isinstance(image_id, int) or image_id not in images:
-        return f'image_id {image_id}, expected one of {list(images)}'
+    if type(image_id) is not int or image_id not in images:
+        return f'image_id {image_id}, expected one of {reprlib.repr(list(images))}'
     height, width = images[image_id]
-    if result['category_id'] != 1:
+    if type(result['category_id']) is not int or result['category_id'] != 1:
         return f'category_id {result["category_id"]}, expected 1'
     if not _is_number(score) or not 0 <= score <= 1:
         return f'score {score}, expected 0 to 1'
@@ -111,7 +115,8 @@ def _find_problem(result: dict, images: dict[int, tuple[int, int]]) -> str | Non
     if min(x, y) < low or min(w, h) < 0 or x + w > right or y + h > bottom:
         return f'bbox {bbox}, expected inside the image of {width} x {height} px'
     segmentation = result['segmentation']
-    if not isinstance(segmentation, dict) or segmentation.get('size') != [height, width]:
+    size = segmentation.get('size') if isinstance(segmentation, dict) else None
+    if size != [height, width] or any(type(side) is not int for side in size):
         return f'segmentation not an RLE of size {[height, width]}'
     if not isinstance(segmentation.get('counts'), str):
         return 'RLE counts are no text, expected the compressed string'
@@ -179,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     empty = [image_id for image_id in images if image_id not in found]
     print(f'{args.results}: {len(results):,} results for {len(found)} images, all good')
     if empty:
-        print(f'no result for image {", ".join(map(str, empty))}')
+        print(f'no result for image {some([str(image_id) for image_id in empty])}')
     return 0
 
 

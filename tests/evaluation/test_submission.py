@@ -35,7 +35,11 @@ def test_good_result():
 BAD = [
     (dict(image_id=2), 'image_id 2'),
     (dict(image_id=[1]), r'image_id \[1\]'),
+    (dict(image_id=True), 'image_id True'),
     (dict(category_id=0), 'category_id 0'),
+    (dict(category_id=True), 'category_id True'),
+    (dict(category_id=1.0), 'category_id 1.0'),
+    (dict(segmentation=dict(size=[2, 2.0], counts='112')), r'not an RLE of size \[2, 2\]'),
     (dict(score=float('nan')), 'score nan'),
     (dict(score=1.5), 'score 1.5'),
     (dict(score=None), 'score None'),
@@ -69,6 +73,21 @@ def test_bad_result_is_found(tmp_path, changes, message):
 def test_result_that_is_no_object(result, message):
     (problem,) = submission.find_problems([result], IMAGES)
     assert problem.startswith(f'result 0: {message}')
+
+
+@pytest.mark.parametrize(
+    'images',
+    [
+        [],
+        [dict(id=1, height=2, width=2)] * 2,
+        [dict(id=1, height=0, width=2)],
+        [dict(id=1, height=-2, width=-2)],
+    ],
+)
+def test_images_that_are_none(tmp_path, images):
+    (tmp_path / 'test.json').write_text(json.dumps(images))
+    with pytest.raises(UserError, match=r'test\.json: no images, two of one id'):
+        submission.read_images(tmp_path / 'test.json')
 
 
 def test_order_by_image_then_score():
