@@ -10,7 +10,7 @@ from pathlib import Path
 from nucseg_mmdet.engine import config_edits, finetune, fold_colors
 from nucseg_mmdet.engine.data_edits import check_evaluators
 from nucseg_mmdet.engine.make_runner import make_runner
-from nucseg_mmdet.engine.work_dir import find_last_checkpoint
+from nucseg_mmdet.engine.work_dir import check_resumed, find_resumed
 from nucseg_mmdet.utils.errors import UserError, exit_code
 from nucseg_mmdet.utils.files import check_folder_is_writable
 
@@ -81,9 +81,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         cfg.auto_scale_lr.enable = True
     resumed = args.resume
     if resumed == 'auto' or (cfg.resume and not resumed and not cfg.load_from):
-        last = find_last_checkpoint(cfg.work_dir)
+        last = find_resumed(cfg.work_dir)
         resumed = last and str(last)  # None: a new run, though an earlier one may have left a file
     if resumed:
+        check_resumed(resumed, cfg.work_dir)
         cfg.load_from = resumed
     cfg.resume = bool(resumed)
     choice = args.initial_weights

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mmengine.fileio import LocalBackend, register_backend
+from mmengine.runner.checkpoint import CheckpointLoader
 
 from nucseg_mmdet.engine.checkpoint import load_weights_only
-from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.errors import UserError, some
 from nucseg_mmdet.utils.files import write_bytes
 from nucseg_mmdet.utils.reading import read_bytes
 
@@ -69,3 +70,51 @@ def find_last_checkpoint(work_dir: str | Path) -> Path | None:
         if isinstance(meta, dict) and meta.get('run') == run:
             return path
     return None
+
+
+def find_resumed(work_dir: str | Path) -> Path | None:
+    """Find the checkpoint that a run goes on from; says which ones of the folder it does not.
+
+    Returns:
+        As ``find_last_checkpoint``.
+
+    Raises:
+        UserError: there are checkpoints, and no card that says of which run they should be.
+    """
+    last = find_last_checkpoint(work_dir)
+    others = sorted(path.name for path in Path(work_dir).glob('*.pth'))
+    if last is None and others:
+        if not read_card(work_dir).get('run'):
+            raise UserError(
+                f'{work_dir}: has {some(others)} and no {CARD} of their run, expected one; '
+                '--resume CHECKPOINT goes on from one of them, no --resume begins anew'
+            )
+        print(f'{work_dir}: found {some(others)}, none whole and of this run, which begins anew')
+    return last
+
+
+def check_resumed(checkpoint: str, work_dir: str | Path) -> None:
+    """Refuse to go on from what is no state of a training, or in the folder of another run.
+
+    Args:
+        checkpoint: file, or an address.
+        work_dir: where the run goes on.
+
+    Raises:
+        UserError: as said.
+    """
+    state = CheckpointLoader.load_checkpoint(checkpoint, 'cpu')
+    meta = state.get('meta') if isinstance(state.get('meta'), dict) else {}
+    numbers = [meta.get(key) for key in ('iter', 'epoch')]
+    has_state = all(isinstance(state.get(key), dict) for key in ('optimizer', 'message_hub'))
+    if not has_state or not all(type(number) is int and number >= 0 for number in numbers):
+        raise UserError(
+            f'{checkpoint}: has no state of a training, expected a checkpoint of nucseg train; '
+            '--cfg-options load_from=FILE begins with weights alone'
+        )
+    run = read_card(work_dir).get('run')
+    if run and meta.get('run') != run:
+        raise UserError(
+            f'{checkpoint}: is of run {meta.get("run")}, expected {run} as in {work_dir}/{CARD}; '
+            'another --work-dir takes it'
+        )

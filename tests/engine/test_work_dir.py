@@ -1,12 +1,20 @@
 """Checkpoints in a work folder: whole, of this run, and never none."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
 from nucseg_mmdet.engine.checkpoint import load_weights_only
-from nucseg_mmdet.engine.work_dir import CARD, WholeFiles, find_last_checkpoint, read_card
+from nucseg_mmdet.engine.work_dir import (
+    CARD,
+    WholeFiles,
+    check_resumed,
+    find_last_checkpoint,
+    find_resumed,
+    read_card,
+)
 from nucseg_mmdet.utils.errors import UserError
 
 
@@ -39,6 +47,36 @@ def test_checkpoints_of_an_earlier_run_are_not_taken(work_dir):
     (work_dir / CARD).write_text(json.dumps(dict(run='new')))
     assert find_last_checkpoint(work_dir) is None
     assert find_last_checkpoint(save(work_dir, 3, 'new').parent) == work_dir / 'iter_3.pth'
+
+
+def test_checkpoints_that_no_card_speaks_of_are_not_trained_over(work_dir, capsys):
+    (work_dir / CARD).write_text(json.dumps(dict(run='new')))
+    assert find_resumed(work_dir) is None
+    assert 'iter_10.pth, iter_9.pth' in capsys.readouterr().out
+    for damage in (lambda card: card.write_text('{"run": '), Path.unlink):
+        damage(work_dir / CARD)
+        with pytest.raises(UserError, match=r'has iter_10\.pth, iter_9\.pth and no run_card\.json'):
+            find_resumed(work_dir)
+
+
+def test_only_a_state_of_a_training_is_gone_on_from(tmp_path):
+    path, meta = tmp_path / 'a.pth', dict(iter=3, epoch=0, run='this')
+    whole = dict(meta=meta, state_dict=dict(a=torch.ones(1)), optimizer={}, message_hub={})
+    for change in (
+        *(dict(meta={}), dict(optimizer=None), dict(message_hub=None)),
+        *(dict(meta=dict(meta, **wrong)) for wrong in (dict(iter='3'), dict(iter=-1))),
+        dict(meta=dict(iter=3)),
+    ):
+        torch.save({**whole, **change}, path)
+        with pytest.raises(UserError, match=r'a\.pth: has no state of a training'):
+            check_resumed(str(path), tmp_path)
+    torch.save(whole, path)
+    check_resumed(str(path), tmp_path)
+    (tmp_path / CARD).write_text(json.dumps(dict(run='this')))
+    check_resumed(str(path), tmp_path)
+    (tmp_path / CARD).write_text(json.dumps(dict(run='other')))
+    with pytest.raises(UserError, match=r'a\.pth: is of run this, expected other as in'):
+        check_resumed(str(path), tmp_path)
 
 
 @pytest.mark.parametrize('text', ['', '{"run": ', '[]', '{"run": ' + '[' * 200_000])

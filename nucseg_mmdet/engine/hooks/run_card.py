@@ -48,7 +48,10 @@ class RunCardHook(Hook):
             self.run = secrets.token_hex(8)
             self._remove_earlier(runner)
         facts = self._training_facts(runner)
-        facts['resumed_otherwise'] = changes_of_run(read_card(runner.work_dir), facts)
+        before = read_card(runner.work_dir)
+        facts['resumed_otherwise'] = changes_of_run(before, facts)
+        if runner.iter and not before:  # nothing says what it began with
+            facts['resumed_otherwise'] = ['settings']
         self._write(runner, facts)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
