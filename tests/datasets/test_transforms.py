@@ -38,6 +38,17 @@ def test_kept_images_are_what_is_on_disk(files):
         results['img'][:] = 0  # the next one gets pixels of its own
 
 
+def test_steps_are_done_once_to_each_image(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    path = str(tmp_path / 'a.png')
+    assert cv2.imwrite(path, rng.integers(60, 200, (20, 30, 3), np.uint8))
+    load = build('LoadImageOnce', steps=[dict(type='ReinhardNormalize')])
+    expected = build('ReinhardNormalize')(build('LoadImageFromFile')(dict(img_path=path)))['img']
+    assert np.array_equal(load(dict(img_path=path))['img'], expected)
+    monkeypatch.setattr('nucseg_mmdet.datasets.transforms.stain.ReinhardNormalize.transform', None)
+    assert np.array_equal(load(dict(img_path=path))['img'], expected)
+
+
 def test_a_kept_image_is_not_read_again(files):
     paths, images = files
     load = build('LoadImageOnce')

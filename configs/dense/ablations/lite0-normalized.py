@@ -16,8 +16,9 @@ model = dict(
     ),
 )
 
-load_once, *others = _base_.moved_crops
-train_dataloader = dict(dataset=dict(pipeline=[load_once, _base_.normalize, *others]))
+_, *others = _base_.moved_crops
+load_normalized = dict(_base_.load_once, steps=[_base_.normalize])
+train_dataloader = dict(dataset=dict(pipeline=[load_normalized, *others]))
 
 custom_hooks = _base_.pretrained_hooks
 optim_wrapper = dict(paramwise_cfg=_base_.pretrained_rates)

@@ -1,10 +1,11 @@
 """Reading of images."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from mmcv.transforms import LoadImageFromFile
+from mmcv.transforms import Compose, LoadImageFromFile
 from mmdet.registry import TRANSFORMS
 
 
@@ -24,16 +25,19 @@ class LoadImageOnce(LoadImageFromFile):
 
     Args:
         keep: number of images, 3 MB each at 1000 x 1000 px; the least recently used is dropped.
+        steps: transforms of ``img`` alone that give an image the same each time, such as a
+            normalization, done once to each.
         kwargs: as of ``LoadImageFromFile``.
     """
 
-    def __init__(self, keep: int = 64, **kwargs: Any) -> None:
+    def __init__(self, keep: int = 64, steps: Sequence[dict] = (), **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.keep = keep
+        self.steps = Compose([TRANSFORMS.build(step) for step in steps])
         self._load = functools.lru_cache(keep)(self._decode)
 
     def _decode(self, path: str) -> np.ndarray:
-        return super().transform(dict(img_path=path))['img']
+        return self.steps(super().transform(dict(img_path=path)))['img']
 
     def transform(self, results: dict) -> dict:
         img = self._load(results['img_path']).copy()
