@@ -72,17 +72,17 @@ def read_run(work_dir: Path, annotations: str | None = None) -> Run:
     if name not in made:
         raise UserError(f'{work_dir}: found no results of {name}, expected one of {sorted(made)}')
     entry = scores[name]
-    annotations, folder = Path(entry['annotations']), Path(entry['images'])
-    images = read_truth(annotations)
-    categories = read_categories(annotations)
+    truth, folder = Path(entry['annotations']), Path(entry['images'])
+    images = read_truth(truth)
+    categories = read_categories(truth)
     detections = read_results(made[name], images, list(categories))
     paths = [folder / image.file_name for image in images]
     for image, file in zip(images, paths, strict=True):
         check_size(file, read_size(file), image)
     tested_on = entry.get('data_sha256')
-    if tested_on and tested_on != digest_data([(annotations, folder)]):
+    if tested_on and tested_on != digest_data([(truth, folder)]):
         raise UserError(
-            f'{annotations}: not as it was tested, or images in {folder} are not, expected the '
+            f'{truth}: not as it was tested, or images in {folder} are not, expected the '
             'same data; nucseg test CONFIG CHECKPOINT tests it anew'
         )
     note, log = '', read_log(work_dir)

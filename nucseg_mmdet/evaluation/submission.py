@@ -115,8 +115,10 @@ def _find_problem(result: dict, images: dict[int, tuple[int, int]]) -> str | Non
     if min(x, y) < low or min(w, h) < 0 or x + w > right or y + h > bottom:
         return f'bbox {bbox}, expected inside the image of {width} x {height} px'
     segmentation = result['segmentation']
-    size = segmentation.get('size') if isinstance(segmentation, dict) else None
-    if size != [height, width] or any(type(side) is not int for side in size):
+    if not isinstance(segmentation, dict):
+        return f'segmentation not an RLE of size {[height, width]}'
+    size = segmentation.get('size') or ()
+    if size != [height, width] or not all(type(side) is int for side in size):
         return f'segmentation not an RLE of size {[height, width]}'
     if not isinstance(segmentation.get('counts'), str):
         return 'RLE counts are no text, expected the compressed string'
