@@ -7,12 +7,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmengine.config import Config
+
 from nucseg_mmdet.engine import config_edits, finetune, fold_colors
 from nucseg_mmdet.engine.data_edits import check_evaluators
 from nucseg_mmdet.engine.make_runner import make_runner
-from nucseg_mmdet.engine.work_dir import check_resumed, find_resumed
+from nucseg_mmdet.engine.work_dir import check_resumed, find_resumed, owned_by_this_run
 from nucseg_mmdet.utils.errors import UserError, exit_code
-from nucseg_mmdet.utils.files import check_folder_is_writable
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -72,13 +73,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_evaluators(cfg, 'val_evaluator')
     if args.fold is not None and cfg.get('fold_colors'):
         fold_colors.use_training_colors(cfg)
-    check_folder_is_writable(Path(cfg.work_dir))
     if args.amp:
         config_edits.set_mixed_precision(cfg)
     if args.auto_scale_lr:
         if 'auto_scale_lr' not in cfg:
             raise UserError(f'{args.config}: has no auto_scale_lr, expected its base_batch_size')
         cfg.auto_scale_lr.enable = True
+    with owned_by_this_run(Path(cfg.work_dir), args.launcher):
+        train(cfg, args)
+    return 0
+
+
+def train(cfg: Config, args: argparse.Namespace) -> None:
+    """Train from the start, or from where the work folder's run stopped."""
     resumed = args.resume
     if resumed == 'auto' or (cfg.resume and not resumed and not cfg.load_from):
         last = find_resumed(cfg.work_dir)
@@ -94,4 +101,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     config_edits.set_distributed(cfg, args.launcher)
     make_runner(cfg, args.config, 'train').train()
     config_edits.close_distributed()
-    return 0

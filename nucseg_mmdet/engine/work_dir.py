@@ -1,6 +1,8 @@
 """What a run leaves in its work folder: checkpoints that are whole, and which run they are of."""
 
+import contextlib
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,11 +12,13 @@ from mmengine.runner.checkpoint import CheckpointLoader
 
 from nucseg_mmdet.engine.checkpoint import load_weights_only
 from nucseg_mmdet.utils.errors import UserError, some
-from nucseg_mmdet.utils.files import write_bytes
+from nucseg_mmdet.utils.files import owned_folder, write_bytes
 from nucseg_mmdet.utils.reading import read_bytes
 
 CARD = 'run_card.json'
 ITERATION = re.compile(r'(?:iter|epoch)_(\d+)\.pth')
+# Where a launcher says which of its processes this is.
+RANKS = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}
 
 
 @register_backend('WholeFiles')
@@ -36,6 +40,18 @@ class WholeFiles(LocalBackend):
 
     def remove(self, filepath: str | Path) -> None:
         self._to_remove.append(Path(filepath))
+
+
+def owned_by_this_run(work_dir: Path, launcher: str) -> contextlib.AbstractContextManager[None]:
+    """Own a work folder during a block, so that no other training mixes its checkpoints in.
+
+    Of the processes of a launcher, the first one owns it for all.
+
+    Raises:
+        UserError: as ``owned_folder``.
+    """
+    first = os.environ.get(RANKS.get(launcher, ''), '0') == '0'
+    return owned_folder(work_dir) if first else contextlib.nullcontext()
 
 
 def read_card(work_dir: str | Path) -> dict[str, Any]:

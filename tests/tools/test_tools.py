@@ -18,6 +18,7 @@ import torch
 from nucseg_mmdet.commands import report, score, segment, test, train
 from nucseg_mmdet.engine.data_edits import check_evaluators
 from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.files import owned_folder
 from tools.analysis_tools import browse_data, results_table
 from tools.model_converters import detectron2_to_mmdet, publish_model
 
@@ -85,6 +86,15 @@ def test_training_leaves_card_and_checkpoints(trained):
     assert str(trained) not in json.dumps(card)
     assert len(card['data_sha256']) == 64
     assert not same(weights(trained, 1), weights(trained))
+
+
+def test_one_training_at_a_time_in_a_work_folder(trained, data_root):
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob('*')}
+    with owned_folder(trained):
+        done = tool('train', CONFIG, *options(data_root, trained))
+    assert (done.returncode, done.stderr.count('\n')) == (2, 1), done.stderr
+    assert f'{trained}: another run writes there, expected one at a time' in done.stderr
+    assert {path: path.stat().st_mtime_ns for path in trained.rglob('*')} == before
 
 
 @pytest.mark.slow
