@@ -58,9 +58,15 @@ def has_bf16() -> bool:
 
 def cut(network: openvino.Model) -> tuple[openvino.Model, openvino.Model]:
     """Part the hidden layers of a network from those after its last ReLU, which take their output
-    as ``hidden``. The network itself is of no use any more."""
-    relu = [node for node in network.get_ordered_ops() if node.get_type_name() == 'Relu'][-1]
-    source = relu.output(0)
+    as ``hidden``. The network itself is of no use any more.
+
+    Raises:
+        ValueError: there is no ReLU.
+    """
+    relus = [node for node in network.get_ordered_ops() if node.get_type_name() == 'Relu']
+    if not relus:
+        raise ValueError('has no ReLU')
+    source = relus[-1].output(0)
     hidden = opset15.parameter(source.get_partial_shape(), openvino.Type.f32, 'hidden')
     hidden.output(0).set_names({'hidden'})
     for target in source.get_target_inputs():

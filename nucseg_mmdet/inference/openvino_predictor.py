@@ -104,7 +104,11 @@ class OpenVinoPredictor:
             self._min_logit = np.log(least / (1 - least))
         self._limit = max(1.0, (options.tile / self._meta['field']) ** 2)
         threads = options.threads or available_cores()
-        self._heads = {name: self._compile_head(name, networks[name], threads) for name in TOGETHER}
+        try:
+            heads = {name: self._compile_head(name, networks[name], threads) for name in TOGETHER}
+        except ValueError as error:
+            raise UserError(f'{path}: a head {error}, expected one of this project') from None
+        self._heads = heads
         self._features_of = functools.lru_cache(SIZES)(
             functools.partial(self._make_features, networks['features'], threads)
         )

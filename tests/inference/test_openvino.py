@@ -11,10 +11,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import openvino
 import pytest
 import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
+from openvino import opset15
 
 from nucseg_mmdet import Segmenter
 from nucseg_mmdet.engine.model_zoo import model_files
@@ -247,6 +249,16 @@ class TestRefused:
         path = tmp_path / 'damaged.openvino.zip'
         path.write_bytes(exported.read_bytes()[:size])
         with pytest.raises(UserError, match=r'damaged\.openvino\.zip: no model for OpenVINO'):
+            Segmenter(checkpoint=path, backend='openvino')
+
+    def test_heads_of_another_kind(self, exported, tmp_path):
+        networks, meta = openvino_model.read(exported)
+        path = tmp_path / 'other.openvino.zip'
+        parameter = opset15.parameter([-1, 64, 7, 7], openvino.Type.f32, 'rois')
+        plain = openvino.Model([opset15.result(parameter)], [parameter], 'plain')
+        networks = dict(networks, boxes=plain)
+        openvino_model.write(path, openvino_model.RuntimeModel(networks, meta))
+        with pytest.raises(UserError, match=r'other\.openvino\.zip: a head has no ReLU, expected'):
             Segmenter(checkpoint=path, backend='openvino')
 
     def test_model_that_cannot_be_rebuilt(self, random_model, tmp_path, capsys):
