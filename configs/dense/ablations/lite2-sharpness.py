@@ -1,0 +1,36 @@
+"""``lite2.py`` on crops that are blurred or sharpened: the 24 images differ by a factor of 20 in
+the variance of their Laplacian.
+
+python tools/train.py configs/dense/ablations/lite2-sharpness.py --fold 2 --initial-weights FILE
+"""
+
+_base_ = [
+    '../../_base_/models/mask-rcnn_efficientnet-lite0_fpn.py',
+    '../../_base_/datasets/vrdl_crop-stain.py',
+    '../../_base_/recipes/dense.py',
+]
+
+model = dict(
+    backbone=dict(variant=2, init_cfg=dict(checkpoint='efficientnet-lite2-9656183e.pth')),
+    neck=dict(in_channels=[144, 288, 720]),
+    test_cfg=dict(
+        rpn=_base_.test_rpn,
+        rcnn=dict(_base_.test_rcnn, truth_offset=(-0.4, -0.6)),
+    ),
+)
+
+load_once, load_truth, crops, move, slide_colors, *others = _base_.moved_crops
+# 0 smooths with a kernel of 3 px, 1 does nothing, 2 sharpens; twice, for a wider range.
+sharpness = dict(type='Sharpness', min_mag=0.0, max_mag=2.0)
+train_dataloader = dict(
+    dataset=dict(
+        pipeline=[load_once, load_truth, crops, move, slide_colors, sharpness, sharpness, *others]
+    )
+)
+
+custom_hooks = _base_.pretrained_hooks
+optim_wrapper = dict(paramwise_cfg=_base_.pretrained_rates)
+train_cfg = dict(max_iters=1_000, val_interval=1_000)
+param_scheduler = [_base_.warm_up, dict(_base_.decay, begin=500, end=1_000)]
+
+fold_colors = True  # with --fold, no held-out image has a part in the training
