@@ -20,6 +20,7 @@ from nucseg_mmdet.evaluation.coco_ap import ALL_DETS
 from nucseg_mmdet.evaluation.label_scores import TOUCHED, find_overlaps
 from nucseg_mmdet.evaluation.run_folder import Run, check_size, read_run
 from nucseg_mmdet.evaluation.summary import SCORE_THR, make_report, paint
+from nucseg_mmdet.evaluation.surest_errors import MOST, find_errors
 from nucseg_mmdet.evaluation.training_log import thin
 from nucseg_mmdet.imaging.image_files import read_color
 from nucseg_mmdet.structures import rle
@@ -73,7 +74,8 @@ def collect(run: Run, score_thr: float) -> tuple[dict[str, Any], list[dict[str, 
         UserError: an image is missing or has another size than in the truth.
     """
     report = make_report(run.images, run.detections, score_thr, run.names)
-    views = []
+    views: list[dict[str, Any]] = []
+    surest: list[dict[str, Any]] = []
     for image, path, row in zip(run.images, run.image_paths, report['per_image'], strict=True):
         nuclei = compare(image, run.detections[image.id], score_thr, run.names)
         tally = {
@@ -83,11 +85,19 @@ def collect(run: Run, score_thr: float) -> tuple[dict[str, Any], list[dict[str, 
         }
         tally['wrong_type'] = sum(nucleus.get('wrong', False) for nucleus in nuclei['pred'])
         row.update(name=Path(image.file_name).name, **tally)
-        picture = embed(path, image)
+        pixels = read_color(path)
+        check_size(path, pixels.shape[1::-1], image)
+        for error in find_errors(nuclei, image.width, image.height):
+            x, y, size = (error[key] for key in ('x', 'y', 'size'))
+            square = embed(pixels[y : y + size, x : x + size])
+            surest.append(dict(error, view=len(views), picture=square))
+        surest = sorted(surest, key=lambda error: -error['score'])[:MOST]
         size = dict(width=image.width, height=image.height)
-        views.append(dict(name=row['name'], **size, picture=picture, **nuclei))
+        views.append(dict(name=row['name'], **size, picture=embed(pixels), **nuclei))
     # Worst first; an image without nuclei and detections has no PQ and comes last (as NaN does).
     order = np.argsort([row['PQ'] for row in report['per_image']], kind='stable').tolist()
+    for error in surest:
+        error['view'] = order.index(error['view'])
     page = dict(
         title=run.card.get('config') or 'run',
         facts=_facts(run),
@@ -97,6 +107,7 @@ def collect(run: Run, score_thr: float) -> tuple[dict[str, Any], list[dict[str, 
         pooled=report['pooled'],
         types=report.get('types'),
         totals={key: report[key] for key in ('images', 'nuclei', 'results', 'results_kept')},
+        surest=surest,
         rows=[report['per_image'][index] for index in order],
         recalls=RECALLS.tolist(),
         precision={
@@ -146,7 +157,7 @@ def compare(
         ]
         if side == 'pred':
             for nucleus, score in zip(sides[side], found.scores[ids - 1].tolist(), strict=True):
-                nucleus['score'] = round(score, 3)
+                nucleus['score'] = round(score, 4)
         if len(names) > 1:
             kinds = (image if side == 'truth' else found).labels[ids - 1].tolist()
             for nucleus, kind in zip(sides[side], kinds, strict=True):
@@ -222,14 +233,8 @@ def precision_at_recalls(
     return envelope[np.searchsorted(hits / total, RECALLS, side='left')]
 
 
-def embed(path: Path, image: TruthImage) -> str:
-    """Read an image and turn it into a data URI: JPEG at full color resolution.
-
-    Raises:
-        UserError: the image is missing, damaged or has another size.
-    """
-    pixels = read_color(path)
-    check_size(path, pixels.shape[1::-1], image)
+def embed(pixels: np.ndarray) -> str:
+    """Turn an image, uint8, (H, W, 3), BGR, into a data URI: JPEG at full color resolution."""
     quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     full_color = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     _, data = cv2.imencode('.jpg', pixels, quality + full_color)

@@ -1,5 +1,6 @@
 """The report of a run: its numbers by hand and against the scores, its page in a browser."""
 
+import base64
 import json
 import os
 import re
@@ -28,6 +29,7 @@ from nucseg_mmdet.evaluation.label_scores import summarize
 from nucseg_mmdet.evaluation.run_cards import digest_data
 from nucseg_mmdet.evaluation.run_folder import read_run
 from nucseg_mmdet.evaluation.summary import count_images
+from nucseg_mmdet.evaluation.surest_errors import find_errors
 from nucseg_mmdet.evaluation.training_log import read_log
 from nucseg_mmdet.structures.coco import parse_results, parse_truth
 from nucseg_mmdet.utils.errors import UserError
@@ -270,6 +272,52 @@ def test_page_says_what_a_training_began_with(tmp_path, card, weights):
     work_dir = write_run(tmp_path, make_truth([(1, 1, 5, 5)]), [], **card)
     page, _ = collect(read_run(work_dir), 0.5)
     assert ['Initial weights', weights] in page['facts']
+
+
+def error(x, y, width, height, score=0.5, verdict='alone'):
+    rings = [[x, y, width, 0, 0, height, -width, 0]]  # a corner and steps
+    return dict(verdict=verdict, score=score, iou=0.0, rings=rings)
+
+
+class TestSurestErrors:
+    def test_highest_scores_first_without_what_is_found(self):
+        pred = [error(5 * n, 0, 4, 4, n / 100) for n in range(30)]
+        pred[29]['verdict'] = 'found'
+        errors = find_errors(dict(truth=[], pred=pred), 200, 100)
+        assert [one['score'] for one in errors] == [n / 100 for n in range(28, 4, -1)]
+
+    @pytest.mark.parametrize(
+        ('box', 'width', 'height', 'square'),
+        [
+            ((100, 100, 10, 20), 400, 300, (73, 78, 64)),
+            ((0, 0, 10, 20), 400, 300, (0, 0, 64)),
+            ((390, 280, 10, 20), 400, 300, (336, 236, 64)),
+            ((100, 100, 60, 20), 400, 300, (84, 64, 92)),  # large: 16 px on each side
+            ((10, 10, 10, 10), 40, 30, (0, 0, 30)),
+        ],
+    )
+    def test_square_is_in_the_image(self, box, width, height, square):
+        (found,) = find_errors(dict(truth=[], pred=[error(*box)]), width, height)
+        assert (found['x'], found['y'], found['size']) == square
+
+    def test_true_nuclei_of_the_square_alone(self):
+        near, far = error(130, 100, 30, 5), error(137, 100, 30, 5)
+        errors = find_errors(dict(truth=[far, near], pred=[error(100, 100, 10, 20)]), 400, 300)
+        assert errors[0]['truth'] == [near['rings']]  # the square ends at 137
+
+    def test_of_all_images(self, tmp_path):
+        truth = make_truth([(10, 10, 20, 20)], [(10, 10, 20, 20)])
+        results = [
+            result(1, 0.9, 10, 10, 20, 20),
+            result(1, 0.8, 50, 50, 20, 20),
+            result(2, 0.95, 60, 60, 20, 20),
+        ]
+        page, views = collect(read_run(write_run(tmp_path, truth, results)), 0.5)
+        assert [one['score'] for one in page['surest']] == [0.95, 0.8]
+        names = [views[one['view']]['name'] for one in page['surest']]
+        assert names == ['image2.png', 'image1.png']
+        data = base64.b64decode(page['surest'][0]['picture'].split(',')[1])
+        assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape == (64, 64, 3)
 
 
 def test_worst_image_comes_first(tmp_path):
@@ -571,11 +619,21 @@ async function probe() {
   key('ArrowRight');
   canvas.focus();
   canvas.dispatchEvent(new WheelEvent('wheel', { deltaY: -100, cancelable: true }));
-  return { seen, hits, title: document.querySelector('h1').textContent,
+  const zoom = [zoomed > before, viewer.x > x, viewer.scale > zoomed];
+  const errors = [...document.querySelectorAll('.surest button')];
+  const darkest = errors.map((error) => [...error.querySelectorAll('canvas')].map((square) =>
+    square.getContext('2d').getImageData(0, 0, square.width, square.height).data
+      .reduce((least, value, at) => at % 4 === 2 ? Math.min(least, value) : least, 255)));
+  errors[0].click();
+  await wait(100);
+  const middle = [viewer.x + canvas.clientWidth / 2 / viewer.scale,
+    viewer.y + canvas.clientHeight / 2 / viewer.scale].map(Math.round);
+  return { seen, hits, zoom, darkest, middle,
+    errors: errors.map((error) => error.textContent),
+    title: document.querySelector('h1').textContent,
     headings: [...document.querySelectorAll('.view h3')].map((one) => one.textContent),
     charts: [...document.querySelectorAll('figure h3')].map((one) => one.textContent),
     bars: document.querySelector('.bars').textContent,
-    zoom: [zoomed > before, viewer.x > x, viewer.scale > zoomed],
     loading: performance.getEntriesByType('resource').map((one) => one.name.slice(0, 5)) };
 }
 window.addEventListener('load', async () => {
@@ -659,6 +717,12 @@ def test_page_in_a_browser(probed):
     ]  # fmt: skip
     assert 'PQ0.667' in probed['bars']  # mean of 2 x 1 / (3 + 3) and 1
     assert probed['zoom'] == [True, True, True]  # by key, moved by key, by wheel
+    text = 'score 0.900, best IoU {}' + f'1. {HOSTILE}'
+    assert probed['errors'] == [text.format('0.25'), text.format('0.00')]
+    for without, outlined in probed['darkest']:  # of blue: the image is gray, outlines are not
+        assert without > GRAY - 9
+        assert outlined < 60
+    assert probed['middle'] == [68, 32]  # of the square of the first, which is not centered on it
     assert set(probed['loading']) <= {'data:'}
 
 
