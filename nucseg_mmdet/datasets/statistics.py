@@ -19,6 +19,7 @@ from scipy.spatial import cKDTree
 from nucseg_mmdet.imaging.image_files import read_color
 from nucseg_mmdet.imaging.stain import UnfitImageError, measure_stains
 from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.wrapped import parts
 
 ANCHOR_IOU = (0.5, 0.7)
 MIN_MATCHED = 0.9  # of the nuclei with an anchor of IoU 0.5; below it, a warning
@@ -99,19 +100,24 @@ def collect(cfg: Config, dataset: BaseDataset) -> Stats:
 
     Args:
         cfg: of a two-stage detector with an ``AnchorGenerator``.
-        dataset: built from ``cfg.train_dataloader.dataset``.
+        dataset: built from ``cfg.train_dataloader.dataset``. Of one that is repeated each image
+            counts once.
 
     Raises:
-        UserError: the data has no nucleus of the classes.
+        UserError: a data set has no nucleus of the classes.
     """
-    fields = [_field(dataset.get_data_info(index)) for index in range(len(dataset))]
-    classes = dataset.metainfo['classes']
-    if not sum(len(field.boxes) for field in fields):
-        names = ', '.join(_category_names(Path(dataset.ann_file)))
-        raise UserError(
-            f'{dataset.ann_file}: no nucleus of the classes {", ".join(classes)}, has {names}'
-        )
-    views = [_view(dataset[index]) for index in range(len(dataset))]
+    fields, views, warnings = [], [], []
+    for part in parts(dataset):
+        infos = [_field(part.get_data_info(index)) for index in range(len(part))]
+        classes, ann_file = part.metainfo['classes'], Path(part.ann_file)
+        if not sum(len(field.boxes) for field in infos):
+            names = ', '.join(_category_names(ann_file))
+            raise UserError(
+                f'{ann_file}: no nucleus of the classes {", ".join(classes)}, has {names}'
+            )
+        fields += infos
+        views += [_view(part[index]) for index in range(len(part))]
+        warnings += _class_warnings(cfg, ann_file, classes)
     anchors = read_anchors(cfg)
     best = [
         best_anchor_iou(view.boxes, anchors, view.height, view.width)
@@ -126,9 +132,8 @@ def collect(cfg: Config, dataset: BaseDataset) -> Stats:
         np.concatenate([np.zeros(0), *best]),
         np.concatenate([overlapping(field.boxes, threshold) for field in fields]),
         np.concatenate([spacing(field.boxes, field.areas) for field in fields]),
-        [],
+        warnings,
     )
-    stats.warnings.extend(_class_warnings(cfg, Path(dataset.ann_file), classes))
     stats.warnings.extend(_fit_warnings(cfg, stats))
     return stats
 

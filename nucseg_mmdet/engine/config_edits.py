@@ -113,6 +113,8 @@ def _replace_prefix(node: object, old: str, new: str) -> None:
 def hold_out_fold(cfg: Config, fold: int) -> None:
     """Train on the other folds and validate or test on this one, in place.
 
+    Of several training sets those in ``cfg.data_root`` have folds; the others are trained on whole.
+
     Args:
         cfg: with ``test_dataloader`` and ``test_evaluator``, which serve for the fold.
         fold: number, from 1, of ``annotations/fold<N>_{train,val}.json``.
@@ -123,7 +125,8 @@ def hold_out_fold(cfg: Config, fold: int) -> None:
     if fold < 1:
         raise UserError(f'--fold {fold}: folds count from 1')
     held_out = f'annotations/fold{fold}_val.json'
-    cfg.train_dataloader.dataset.ann_file = f'annotations/fold{fold}_train.json'
+    for dataset in with_folds(cfg):
+        dataset.ann_file = f'annotations/fold{fold}_train.json'
     loader = cfg.test_dataloader
     loader.dataset.ann_file = held_out
     loader.dataset.data_prefix = dict(img='train/')
@@ -136,6 +139,15 @@ def hold_out_fold(cfg: Config, fold: int) -> None:
     has_pq = any(evaluator.type == 'NucleiMetric' for evaluator in evaluators)
     cfg.default_hooks.checkpoint.save_best = 'nuclei/PQ' if has_pq else 'coco/segm_mAP'
     cfg.default_hooks.checkpoint.rule = 'greater'
+
+
+def with_folds(cfg: Config) -> list[ConfigDict]:
+    """The training sets that have folds: the only one, or those in ``cfg.data_root``."""
+    found = find_datasets(cfg.train_dataloader)
+    if len(found) == 1:
+        return found
+    own = Path(cfg.data_root)
+    return [dataset for dataset in found if Path(dataset.get('data_root') or '') == own]
 
 
 def keep_empty_images(cfg: Config) -> None:

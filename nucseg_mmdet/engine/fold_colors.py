@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from nucseg_mmdet.engine.config_edits import with_folds
 from nucseg_mmdet.imaging import slide_colors, stain
 from nucseg_mmdet.imaging.image_files import read_color
 from nucseg_mmdet.structures.coco import load_json
@@ -16,8 +17,9 @@ PARTS = ('train_dataloader', 'val_dataloader', 'test_dataloader', 'tta_pipeline'
 def use_training_colors(cfg: Config) -> None:
     """Give the Reinhard steps of a config the colors of its training images, in place.
 
-    Without it their targets are those of all 24 class images, the held-out ones among them. Steps
-    with a target of their own keep it. The numbers stand in the config, and so in the run card.
+    Without it their targets are those of all 24 class images, the held-out ones among them. Of
+    several training sets those with folds count. Steps with a target of their own keep it. The
+    numbers stand in the config, and so in the run card.
 
     Args:
         cfg: with the annotations of the fold (``hold_out_fold``).
@@ -61,10 +63,12 @@ def measure(paths: list[Path]) -> slide_colors.SlideColors:
 
 
 def _training_images(cfg: Config) -> list[Path]:
-    dataset = cfg.train_dataloader.dataset
-    root = Path(dataset.data_root)
-    images = load_json(root / dataset.ann_file)['images']
-    return [root / dataset.data_prefix.img / image['file_name'] for image in images]
+    found = []
+    for dataset in with_folds(cfg):
+        root = Path(dataset.data_root)
+        images = load_json(root / dataset.ann_file)['images']
+        found += [root / dataset.data_prefix.img / image['file_name'] for image in images]
+    return found
 
 
 def _reinhard_steps(node: object) -> Iterator[dict]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
+from nucseg_mmdet.engine.config_edits import find_datasets
 from nucseg_mmdet.structures.classes import NucleusClass, make_classes
 from nucseg_mmdet.utils.errors import UserError
 
@@ -31,8 +32,8 @@ def set_types(cfg: Config, names: Sequence[str]) -> None:
     if rcnn.get('mask_nms'):
         rcnn.mask_nms.class_agnostic = True
     for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        if cfg.get(key):
-            cfg[key].dataset.metainfo = ConfigDict(classes=tuple(names))
+        for dataset in find_datasets(cfg.get(key)):
+            dataset.metainfo = ConfigDict(classes=tuple(names))
     if cfg.get('optim_wrapper'):
         options = dict(cfg.optim_wrapper.get('paramwise_cfg') or {})
         options['custom_keys'] = {CLASS_LAYER: dict(lr_mult=RATE)}

@@ -31,6 +31,7 @@ from nucseg_mmdet.structures.polygons import mask_to_outlines
 from nucseg_mmdet.utils.errors import UserError, exit_code
 from nucseg_mmdet.utils.files import check_folder_is_writable
 from nucseg_mmdet.utils.reading import check_is_not_read
+from nucseg_mmdet.utils.wrapped import parts
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -68,10 +69,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         statistics_report.plot(stats, args.out / 'stats.png')
         print(statistics_report.format_stats(stats))
         return 0
-    names = PictureNames(dataset.data_prefix.get('img', ''))
-    indices = range(min(args.number or len(dataset), len(dataset)))
-    for index in tqdm(indices, 'images', disable=None):
-        packed = dataset[index]
+    sets = parts(dataset)
+    names = PictureNames(sets[0].data_prefix.get('img', ''))
+    places = [(part, index) for part in sets for index in range(len(part))][: args.number]
+    for part, index in tqdm(places, 'images', disable=None):
+        packed = part[index]
         image = packed['inputs'].numpy().transpose(1, 2, 0)
         masks = packed['data_samples'].gt_instances.masks
         if isinstance(masks, PolygonMasks):
@@ -80,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             nuclei = [mask_to_outlines(mask) for mask in masks.masks.astype(bool)]
         picture = draw_outlines(np.ascontiguousarray(image), nuclei)
         write_png(args.out / names.name(packed['data_samples'].img_path), picture)
-    print(f'{args.out}: {len(indices)} images')
+    print(f'{args.out}: {len(places)} images')
     return 0
 
 

@@ -20,6 +20,7 @@ from nucseg_mmdet.engine import provenance
 from nucseg_mmdet.engine.config_edits import score_threshold
 from nucseg_mmdet.engine.work_dir import CARD, read_card
 from nucseg_mmdet.utils.files import without_nan, write_json
+from nucseg_mmdet.utils.wrapped import parts
 
 
 @HOOKS.register_module()
@@ -95,7 +96,7 @@ class RunCardHook(Hook):
 
     @staticmethod
     def _name(dataloader: torch.utils.data.DataLoader) -> str:
-        return Path(dataloader.dataset.ann_file).name
+        return ' + '.join(Path(part.ann_file).name for part in parts(dataloader.dataset))
 
     def _training_facts(self, runner: Runner) -> dict:
         cfg = runner.cfg
@@ -108,7 +109,7 @@ class RunCardHook(Hook):
             command=provenance.command(),
             started=time.strftime('%Y-%m-%d %H:%M'),
             annotations=self._name(runner.train_dataloader),
-            images=len(runner.train_dataloader.dataset),
+            images=sum(len(part) for part in parts(runner.train_dataloader.dataset)),
             batch_size=runner.train_dataloader.batch_size * runner.world_size,
             max_iterations=runner.max_iters,
             initial_weights=provenance.short_path(backbone),
