@@ -23,6 +23,7 @@ from typing import NamedTuple
 from mmengine.config import Config
 
 from nucseg_mmdet.engine.checkpoint import cached_download
+from nucseg_mmdet.engine.work_dir import CARD, read_card
 from nucseg_mmdet.evaluation import submission
 from nucseg_mmdet.utils.errors import UserError, exit_code
 from nucseg_mmdet.utils.files import write_json
@@ -52,7 +53,13 @@ class Experiment(NamedTuple):
     @property
     def card(self) -> dict:
         """The run card, empty where there is no readable one."""
-        return _read_json(self.work_dir / 'run_card.json')
+        return read_card(self.work_dir)
+
+    @property
+    def trained(self) -> int:
+        """The iterations that its training has behind it."""
+        iteration = self.card.get('iteration')
+        return iteration if isinstance(iteration, int) else 0
 
     @property
     def checkpoint(self) -> Path:
@@ -154,7 +161,7 @@ def measure(experiment: Experiment, args: argparse.Namespace) -> dict[str, float
     """
     folder = args.out / 'measured' / experiment.config.stem
     found = _read_json(folder / 'step.json')
-    if found:
+    if all(isinstance(found.get(key), int | float) for key in ('seconds', 'bytes')):
         return found
     _run(
         train_command(
@@ -168,7 +175,7 @@ def measure(experiment: Experiment, args: argparse.Namespace) -> dict[str, float
         ),
         folder,
     )
-    card = _read_json(folder / 'run_card.json')
+    card = read_card(folder)
     logs = sorted(folder.glob('*/vis_data/scalars.json'))
     steps = [json.loads(line) for line in logs[-1].read_text().splitlines()]
     found = dict(
@@ -176,7 +183,7 @@ def measure(experiment: Experiment, args: argparse.Namespace) -> dict[str, float
         bytes=card.get('peak_gpu_bytes') or card['peak_memory_bytes'],
     )
     write_json(folder / 'step.json', found)
-    (folder / 'run_card.json').unlink()  # no run, and no row of the table
+    (folder / CARD).unlink()  # no run, and no row of the table
     return found
 
 
@@ -193,7 +200,7 @@ def announce(experiments: Sequence[Experiment], args: argparse.Namespace) -> Non
     costs: dict[str, dict[str, float]] = {}
     total = 0.0
     for experiment in experiments:
-        left = experiment.iterations - experiment.card.get('iteration', 0)
+        left = experiment.iterations - experiment.trained
         if left <= 0:
             continue
         kind = kind_of(experiment)
@@ -242,11 +249,20 @@ def add_scores(experiment: Experiment, truth: str, scores: dict[str, float]) -> 
         experiment: whose answer was scored.
         truth: name of the file.
         scores: by their names, such as ``AP50@100``.
+
+    Raises:
+        UserError: the card does not say how the answer was made.
     """
     card = experiment.card
-    tested = card['scores']['test.json']
+    try:
+        tested = dict(card['scores']['test.json'])
+    except (KeyError, TypeError, ValueError):
+        raise UserError(
+            f'{experiment.work_dir / CARD}: has no test that made {experiment.answer.name}, '
+            f'expected one; without {experiment.answer.name} it is made anew'
+        ) from None
     card['scores'][truth] = dict(tested, **{f'nuclei/{key}': scores[key] for key in scores})
-    write_json(experiment.work_dir / 'run_card.json', card)
+    write_json(experiment.work_dir / CARD, card)
 
 
 def _run(command: Sequence[str], work_dir: Path) -> None:
@@ -256,8 +272,11 @@ def _run(command: Sequence[str], work_dir: Path) -> None:
     with log.open('ab') as output:
         code = subprocess.call(command, stdout=output, stderr=subprocess.STDOUT)
     if code:
-        lines = log.read_text(errors='replace').splitlines()
-        raise UserError(f'{Path(command[1]).name} ended with {code}, see {log}: {lines[-1]}')
+        last = ['no output', *log.read_text(errors='replace').split('\n')]
+        raise UserError(
+            f'{Path(command[1]).name} ended with {code}, see {log}: '
+            f'{next(line for line in reversed(last) if line.strip())}'
+        )
 
 
 def _data_option(args: argparse.Namespace) -> list[str]:
@@ -270,9 +289,10 @@ def _is_newer(path: Path, than: Path) -> bool:
 
 def _read_json(path: Path) -> dict:
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
+        found = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
         return {}
+    return found if isinstance(found, dict) else {}
 
 
 @exit_code
