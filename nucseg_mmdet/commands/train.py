@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.runner.checkpoint import CheckpointLoader
 
 from nucseg_mmdet.engine import config_edits, finetune, fold_colors
 from nucseg_mmdet.engine.data_edits import check_evaluators
@@ -71,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         config_edits.keep_empty_images(cfg)
     config_edits.check_files(cfg, 'train_dataloader', 'val_dataloader')
     check_evaluators(cfg, 'val_evaluator')
+    if cfg.load_from and not args.resume:
+        CheckpointLoader.load_checkpoint(cfg.load_from, 'cpu')  # or refuse, with nothing made yet
     if args.fold is not None and cfg.get('fold_colors'):
         fold_colors.use_training_colors(cfg)
     if args.amp:

@@ -76,6 +76,17 @@ def trained(data_root, tmp_path_factory):
     return work_dir
 
 
+@pytest.mark.parametrize('text', [None, 'no weights'])
+def test_weights_that_cannot_be_read_leave_no_folder(data_root, tmp_path, capsys, text):
+    path = tmp_path / 'first.pth'
+    if text:
+        path.write_text(text)
+    arguments = [CONFIG, *map(str, options(data_root, tmp_path / 'work')), f'load_from={path}']
+    assert train.main(arguments) == 2
+    assert capsys.readouterr().err.startswith(f'train: {path}: ')
+    assert not (tmp_path / 'work').exists()
+
+
 def test_training_leaves_card_and_checkpoints(trained):
     card = json.loads((trained / 'run_card.json').read_text())
     assert (card['iteration'], card['max_iterations']) == (ITERATIONS, ITERATIONS)
