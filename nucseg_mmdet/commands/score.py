@@ -274,9 +274,10 @@ def _threshold(found: list[dict], results: Path) -> float:
     """The score that all results say, or else the usual one."""
     said = [entry['score_thr'] for entry in found if entry.get('score_thr') is not None]
     right = [value for value in said if type(value) in (int, float) and 0 <= value <= 1]
-    if right != said or len(set(right)) > 1:
+    if right != said or len(set(right)) > 1 or len(said) not in (0, len(found)):
         raise UserError(
-            f'{results}: several or odd score_thr, expected one from 0 to 1, or --score-thr'
+            f'{results}: several or odd score_thr, or not in every result, expected one from '
+            '0 to 1, or --score-thr'
         )
     return right[0] if right else SCORE_THR
 

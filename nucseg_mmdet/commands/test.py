@@ -11,7 +11,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from nucseg_mmdet.engine import config_edits, fold_colors
+from nucseg_mmdet.engine import config_edits, fold_colors, folds
 from nucseg_mmdet.engine.checkpoint import load_weights_only
 from nucseg_mmdet.engine.data_edits import (
     check_evaluators,
@@ -23,6 +23,7 @@ from nucseg_mmdet.engine.data_edits import (
 from nucseg_mmdet.engine.make_runner import make_runner
 from nucseg_mmdet.engine.model_zoo import find_config, model_files
 from nucseg_mmdet.engine.types_of_nuclei import fit_types
+from nucseg_mmdet.engine.work_dir import CARD
 from nucseg_mmdet.structures.coco import load_shared_json
 from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code
 from nucseg_mmdet.utils.files import check_folder_is_writable, check_place_is_writable
@@ -144,6 +145,8 @@ def check_outputs(args: argparse.Namespace) -> None:
         raise UserError(f'--answer {args.answer}: expected a .json file, the .zip goes beside it')
     for path in find_outputs(args):
         check_place_is_writable(path)
+        if args.show_dir and path.absolute() == args.show_dir.absolute():
+            raise UserError(f'--show-dir {path}: is a file that is asked for, expected a folder')
     if args.show_dir:
         check_folder_is_writable(args.show_dir)
 
@@ -155,7 +158,7 @@ def find_outputs(args: argparse.Namespace) -> list[Path]:
 
 
 def check_keeps_inputs(args: argparse.Namespace, cfg: Config, weights: Sequence[Path]) -> None:
-    """Refuse to write over what is read.
+    """Refuse to write over what is read, or where the run card goes.
 
     Raises:
         UserError: a file or folder that is asked for is one of the data or weights.
@@ -164,6 +167,8 @@ def check_keeps_inputs(args: argparse.Namespace, cfg: Config, weights: Sequence[
     for path in (*find_outputs(args), args.show_dir):
         if path:
             check_is_not_read(path, *weights, *data, *filter(None, [args.annotations]))
+            if path.resolve() == Path(cfg.work_dir, CARD).resolve():
+                raise UserError(f'{path}: is where the run card goes, expected another place')
 
 
 def find_others(cfg: Config, args: argparse.Namespace, first: Path) -> list[tuple[Config, Path]]:
@@ -229,7 +234,7 @@ def choose_data(cfg: Config, args: argparse.Namespace) -> None:
     if args.data_root:
         config_edits.set_data_root(cfg, args.data_root)
     if args.fold is not None:
-        config_edits.hold_out_fold(cfg, args.fold)
+        folds.hold_out_fold(cfg, args.fold)
     if args.annotations:
         notes += set_test_data(cfg, args.annotations, args.images or args.annotations.parent)
     elif args.data_root and args.fold is None and not args.format_only:

@@ -10,7 +10,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from nucseg_mmdet.engine import config_edits, finetune, fold_colors
+from nucseg_mmdet.engine import config_edits, finetune, fold_colors, folds
 from nucseg_mmdet.engine.data_edits import check_evaluators
 from nucseg_mmdet.engine.make_runner import make_runner
 from nucseg_mmdet.engine.work_dir import check_resumed, find_resumed, owned_by_this_run
@@ -65,13 +65,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.data_root:
         config_edits.set_data_root(cfg, args.data_root)
     if args.fold is not None:
-        config_edits.hold_out_fold(cfg, args.fold)
+        folds.hold_out_fold(cfg, args.fold)
     if 'finetune' in cfg:
         print(finetune.describe(finetune.fit_to_data(cfg, args.fold)))
     if args.keep_empty:
         config_edits.keep_empty_images(cfg)
     config_edits.check_files(cfg, 'train_dataloader', 'val_dataloader')
     check_evaluators(cfg, 'val_evaluator')
+    if args.fold is not None or 'finetune' in cfg:
+        folds.check_held_out(cfg)
     if cfg.load_from and not args.resume:
         CheckpointLoader.load_checkpoint(cfg.load_from, 'cpu')  # or refuse, with nothing made yet
     if args.fold is not None and cfg.get('fold_colors'):

@@ -56,6 +56,11 @@ class NucleiDataset(CocoDataset):
 
     def filter_data(self) -> list[dict]:
         kept = super().filter_data()
+        if self.data_list and not kept:
+            raise UserError(
+                f'{self.ann_file}: none of {len(self.data_list)} images has a nucleus, expected '
+                'some; --keep-empty trains on images without'
+            )
         left_out = len(self.data_list) - len(kept)
         if left_out:
             print_log(

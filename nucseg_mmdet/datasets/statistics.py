@@ -104,20 +104,20 @@ def collect(cfg: Config, dataset: BaseDataset) -> Stats:
             counts once.
 
     Raises:
-        UserError: a data set has no nucleus of the classes.
+        UserError: the data has no nucleus of the classes.
     """
-    fields, views, warnings = [], [], []
-    for part in parts(dataset):
-        infos = [_field(part.get_data_info(index)) for index in range(len(part))]
-        classes, ann_file = part.metainfo['classes'], Path(part.ann_file)
-        if not sum(len(field.boxes) for field in infos):
-            names = ', '.join(_category_names(ann_file))
-            raise UserError(
-                f'{ann_file}: no nucleus of the classes {", ".join(classes)}, has {names}'
-            )
-        fields += infos
-        views += [_view(part[index]) for index in range(len(part))]
-        warnings += _class_warnings(cfg, ann_file, classes)
+    sets = parts(dataset)
+    fields = [_field(part.get_data_info(index)) for part in sets for index in range(len(part))]
+    if not sum(len(field.boxes) for field in fields):
+        ann_file, classes = Path(sets[0].ann_file), sets[0].metainfo['classes']
+        names = ', '.join(_category_names(ann_file))
+        raise UserError(f'{ann_file}: no nucleus of the classes {", ".join(classes)}, has {names}')
+    views = [_view(part[index]) for part in sets for index in range(len(part))]
+    warnings = [
+        line
+        for part in sets
+        for line in _class_warnings(cfg, Path(part.ann_file), part.metainfo['classes'])
+    ]
     anchors = read_anchors(cfg)
     best = [
         best_anchor_iou(view.boxes, anchors, view.height, view.width)

@@ -1,7 +1,7 @@
 """What the tools do to a config before they hand it to mmengine's ``Runner``."""
 
 import argparse
-import copy
+import math
 import tempfile
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from nucseg_mmdet.utils.reading import check_file
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 MOST_CONFIG = 1 << 24  # bytes
+MOST_OFFSET = 100  # px, of truth: a nucleus has 5 to 60
 EVALUATORS = ('val_evaluator', 'test_evaluator')
 FIRST_WEIGHT = {'ResNet': 'conv1.weight', 'EfficientNetLite': '_conv_stem.weight'}
 
@@ -58,6 +59,7 @@ def load_config(
         ) from None
     if not isinstance(cfg.get('model'), dict):
         raise UserError(f'{path}: has no model, expected an experiment and not a part of one')
+    _check_test(cfg, path)
     for key in LOADERS:
         loader = cfg.get(key)
         if isinstance(loader, dict) and loader.get('num_workers') == 0:  # these want some
@@ -66,6 +68,33 @@ def load_config(
     name = path.stem if fold is None else f'{path.stem}_fold{fold}'
     cfg.work_dir = str(work_dir or cfg.get('work_dir') or Path('work_dirs', name))
     return cfg
+
+
+def _check_test(cfg: Config, path: Path) -> None:
+    """Refuse a test of several data sets, and an odd ``truth_offset``; None is none.
+
+    Raises:
+        UserError: as said.
+    """
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    if 'ann_file' not in dataset and find_datasets(dataset):
+        raise UserError(
+            f'{path}: test_dataloader has a {dataset.get("type")}, expected one data set; '
+            'nucseg test --annotations tests on another'
+        )
+    rcnn = (cfg.model.get('test_cfg') or {}).get('rcnn') or {}
+    offset = rcnn.get('truth_offset', (0.0, 0.0))
+    if offset is None:
+        del rcnn.truth_offset
+    elif not isinstance(offset, list | tuple) or [*map(_is_offset, offset)] != [True, True]:
+        raise UserError(
+            f'{path}: model.test_cfg.rcnn.truth_offset is {offset!r:.60}, expected x,y of at most '
+            f'{MOST_OFFSET} px'
+        )
+
+
+def _is_offset(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and abs(value) <= MOST_OFFSET
 
 
 def _first_line(error: BaseException) -> str:
@@ -110,46 +139,6 @@ def _replace_prefix(node: object, old: str, new: str) -> None:
                 _replace_prefix(value, old, new)
 
 
-def hold_out_fold(cfg: Config, fold: int) -> None:
-    """Train on the other folds and validate or test on this one, in place.
-
-    Of several training sets those in ``cfg.data_root`` have folds; the others are trained on whole.
-
-    Args:
-        cfg: with ``test_dataloader`` and ``test_evaluator``, which serve for the fold.
-        fold: number, from 1, of ``annotations/fold<N>_{train,val}.json``.
-
-    Raises:
-        UserError: the number is below 1; ``check_files`` tells of files that are not there.
-    """
-    if fold < 1:
-        raise UserError(f'--fold {fold}: folds count from 1')
-    held_out = f'annotations/fold{fold}_val.json'
-    for dataset in with_folds(cfg):
-        dataset.ann_file = f'annotations/fold{fold}_train.json'
-    loader = cfg.test_dataloader
-    loader.dataset.ann_file = held_out
-    loader.dataset.data_prefix = dict(img='train/')
-    evaluators = as_list(cfg.test_evaluator)
-    for evaluator in evaluators:
-        evaluator.ann_file = str(Path(cfg.data_root, held_out))
-    cfg.val_dataloader = copy.deepcopy(loader)
-    cfg.val_evaluator = copy.deepcopy(cfg.test_evaluator)
-    cfg.val_cfg = dict(type='ValLoop')
-    has_pq = any(evaluator.type == 'NucleiMetric' for evaluator in evaluators)
-    cfg.default_hooks.checkpoint.save_best = 'nuclei/PQ' if has_pq else 'coco/segm_mAP'
-    cfg.default_hooks.checkpoint.rule = 'greater'
-
-
-def with_folds(cfg: Config) -> list[ConfigDict]:
-    """The training sets that have folds: the only one, or those in ``cfg.data_root``."""
-    found = find_datasets(cfg.train_dataloader)
-    if len(found) == 1:
-        return found
-    own = Path(cfg.data_root)
-    return [dataset for dataset in found if Path(dataset.get('data_root') or '') == own]
-
-
 def keep_empty_images(cfg: Config) -> None:
     """Train on images and crops without any nucleus as well, in place."""
     for dataset in find_datasets(cfg.get('train_dataloader')):
@@ -161,13 +150,16 @@ def keep_empty_images(cfg: Config) -> None:
             step['keep_empty'] = False  # which in mmdet keeps an image that becomes empty
 
 
-def _steps(node: object) -> list[dict]:
-    """The steps of all pipelines under a config node."""
+def _steps(node: object, inside: bool = False) -> list[dict]:
+    """The steps of all pipelines under a config node, also those inside of other steps."""
     if isinstance(node, dict):
-        own = [step for step in node.get('pipeline') or [] if isinstance(step, dict)]
-        return own + [step for value in node.values() for step in _steps(value)]
+        own = [node] if inside and 'type' in node else []
+        parts = node.items()
+        return own + [
+            step for key, value in parts for step in _steps(value, inside or key == 'pipeline')
+        ]
     if isinstance(node, list | tuple):
-        return [step for item in node for step in _steps(item)]
+        return [step for item in node for step in _steps(item, inside)]
     return []
 
 
@@ -193,13 +185,14 @@ def check_files(cfg: Config, needed: str, *others: str) -> None:
         )
     for key in (needed, *others):
         for dataset in find_datasets(cfg.get(key)):
-            root = Path(dataset.get('data_root') or '')
             try:
+                root = Path(dataset.get('data_root') or '')
                 paths = root / dataset.ann_file, root / dataset.data_prefix.img
             except (AttributeError, TypeError):
                 raise UserError(
-                    f'{cfg.filename}: ann_file {dataset.ann_file!r:.50} and data_prefix '
-                    f'{dataset.data_prefix!r:.50} of {key}, expected a path and dict(img=PATH)'
+                    f'{cfg.filename}: data_root {dataset.get("data_root")!r:.50}, ann_file '
+                    f'{dataset.ann_file!r:.50} and data_prefix {dataset.data_prefix!r:.50} of '
+                    f'{key}, expected paths and dict(img=PATH)'
                 ) from None
             for path in paths:
                 if not path.exists():

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from mmengine.config import Config
 
-from nucseg_mmdet.engine.config_edits import hold_out_fold
+from nucseg_mmdet.engine.folds import hold_out_fold
 from nucseg_mmdet.engine.model_zoo import model_files
 from nucseg_mmdet.engine.types_of_nuclei import set_types
 from nucseg_mmdet.structures.coco import load_json

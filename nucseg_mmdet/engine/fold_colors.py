@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from nucseg_mmdet.engine.config_edits import with_folds
+from nucseg_mmdet.engine.folds import with_folds
 from nucseg_mmdet.imaging import slide_colors, stain
 from nucseg_mmdet.imaging.image_files import read_color
 from nucseg_mmdet.structures.coco import load_json

@@ -1,7 +1,9 @@
 """A run of MMEngine, or what is wrong with its config."""
 
+import contextlib
 import copy
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 from mmengine.config import Config
@@ -28,9 +30,21 @@ def make_runner(cfg: Config, path: Path, loop: str) -> Runner:
     for key in ('max_iters', 'max_epochs'):
         if lengths.get(key, 1) < 1:
             raise UserError(f'{path}: train_cfg.{key} is {lengths[key]}, expected 1 or more')
-    try:
+    with telling_of_config(path):
         runner = Runner.from_cfg(_named(cfg, next(_numbers)))
         getattr(runner, f'{loop}_loop')  # builds the data as well
+    return runner
+
+
+@contextlib.contextmanager
+def telling_of_config(path: Path) -> Iterator[None]:
+    """Name the config whose parts are built in a block, if one cannot be.
+
+    Raises:
+        UserError: as said.
+    """
+    try:
+        yield
     except (UserError, OSError, MemoryError):
         raise
     except Exception as error:  # of any library whose classes the config names
@@ -39,7 +53,6 @@ def make_runner(cfg: Config, path: Path, loop: str) -> Runner:
             f'{path}: no run can be made of it, {type(error).__name__}: {first:.300} '
             '(NUCSEG_DEBUG=1 shows where)'
         ) from error
-    return runner
 
 
 def _named(cfg: Config, number: int) -> Config:

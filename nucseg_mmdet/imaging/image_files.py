@@ -6,6 +6,7 @@ own complaints tell that something is missing.
 """
 
 import io
+import itertools
 import os
 import re
 import struct
@@ -306,11 +307,18 @@ class PictureNames:
         self._taken: dict[str, Path] = {}
 
     def name(self, image: str | Path) -> str:
-        """The name for an image: ``x/a.png`` for ``x/a.jpg``, ``x/a.jpg.png`` if that is taken."""
+        """The name for an image: ``x/a.png`` for ``x/a.jpg``, ``x/a.jpg.png`` if that is taken.
+
+        If this is taken as well, ``x/a.jpg.2.png`` and so on.
+        """
         image = Path(image)
         inside = image.is_relative_to(self._folder) and '..' not in image.parts
         name = image.relative_to(self._folder) if inside else Path(image.name)
-        for candidate in (f'{name.with_suffix("")}.png', f'{name}.png'):
-            if self._taken.setdefault(candidate.casefold(), image) == image:
-                break
-        return candidate
+        numbered = (f'{name}.{number}.png' for number in itertools.count(2))
+        return next(
+            candidate
+            for candidate in itertools.chain(
+                (f'{name.with_suffix("")}.png', f'{name}.png'), numbered
+            )
+            if self._taken.setdefault(candidate.casefold(), image) == image
+        )

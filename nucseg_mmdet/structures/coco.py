@@ -21,6 +21,7 @@ from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.reading import read_packed
 
 MAX_PIXELS = 2**32 - 1  # of an image; pycocotools counts runs in 32 bits
+ROUNDING = 1e-6  # of a score, beyond 0 and 1
 MOST_PX = 2**31  # of a side of a box, which libraries read as whole numbers
 
 
@@ -222,8 +223,8 @@ def parse_results(
         where = f'{source}: result {index}'
         _check_ids(result, sizes, category_ids, where)
         score = _field(result, 'score', int | float, where)
-        if not _is_finite(score):
-            raise UserError(f'{where}: score is {score}, expected a finite number')
+        if not (_is_finite(score) and -ROUNDING <= score <= 1 + ROUNDING):
+            raise UserError(f'{where}: score is {score}, expected 0 to 1')
     rles, areas = _read_masks(data, sizes, source)
     values = np.array([result['score'] for result in data], np.float64)
     labels = _labels(data, category_ids)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nucseg_mmdet.engine import card_check, config_edits, data_edits, provenance
+from nucseg_mmdet.engine import card_check, config_edits, data_edits, folds, provenance
 from nucseg_mmdet.utils.errors import UserError
 
 DENSE = 'mask-rcnn_r18-c4_fpn_dense_nuclei'
@@ -19,7 +19,7 @@ def trained(config, fold=None, options=(), from_scratch=False):
     """The card of a training, from the config as ``nucseg train`` makes it."""
     cfg = config_edits.load_config(config, dict(options), Path('/home/me/work'), fold)
     if fold:
-        config_edits.hold_out_fold(cfg, fold)
+        folds.hold_out_fold(cfg, fold)
     config_edits.set_mixed_precision(cfg)
     config_edits.set_initial_weights(cfg, 'none' if from_scratch else 'fetch')
     card = dict(

@@ -13,7 +13,7 @@ from mmengine.registry import init_default_scope
 from pycocotools import mask as coco_mask
 
 from nucseg_mmdet.commands import test
-from nucseg_mmdet.engine import config_edits, model_zoo
+from nucseg_mmdet.engine import config_edits, folds, model_zoo
 from nucseg_mmdet.utils.errors import UserError
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -62,10 +62,20 @@ def test_data_root_reaches_wrapped_sets_and_evaluators(cfg):
     assert cfg.val_dataloader is None
 
 
+def test_empty_crops_are_kept_also_inside_of_other_steps():
+    """The crops of the dense recipe are inside of ``RandomChoice``."""
+    cfg = config_edits.load_config(CONFIGS / 'dense/ablations/lite2-sharpness.py', {}, None)
+    config_edits.keep_empty_images(cfg)
+    _, _, choice, *others = cfg.train_dataloader.dataset.pipeline
+    assert [step.allow_negative_crop for (step,) in choice.transforms] == [True] * 5
+    assert not next(step for step in others if step.type == 'FilterAnnotations').keep_empty
+    assert not cfg.train_dataloader.dataset.filter_cfg.filter_empty_gt
+
+
 def test_fold_is_held_out(cfg):
     cfg.train_dataloader.dataset = cfg.train_dataloader.dataset.dataset
     cfg.test_evaluator = dict(type='NucleiMetric', ann_file='data/x/a/test.json')
-    config_edits.hold_out_fold(cfg, 2)
+    folds.hold_out_fold(cfg, 2)
     assert cfg.train_dataloader.dataset.ann_file == 'annotations/fold2_train.json'
     assert cfg.val_dataloader.dataset.ann_file == 'annotations/fold2_val.json'
     assert cfg.val_dataloader.dataset.data_prefix == dict(img='train/')
@@ -78,7 +88,7 @@ def test_best_checkpoint_is_by_a_score_that_the_config_has(tmp_path):
     """The shipped config of several classes, its evaluator at work on one nucleus."""
     cfg = Config.fromfile(CONFIGS / 'pannuke/mask-rcnn_r18_fpn_types_pannuke.py')
     config_edits.set_data_root(cfg, tmp_path)
-    config_edits.hold_out_fold(cfg, 2)
+    folds.hold_out_fold(cfg, 2)
     classes = cfg.metainfo.classes
     square = np.zeros((8, 8), np.uint8, order='F')
     square[2:6, 2:6] = 1
@@ -212,6 +222,21 @@ class TestTruthOffset:
         test.choose_data(cfg, args)
         assert cfg.model.test_cfg.rcnn.get('truth_offset') == offset
         assert ('truth_offset=-0.4,-0.6' in capsys.readouterr().out) == said
+
+    @pytest.mark.parametrize(
+        'value', ['nan,nan', 'inf,0', '1e9,1e9', '0.5', '1,2,3', 'True,False', 'x', 'x,y']
+    )
+    def test_an_odd_offset_is_refused(self, data, capsys, value):
+        option = f'model.test_cfg.rcnn.truth_offset={value}'
+        assert test.main(['dense-r18', *data, '--cfg-options', option]) == 2
+        problem = capsys.readouterr().err
+        assert 'truth_offset is ' in problem
+        assert problem.endswith('expected x,y of at most 100 px\n')
+
+    def test_none_is_no_offset(self):
+        options = {'model.test_cfg.rcnn.truth_offset': None}
+        cfg = config_edits.load_config(model_zoo.find_config('dense-r18'), options, None)
+        assert 'truth_offset' not in cfg.model.test_cfg.rcnn
 
     def test_the_folds(self, capsys):
         args = test.parse_args(['dense-r18', '--fold', '1', '--data-root', 'data/vrdl'])

@@ -304,7 +304,9 @@ def test_tool_writes_json(files, tmp_path):
     ]
 
 
-@pytest.mark.parametrize('values', [(0.1, 0.2), ([], []), (2, 2), (float('nan'),), (True,), ('x',)])
+@pytest.mark.parametrize(
+    'values', [(0.1, 0.2), ([], []), (2, 2), (float('nan'),), (True,), ('x',), (0.2,)]
+)
 def test_several_or_odd_thresholds_in_results_need_one(files, capsys, values):
     truth, results = files
     content = json.loads(Path(results).read_text())
@@ -313,7 +315,7 @@ def test_several_or_odd_thresholds_in_results_need_one(files, capsys, values):
     Path(results).write_text(json.dumps(content))
     assert main([truth, results]) == 2
     assert (
-        'several or odd score_thr, expected one from 0 to 1, or --score-thr'
+        'several or odd score_thr, or not in every result, expected one from 0 to 1, or --score-thr'
         in capsys.readouterr().err
     )
     assert main([truth, results, '--score-thr', '0.2']) == 0

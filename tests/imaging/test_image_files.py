@@ -114,5 +114,7 @@ def test_damaged_image_is_refused(name, tmp_path):
 def test_pictures_of_images_with_one_name_do_not_replace_each_other():
     names = PictureNames('/data')
     images = ['/data/x/a.png', '/data/y/a.png', '/data/y/a.jpg', '/data/x/a.png', '/else/a.png']
+    images += ['/b/a.png', '/c/a.png', '/d/a.png', '/c/a.png']
     expected = ['x/a.png', 'y/a.png', 'y/a.jpg.png', 'x/a.png', 'a.png']
+    expected += ['a.png.png', 'a.png.2.png', 'a.png.3.png', 'a.png.2.png']
     assert [names.name(image) for image in images] == expected

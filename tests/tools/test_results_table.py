@@ -111,6 +111,17 @@ def test_cells_of_a_run(tmp_path):
     ]  # fmt: skip
 
 
+def test_how_a_test_looked_is_told(tmp_path):
+    views = {'test_dataloader.dataset.pipeline.2.transforms.1.1.turns': 1}
+    scored = dict(SCORES, others_sha256=['a'], precision='bf16', settings=views)
+    run_e08(tmp_path, scores={'fold1_val.json': scored})
+    assert read_runs(tmp_path)[0][0]['scored_on'] == 'fold1_val, tta, 2 models, bf16'
+    one_view = {'test_dataloader.dataset.pipeline.2.transforms.1.0.turns': 0}
+    scored = dict(SCORES, others_sha256=[], precision='fp32', settings=one_view)
+    run_e08(tmp_path / 'plain', scores={'fold1_val.json': scored})
+    assert read_runs(tmp_path / 'plain')[0][0]['scored_on'] == 'fold1_val'
+
+
 def test_a_score_that_is_not_defined_is_an_empty_cell(tmp_path):
     run_e08(tmp_path, scores={'fold1_val.json': dict(SCORES, **{'nuclei/AP50@100': None})})
     rows, problems = read_runs(tmp_path)

@@ -326,7 +326,7 @@ class TestWrongInput:
         config.write_text(f'_base_ = {str(ROOT / CONFIG)!r}\n')
         cfg = test.config_edits.load_config(config, {}, tmp_path)
         test.config_edits.set_data_root(cfg, data_root)
-        test.config_edits.hold_out_fold(cfg, 1)
+        test.folds.hold_out_fold(cfg, 1)
         cfg.test_evaluator.ann_file = f'{tmp_path}/nowhere.json'
         with pytest.raises(UserError, match=r'nowhere\.json: No such file'):
             check_evaluators(cfg)
@@ -410,6 +410,14 @@ class TestWrongInput:
         message = f'{arguments[-1]}: is read as well, expected another place'
         self.check(capsys, main, arguments, message)
         assert before == {path: path.read_bytes() for path in Path().rglob('*') if path.is_file()}
+
+    def test_an_answer_does_not_take_the_place_of_the_card(
+        self, capsys, random_model, data_root, tmp_path
+    ):
+        arguments = [CONFIG, random_model[1], '--data-root', data_root, '--work-dir', tmp_path]
+        arguments += ['--format-only', '--answer', tmp_path / 'x/../run_card.json']
+        self.check(capsys, test.main, arguments, 'run_card.json: is where the run card goes')
+        assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize(
         ('main', 'arguments', 'message'),

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from nucseg_mmdet.datasets import statistics, statistics_report
 from nucseg_mmdet.engine import config_edits
+from nucseg_mmdet.engine.make_runner import telling_of_config
 from nucseg_mmdet.imaging.draw import draw_outlines
 from nucseg_mmdet.imaging.image_files import PictureNames, write_png
 from nucseg_mmdet.structures.polygons import mask_to_outlines
@@ -55,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     if args.number is not None and args.number < 1:
         raise UserError(f'--number {args.number}: expected 1 or more')
+    if args.seed < 0:
+        raise UserError(f'--seed {args.seed}: expected 0 or more')
     cfg = config_edits.load_config(args.config, args.cfg_options, None)
     if args.data_root:
         config_edits.set_data_root(cfg, args.data_root)
@@ -62,7 +65,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_folder_is_writable(args.out)
     check_is_not_read(args.out, *config_edits.find_data(cfg.train_dataloader))
     init_default_scope(cfg.default_scope)
-    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    with telling_of_config(args.config):
+        dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    if hasattr(dataset, 'dataset') and hasattr(dataset, 'pipeline'):
+        raise UserError(
+            f'{args.config}: {type(dataset).__name__} makes images of several, expected data sets '
+            'whose images are looked at one by one'
+        )
     set_random_seed(args.seed)
     if args.stats:
         stats = statistics.collect(cfg, dataset)
@@ -72,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     sets = parts(dataset)
     names = PictureNames(sets[0].data_prefix.get('img', ''))
     places = [(part, index) for part in sets for index in range(len(part))][: args.number]
+    written = set()
     for part, index in tqdm(places, 'images', disable=None):
         packed = part[index]
         image = packed['inputs'].numpy().transpose(1, 2, 0)
@@ -81,8 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             nuclei = [mask_to_outlines(mask) for mask in masks.masks.astype(bool)]
         picture = draw_outlines(np.ascontiguousarray(image), nuclei)
+        written.add(names.name(packed['data_samples'].img_path))
         write_png(args.out / names.name(packed['data_samples'].img_path), picture)
-    print(f'{args.out}: {len(places)} images')
+    print(f'{args.out}: {len(written)} images')
     return 0
 
 

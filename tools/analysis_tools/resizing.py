@@ -64,6 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('folders', type=Path, nargs='+')
     parser.add_argument('--sides', type=int, nargs='+', default=SIDES, help='short sides, px')
     args = parser.parse_args(argv)
+    for folder in args.folders:
+        if not folder.is_dir():
+            raise UserError(f'{folder}: no such folder, expected one of PNG images')
     paths = [path for folder in args.folders for path in sorted(folder.glob('*.png'))]
     if not paths:
         raise UserError(f'{args.folders[0]}: no PNG images, expected some')

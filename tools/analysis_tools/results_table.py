@@ -55,6 +55,8 @@ COLUMNS = {
 }
 LEFT_ALIGNED = ('run', 'scored_on', 'weights', 'commit')
 NOT_PROVEN = 'not proven'
+# Of a second orientation among the views of a test.
+VIEW = re.compile(r'test_dataloader\.dataset\.pipeline\.\d+\.transforms\.1\.1\.')
 COMMIT = re.compile(r'[0-9a-f]{40}')
 
 Row = dict[str, Any]
@@ -167,7 +169,7 @@ def _rows_of_card(card: dict[str, Any], run: str) -> list[Row]:
             dict(
                 row,
                 config=card.get('config') or values.get('config') or run,
-                scored_on=Path(name).stem,
+                scored_on=Path(name).stem + _way_of_test(values),
                 ap50_100=score,
                 ceiling_share=score / ceiling if ceiling and score is not None else None,
                 ap=values.get('nuclei/AP'),
@@ -179,6 +181,19 @@ def _rows_of_card(card: dict[str, Any], run: str) -> list[Row]:
             )
         )
     return rows or [row]
+
+
+def _way_of_test(scored: dict[str, Any]) -> str:
+    """What a test did besides looking at each image once with one model in float32."""
+    settings, others = scored.get('settings') or {}, scored.get('others_sha256') or []
+    views = any(VIEW.match(key) for key in settings)
+    precision = scored.get('precision') or 'fp32'
+    ways = [
+        *(['tta'] if views else []),
+        *([f'{len(others) + 1} models'] if others else []),
+        *([precision] if precision != 'fp32' else []),
+    ]
+    return ''.join(f', {way}' for way in ways)
 
 
 def to_markdown(rows: Sequence[Row]) -> str:

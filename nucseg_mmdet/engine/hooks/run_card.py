@@ -96,7 +96,10 @@ class RunCardHook(Hook):
 
     @staticmethod
     def _name(dataloader: torch.utils.data.DataLoader) -> str:
-        return ' + '.join(Path(part.ann_file).name for part in parts(dataloader.dataset))
+        files = [Path(part.ann_file) for part in parts(dataloader.dataset)]
+        if len(files) == 1:
+            return files[0].name
+        return ' + '.join('/'.join([*file.parts[-3:-2], file.name]) for file in files)
 
     def _training_facts(self, runner: Runner) -> dict:
         cfg = runner.cfg
