@@ -22,8 +22,9 @@ from nucseg_mmdet.engine.data_edits import (
 )
 from nucseg_mmdet.engine.make_runner import make_runner
 from nucseg_mmdet.engine.model_zoo import find_config, model_files
+from nucseg_mmdet.engine.provenance import data_digest
 from nucseg_mmdet.engine.types_of_nuclei import fit_types
-from nucseg_mmdet.engine.work_dir import CARD
+from nucseg_mmdet.engine.work_dir import CARD, read_card
 from nucseg_mmdet.structures.coco import load_shared_json
 from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code
 from nucseg_mmdet.utils.files import check_folder_is_writable, check_place_is_writable
@@ -246,6 +247,18 @@ def choose_data(cfg: Config, args: argparse.Namespace) -> None:
         print(note)
 
 
+def tell_of_other_data(cfg: Config, name: str) -> None:
+    """Say if the work folder has scores by this name of images or truth unlike these."""
+    scores = read_card(cfg.work_dir).get('scores')
+    scored = scores.get(name) if isinstance(scores, dict) else None
+    before = scored.get('data_sha256') if isinstance(scored, dict) else None
+    if before is not None and before != data_digest(cfg.test_dataloader):
+        print(
+            f'{cfg.work_dir}: the results of other data called {name} are replaced, '
+            '--work-dir takes another folder'
+        )
+
+
 def leave_out_training(cfg: Config) -> None:
     """Leave out what a test does not need and whose data need not be there, in place."""
     # A checkpoint holds the averaged weights, and the hook would swap those of changed layers.
@@ -292,6 +305,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     check_evaluators(cfg)
     check_folder_is_writable(Path(cfg.work_dir))
+    tell_of_other_data(cfg, ann_file.name)
     for evaluator in config_edits.as_list(cfg.test_evaluator):
         if evaluator.type == 'NucleiMetric':
             evaluator.out = str(Path(cfg.work_dir, f'{ann_file.stem}_results.json'))

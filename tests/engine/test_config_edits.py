@@ -244,3 +244,23 @@ class TestTruthOffset:
         test.choose_data(cfg, args)
         assert cfg.model.test_cfg.rcnn.truth_offset == (-0.4, -0.6)
         assert capsys.readouterr().out == ''
+
+
+@pytest.mark.parametrize(
+    ('scored', 'said'),
+    [
+        (None, False),
+        (dict(data_sha256=None), False),
+        (dict(data_sha256='the same'), False),
+        (dict(data_sha256='another'), True),
+        ('odd', False),
+    ],
+)
+def test_results_of_other_data_are_not_replaced_silently(
+    cfg, tmp_path, capsys, monkeypatch, scored, said
+):
+    monkeypatch.setattr(test, 'data_digest', lambda loader: 'the same')
+    (tmp_path / 'run_card.json').write_text(json.dumps(dict(scores={'train.json': scored})))
+    cfg.work_dir = str(tmp_path)
+    test.tell_of_other_data(cfg, 'train.json')
+    assert ('other data called train.json are replaced' in capsys.readouterr().out) == said
