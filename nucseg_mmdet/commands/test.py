@@ -247,6 +247,21 @@ def choose_data(cfg: Config, args: argparse.Namespace) -> None:
         print(note)
 
 
+def write_answer(cfg: Config, ann_file: Path, out: Path) -> None:
+    """Let a test write the competition's file instead of scores, in place.
+
+    Raises:
+        UserError: the model has several classes.
+    """
+    classes = (cfg.test_dataloader.dataset.get('metainfo') or {}).get('classes') or ('nucleus',)
+    if len(classes) > 1:
+        raise UserError(
+            f'{cfg.filename}: has {len(classes)} classes, expected one: answer.json has '
+            'category 1 for all nuclei'
+        )
+    cfg.test_evaluator = dict(type='SubmissionMetric', ann_file=str(ann_file), out=str(out))
+
+
 def tell_of_other_data(cfg: Config, name: str) -> None:
     """Say if the work folder has scores by this name of images or truth unlike these."""
     scores = read_card(cfg.work_dir).get('scores')
@@ -291,13 +306,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         show_from = config_edits.score_threshold(cfg)
     if args.format_only:
         out = args.answer or Path(cfg.work_dir, 'answer.json')
-        classes = (cfg.test_dataloader.dataset.get('metainfo') or {}).get('classes') or ('nucleus',)
-        if len(classes) > 1:
-            raise UserError(
-                f'{args.config}: has {len(classes)} classes, expected one: answer.json has '
-                'category 1 for all nuclei'
-            )
-        cfg.test_evaluator = dict(type='SubmissionMetric', ann_file=str(ann_file), out=str(out))
+        write_answer(cfg, ann_file, out)
     elif not load_shared_json(ann_file)['annotations']:
         raise UserError(
             f'{ann_file}: has no nuclei to score against; --format-only writes answer.json, '

@@ -174,7 +174,11 @@ def publish(source: Path, out: Path, facts: dict) -> int:
     known = checkpoint.get('meta', {})
     kept = dict(iteration=known.get('iter'))
     if 'dataset_meta' in known:  # names of the classes
-        kept['dataset_meta'] = known['dataset_meta']
+        kept['dataset_meta'] = {
+            key: value
+            for key, value in known['dataset_meta'].items()
+            if key != 'cumulative_sizes'  # of the data sets of ``ConcatDataset``
+        }
     save(dict(meta=facts | kept, state_dict=weights), out)
     return out.stat().st_size
 

@@ -93,6 +93,24 @@ MODELS = {
             ),
         ),
     ),
+    'dense-lite2': Model(
+        about='a larger network from both data sets; for images of other labs',
+        config='configs/dense/mask-rcnn_lite2_fpn_dense_nuclei-dsb2018.py',
+        weights='models/mask-rcnn_lite2_fpn_dense_nuclei-dsb2018.pth',
+        sha256='0cb3d31de29b503edce6edd054ec43c0711f21d9e562a8ea8a2c716a305538ea',
+        license='CC BY-NC-SA 4.0',
+        data=f'{CLASS_DATA}; {CC0_DATA}',
+        scores=(
+            Scores(
+                f'{CLASS_DATA}, folds 1 and 2, truth_offset',
+                {'AP': 0.4239, 'AP50': 0.7957, 'AJI': 0.6271, 'PQ': 0.6271, 'recall': 0.7859},
+            ),
+            Scores(
+                f'{CC0_DATA}, fold 1',
+                {'AP': 0.4821, 'AP50': 0.8498, 'AJI': 0.6536, 'PQ': 0.6461, 'recall': 0.7845},
+            ),
+        ),
+    ),
     'dense-lite0-cc0': Model(
         about='the same network from CC0 images alone, for commercial use; worse on H&E',
         config='configs/dense/mask-rcnn_lite0_fpn_dense_dsb2018.py',
