@@ -29,7 +29,7 @@ class RowDone(NamedTuple):
         folder: of the slide's rows.
         tiles: that were segmented.
         nuclei: in the row.
-        seconds: that it took.
+        seconds: of the network, from when the row before left it.
     """
 
     folder: Path
@@ -102,20 +102,21 @@ def segment_rows(
     """
     failed: list[RowsFailed] = []
     started = time.monotonic()
-    found = segmenter.segment(_batches(segmenter, work, settings, failed))
+    found = segmenter.segment_timed(_batches(segmenter, work, settings, failed))
     for (number, row), items in groupby(found, lambda item: item[0][:2]):
         plan, _ = work[number]
         tiles: list[tuple[int, Nuclei]] = []
         broken: list[tuple[int, str]] = []
-        for (_, _, column), result in items:
+        last = started
+        for (_, _, column), result, left in items:
+            last = left
             if isinstance(result, RegionError):
                 broken.append((column, str(result)))
             else:
                 tiles.append((column, result))
         joined = tiling.join_row(tiles, plan.grid, row)
-        seconds = time.monotonic() - started
+        seconds, started = last - started, last
         shards.write_row(plan.shard(row), joined, broken, seconds, plan.place(row))
-        started += seconds
         yield RowDone(plan.folder, int(plan.wanted[row].sum()), len(joined.nuclei), seconds)
     yield from failed
 

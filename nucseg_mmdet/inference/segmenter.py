@@ -11,6 +11,7 @@ For whole slides, with files for other programs, see ``run`` and ``tools/segment
 """
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -197,14 +198,26 @@ class Segmenter:
     def segment(
         self, batches: Iterable[Sequence[Job]]
     ) -> Iterator[tuple[Hashable, Nuclei | RegionError]]:
+        """Find nuclei tile by tile, as ``segment_timed`` does.
+
+        Yields:
+            Key of each tile, in order, and its nuclei in px of the tile, or why it could not be
+            read.
+        """
+        for key, result, _ in self.segment_timed(batches):
+            yield key, result
+
+    def segment_timed(
+        self, batches: Iterable[Sequence[Job]]
+    ) -> Iterator[tuple[Hashable, Nuclei | RegionError, float]]:
         """Find nuclei tile by tile; meanwhile, other threads read tiles and trace masks.
 
         Args:
             batches: tiles that go through the network together.
 
         Yields:
-            Key of each tile, in order, and its nuclei in px of the tile, or why it could not be
-            read.
+            What ``segment`` does, and when the tile left the network, seconds of
+            ``time.monotonic``: results come later, when others are in it already.
 
         Raises:
             UserError: the memory of the device does not suffice.
@@ -220,10 +233,12 @@ class Segmenter:
                 [(job.key, readers.submit(self._load, job)) for job in batch] for batch in batches
             )
             found = (
-                item for batch in _ahead(reads, AHEAD) for item in self._predict(batch, tracer)
+                (*item, time.monotonic())
+                for batch in _ahead(reads, AHEAD)
+                for item in self._predict(batch, tracer)
             )
-            for key, future in _ahead(found, BEHIND):
-                yield key, future.result()
+            for key, future, left in _ahead(found, BEHIND):
+                yield key, future.result(), left
 
     def slide_colors(
         self, slide: Slide, frame: Frame, grid: Grid, tissue: np.ndarray | None = None

@@ -1,7 +1,9 @@
 """A model over images of any size: its inputs, its tiles, what it refuses."""
 
+import itertools
 import os
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -203,6 +205,16 @@ class TestSegment:
         assert len(threads) <= segmenter.AHEAD + segmenter.BEHIND + 2
         assert threading.main_thread() not in threads
         assert [key for key, _ in found] == list(range(1, 30))
+
+
+def test_each_tile_has_its_own_time(finder, image, monkeypatch):
+    """Of tiles that wait for those behind them, too: by a clock that moves when it is read."""
+    clock = itertools.count()
+    monkeypatch.setattr(segmenter, 'time', SimpleNamespace(monotonic=lambda: next(clock)))
+    jobs = [[Job(index, lambda: image[:32, :32])] for index in range(2 * segmenter.BEHIND)]
+    found = list(finder.segment_timed(jobs))
+    assert [key for key, _, _ in found] == list(range(len(jobs)))
+    assert [left for _, _, left in found] == sorted({left for _, _, left in found})
 
 
 def test_mmdets_own_mask_head_gives_the_same(finder, random_model, tmp_path, image):
