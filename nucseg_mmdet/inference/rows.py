@@ -102,7 +102,7 @@ def segment_rows(
     """
     failed: list[RowsFailed] = []
     started = time.monotonic()
-    found = segmenter.segment_timed(_batches(segmenter, work, settings, failed))
+    found = segmenter.segment(_batches(segmenter, work, settings, failed))
     for (number, row), items in groupby(found, lambda item: item[0][:2]):
         plan, _ = work[number]
         tiles: list[tuple[int, Nuclei]] = []

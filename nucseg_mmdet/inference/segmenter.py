@@ -197,18 +197,6 @@ class Segmenter:
 
     def segment(
         self, batches: Iterable[Sequence[Job]]
-    ) -> Iterator[tuple[Hashable, Nuclei | RegionError]]:
-        """Find nuclei tile by tile, as ``segment_timed`` does.
-
-        Yields:
-            Key of each tile, in order, and its nuclei in px of the tile, or why it could not be
-            read.
-        """
-        for key, result, _ in self.segment_timed(batches):
-            yield key, result
-
-    def segment_timed(
-        self, batches: Iterable[Sequence[Job]]
     ) -> Iterator[tuple[Hashable, Nuclei | RegionError, float]]:
         """Find nuclei tile by tile; meanwhile, other threads read tiles and trace masks.
 
@@ -216,8 +204,9 @@ class Segmenter:
             batches: tiles that go through the network together.
 
         Yields:
-            What ``segment`` does, and when the tile left the network, seconds of
-            ``time.monotonic``: results come later, when others are in it already.
+            Key of each tile, in order; its nuclei in px of the tile, or why it could not be read;
+            when it left the network, seconds of ``time.monotonic``. Results come later, when other
+            tiles have gone through it already.
 
         Raises:
             UserError: the memory of the device does not suffice.
@@ -299,9 +288,9 @@ class Segmenter:
                 yield key, tracer.submit(_trace, found, item[0])
 
 
-def _whole(item: tuple[Hashable, Nuclei | RegionError]) -> tuple[int, Nuclei]:
+def _whole(item: tuple[Hashable, Nuclei | RegionError, float]) -> tuple[int, Nuclei]:
     """Column and nuclei of a tile, all of which are wanted."""
-    (_, column), found = item
+    (_, column), found, _ = item
     if isinstance(found, RegionError):
         raise found
     return column, found

@@ -1,6 +1,5 @@
 """A model over images of any size: its inputs, its tiles, what it refuses."""
 
-import itertools
 import os
 import threading
 from types import SimpleNamespace
@@ -187,8 +186,9 @@ class TestSegment:
 
         tiles = [image[:96, left : left + 96] for left in (0, 50, 104)]
         jobs = [[Job(index, tile.copy)] for index, tile in enumerate(tiles)]
-        alone = dict(finder.segment(jobs))
-        found = dict(finder.segment([*jobs[:1], [Job('broken', broken)], *jobs[1:]]))
+        alone = {key: result for key, result, _ in finder.segment(jobs)}
+        jobs.insert(1, [Job('broken', broken)])
+        found = {key: result for key, result, _ in finder.segment(jobs)}
         assert list(found) == [0, 'broken', 1, 2]
         assert str(found.pop('broken')) == 'damaged here'
         assert all(columns_equal(found[index], alone[index]) for index in range(3))
@@ -204,17 +204,23 @@ class TestSegment:
         next(found)
         assert len(threads) <= segmenter.AHEAD + segmenter.BEHIND + 2
         assert threading.main_thread() not in threads
-        assert [key for key, _ in found] == list(range(1, 30))
+        assert [key for key, _, _ in found] == list(range(1, 30))
 
 
 def test_each_tile_has_its_own_time(finder, image, monkeypatch):
-    """Of tiles that wait for those behind them, too: by a clock that moves when it is read."""
-    clock = itertools.count()
-    monkeypatch.setattr(segmenter, 'time', SimpleNamespace(monotonic=lambda: next(clock)))
+    """By a clock that goes on with each batch in the network; results come behind it."""
+    predict, now = finder._predict, 0
+
+    def counted(batch, tracer):
+        nonlocal now
+        now += 1
+        return predict(batch, tracer)
+
+    monkeypatch.setattr(finder, '_predict', counted)
+    monkeypatch.setattr(segmenter, 'time', SimpleNamespace(monotonic=lambda: now))
     jobs = [[Job(index, lambda: image[:32, :32])] for index in range(2 * segmenter.BEHIND)]
-    found = list(finder.segment_timed(jobs))
-    assert [key for key, _, _ in found] == list(range(len(jobs)))
-    assert [left for _, _, left in found] == sorted({left for _, _, left in found})
+    times = {key: left for key, _, left in finder.segment(jobs)}
+    assert times == {index: index + 1 for index in range(len(jobs))}
 
 
 def test_mmdets_own_mask_head_gives_the_same(finder, random_model, tmp_path, image):

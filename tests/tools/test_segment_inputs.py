@@ -5,6 +5,7 @@ import os
 import struct
 import sys
 import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from nucseg_mmdet.commands import segment
 from nucseg_mmdet.inference import plan as planning
 from nucseg_mmdet.inference.inputs import find_inputs
+from nucseg_mmdet.inference.segmenter import Segmenter
 from nucseg_mmdet.synthetic.fields import synthesize
 from nucseg_mmdet.utils.files import LOCK, owned_folder
 
@@ -251,6 +253,28 @@ def test_seconds_are_those_of_all_runs(random_model, stopped):
     np.savez(shard, **content)
     assert run(random_model, out, path) == 0
     assert json.loads((out / 'tall.summary.json').read_text())['seconds'] >= 1000
+
+
+def test_seconds_are_those_of_the_slide(random_model, tmp_path, monkeypatch):
+    """Not of those behind it, which go through the network before its results come.
+
+    By a clock that goes on with each tile in the network.
+    """
+    predict, now = Segmenter._predict, 0
+
+    def counted(segmenter, batch, tracer):
+        nonlocal now
+        now += len(batch)
+        return predict(segmenter, batch, tracer)
+
+    clock = SimpleNamespace(monotonic=lambda: now)
+    monkeypatch.setattr(Segmenter, '_predict', counted)
+    monkeypatch.setattr('nucseg_mmdet.inference.segmenter.time', clock)
+    monkeypatch.setattr('nucseg_mmdet.inference.rows.time', clock)
+    paths = [save(tmp_path / f'{name}.png', IMAGE[:80, :80]) for name in 'abc']
+    assert run(random_model, tmp_path / 'out', *paths) == 0
+    summaries = sorted((tmp_path / 'out').glob('*.summary.json'))
+    assert [json.loads(path.read_text())['seconds'] for path in summaries] == [1, 1, 1]
 
 
 def test_row_of_another_place_is_not_joined(random_model, stopped, tmp_path, capsys):
