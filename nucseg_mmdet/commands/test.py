@@ -146,8 +146,10 @@ def check_outputs(args: argparse.Namespace) -> None:
         raise UserError(f'--answer {args.answer}: expected a .json file, the .zip goes beside it')
     for path in find_outputs(args):
         check_place_is_writable(path)
-        if args.show_dir and path.absolute() == args.show_dir.absolute():
-            raise UserError(f'--show-dir {path}: is a file that is asked for, expected a folder')
+        if args.show_dir and path.resolve() == args.show_dir.resolve():
+            raise UserError(
+                f'--show-dir {args.show_dir}: is a file that is asked for, expected a folder'
+            )
     if args.show_dir:
         check_folder_is_writable(args.show_dir)
 

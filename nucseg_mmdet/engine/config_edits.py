@@ -76,13 +76,13 @@ def _check_test(cfg: Config, path: Path) -> None:
     Raises:
         UserError: as said.
     """
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    dataset = _inner(cfg, 'test_dataloader', 'dataset')
     if 'ann_file' not in dataset and find_datasets(dataset):
         raise UserError(
             f'{path}: test_dataloader has a {dataset.get("type")}, expected one data set; '
             'nucseg test --annotations tests on another'
         )
-    rcnn = (cfg.model.get('test_cfg') or {}).get('rcnn') or {}
+    rcnn = _inner(cfg, 'model', 'test_cfg', 'rcnn')
     offset = rcnn.get('truth_offset', (0.0, 0.0))
     if offset is None:
         del rcnn.truth_offset
@@ -91,6 +91,14 @@ def _check_test(cfg: Config, path: Path) -> None:
             f'{path}: model.test_cfg.rcnn.truth_offset is {offset!r:.60}, expected x,y of at most '
             f'{MOST_OFFSET} px'
         )
+
+
+def _inner(node: dict, *keys: str) -> dict:
+    """The part of a config under some keys, empty where there is none."""
+    for key in keys:
+        found = node.get(key)
+        node = found if isinstance(found, dict) else {}
+    return node
 
 
 def _is_offset(value: object) -> bool:

@@ -154,11 +154,16 @@ def test_published_weights_are_half_and_nothing_else(tmp_path):
         'bn.num_batches_tracked': torch.tensor(7),
     }
     source, out = tmp_path / 'iter_9.pth', tmp_path / 'model.pth'
-    torch.save(dict(state_dict=weights, optimizer=dict(state=1), meta=dict(iter=9, seed=0)), source)
+    classes = dict(classes=('nucleus',))
+    # ``ConcatDataset`` puts the last one there.
+    meta = dict(iter=9, seed=0, dataset_meta=dict(classes, cumulative_sizes=[4, 6]))
+    torch.save(dict(state_dict=weights, optimizer=dict(state=1), meta=meta), source)
     assert main([str(source), str(out), '--config', 'configs/a/b_c.py', '--license', 'X']) == 0
     found = load_weights_only(str(out))
     assert found.keys() == {'meta', 'state_dict'}
-    assert found['meta'] == dict(config_name='b_c', data=None, license='X', iteration=9)
+    assert found['meta'] == dict(
+        config_name='b_c', data=None, license='X', iteration=9, dataset_meta=classes
+    )
     assert found['state_dict']['conv.weight'].dtype == torch.float16
     assert found['state_dict']['conv.weight'].tolist() == [1.0, 1365 / 4096]  # 11 bits of 1/3
     assert found['state_dict']['bn.running_var'].item() == weights['bn.running_var'].item()

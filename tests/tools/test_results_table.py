@@ -2,11 +2,12 @@
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
 from mmengine.config import Config
 
-from nucseg_mmdet.engine import provenance
+from nucseg_mmdet.engine import config_edits, data_edits, provenance
 from nucseg_mmdet.utils.errors import UserError
 from tools.analysis_tools.results_table import (
     BEGIN,
@@ -112,14 +113,21 @@ def test_cells_of_a_run(tmp_path):
 
 
 def test_how_a_test_looked_is_told(tmp_path):
-    views = {'test_dataloader.dataset.pipeline.2.transforms.1.1.turns': 1}
-    scored = dict(SCORES, others_sha256=['a'], precision='bf16', settings=views)
-    run_e08(tmp_path, scores={'fold1_val.json': scored})
-    assert read_runs(tmp_path)[0][0]['scored_on'] == 'fold1_val, tta, 2 models, bf16'
-    one_view = {'test_dataloader.dataset.pipeline.2.transforms.1.0.turns': 0}
-    scored = dict(SCORES, others_sha256=[], precision='fp32', settings=one_view)
-    run_e08(tmp_path / 'plain', scores={'fold1_val.json': scored})
-    assert read_runs(tmp_path / 'plain')[0][0]['scored_on'] == 'fold1_val'
+    def scored_on(name, more, others, precision):
+        scored = dict(SCORES, others_sha256=others, precision=precision, settings=more)
+        run_e08(tmp_path / name, scores={'fold1_val.json': scored})
+        return read_runs(tmp_path / name)[0][0]['scored_on']
+
+    def settings(every):
+        """Of a test with all views or one, as the run card has them."""
+        cfg = config_edits.load_config('dense-r18', {}, None)
+        data_edits.use_views(cfg, Path('dense-r18'), every, [])
+        return provenance.test_settings(cfg)
+
+    assert scored_on('a', settings(True), ['a'], 'bf16') == 'fold1_val, tta, 2 models, bf16'
+    assert scored_on('b', settings(False), ['a'], 'fp32') == 'fold1_val, 2 models'
+    plain = provenance.test_settings(config_edits.load_config('dense-r18', {}, None))
+    assert scored_on('c', plain, [], 'fp32') == 'fold1_val'
 
 
 def test_a_score_that_is_not_defined_is_an_empty_cell(tmp_path):

@@ -411,6 +411,11 @@ class TestWrongInput:
         self.check(capsys, main, arguments, message)
         assert before == {path: path.read_bytes() for path in Path().rglob('*') if path.is_file()}
 
+    def test_a_file_is_not_the_folder_of_pictures(self, capsys, tmp_path):
+        arguments = [CONFIG, '--out', tmp_path / 'a.pkl', '--show-dir', tmp_path / 'x/../a.pkl']
+        self.check(capsys, test.main, arguments, 'a.pkl: is a file that is asked for, expected a')
+        assert list(tmp_path.iterdir()) == []
+
     def test_an_answer_does_not_take_the_place_of_the_card(
         self, capsys, random_model, data_root, tmp_path
     ):

@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     sets = parts(dataset)
     names = PictureNames(sets[0].data_prefix.get('img', ''))
     places = [(part, index) for part in sets for index in range(len(part))][: args.number]
-    written = set()
+    written = set()  # of an image in two sets the picture of the last
     for part, index in tqdm(places, 'images', disable=None):
         packed = part[index]
         image = packed['inputs'].numpy().transpose(1, 2, 0)
@@ -91,8 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             nuclei = [mask_to_outlines(mask) for mask in masks.masks.astype(bool)]
         picture = draw_outlines(np.ascontiguousarray(image), nuclei)
-        written.add(names.name(packed['data_samples'].img_path))
-        write_png(args.out / names.name(packed['data_samples'].img_path), picture)
+        name = names.name(packed['data_samples'].img_path)
+        write_png(args.out / name, picture)
+        written.add(name)
     print(f'{args.out}: {len(written)} images')
     return 0
 
