@@ -23,8 +23,8 @@ cc0_images = dict(
     data_root='data/dsb/',
     pipeline=[load_once, load_truth, crops, *varied],  # this truth lies on its nuclei
 )
-# A class image has twelve times the area of one of the others. So two of three crops are of the
-# class data, and of each set about as many as it has area.
+# A class image has twelve times the area of one of the others. So of each set there are about as
+# many crops as it has area: of the 24 images and the 106, 73 in 100 are of the class data.
 train_dataloader = dict(
     dataset=dict(
         _delete_=True,
