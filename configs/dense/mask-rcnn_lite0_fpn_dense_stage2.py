@@ -19,14 +19,10 @@ model = dict(
 
 train_dataloader = dict(dataset=dict(pipeline=_base_.moved_crops))
 
-# Without a checkpoint given, training stops with this text and does not start from scratch.
-load_from = 'CHECKPOINT (give --cfg-options load_from=FILE)'
+load_from = _base_.first_stage
 randomness = dict(seed=1)  # with the seed of the first run it would see the same crops again
 custom_hooks = _base_.pretrained_hooks
-optim_wrapper = dict(
-    optimizer=dict(lr=0.0005),
-    paramwise_cfg=_base_.pretrained_rates,
-)
-param_scheduler = [dict(_base_.warm_up, end=50), dict(_base_.decay, begin=50)]
+optim_wrapper = _base_.second_optimizer
+param_scheduler = _base_.second_schedule
 
 fold_colors = True  # with --fold, no held-out image has a part in the training

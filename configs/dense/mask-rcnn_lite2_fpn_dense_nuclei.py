@@ -11,8 +11,7 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(variant=2, init_cfg=dict(checkpoint='efficientnet-lite2-9656183e.pth')),
-    neck=dict(in_channels=[144, 288, 720]),
+    _base_.lite2,
     test_cfg=dict(
         rpn=_base_.test_rpn,
         rcnn=dict(_base_.test_rcnn, truth_offset=(-0.4, -0.6)),
@@ -23,14 +22,10 @@ _, *others = _base_.moved_crops
 load_normalized = dict(_base_.load_once, steps=[_base_.normalize])
 train_dataloader = dict(dataset=dict(pipeline=[load_normalized, *others]))
 
-# Without a checkpoint given, training stops with this text and does not start from scratch.
-load_from = 'CHECKPOINT (give --cfg-options load_from=FILE)'
+load_from = _base_.first_stage
 randomness = dict(seed=1)  # with the seed of the first run it would see the same crops again
 custom_hooks = _base_.pretrained_hooks
-optim_wrapper = dict(
-    optimizer=dict(lr=0.0005),
-    paramwise_cfg=_base_.pretrained_rates,
-)
+optim_wrapper = _base_.second_optimizer
 train_cfg = dict(max_iters=2_500, val_interval=2_500)
 param_scheduler = [dict(_base_.warm_up, end=50), dict(_base_.decay, begin=50, end=2_500)]
 

@@ -36,3 +36,9 @@ model = dict(
         rcnn=dict(sampler=dict(pos_fraction=0.5)),
     ),
 )
+
+# What EfficientNet-Lite2 has instead: it is deeper, and wider from a stride of 8 px on.
+lite2 = dict(
+    backbone=dict(variant=2, init_cfg=dict(checkpoint='efficientnet-lite2-9656183e.pth')),
+    neck=dict(in_channels=[144, 288, 720]),
+)

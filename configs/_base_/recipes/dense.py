@@ -47,3 +47,9 @@ warm_up = dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=
 # Flat for the first half, so that a run can be made longer from there.
 decay = dict(type='CosineAnnealingLR', by_epoch=False, begin=1_000, end=2_000, eta_min=1e-5)
 param_scheduler = [warm_up, decay]
+
+# A second stage of a pretrained backbone, at half the rate. Without a checkpoint given, training
+# stops with this text and does not start from scratch.
+first_stage = 'CHECKPOINT (give --cfg-options load_from=FILE)'
+second_optimizer = dict(optimizer=dict(lr=0.0005), paramwise_cfg=pretrained_rates)
+second_schedule = [dict(warm_up, end=50), dict(decay, begin=50)]

@@ -12,8 +12,7 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(variant=2, init_cfg=dict(checkpoint='efficientnet-lite2-9656183e.pth')),
-    neck=dict(in_channels=[144, 288, 720]),
+    _base_.lite2,
     test_cfg=dict(
         rpn=_base_.test_rpn,
         rcnn=dict(_base_.test_rcnn, truth_offset=(-0.4, -0.6)),
