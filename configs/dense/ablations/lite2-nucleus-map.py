@@ -1,0 +1,28 @@
+"""``lite2.py`` whose finest features also learn a map of nuclei and their borders.
+
+python tools/train.py configs/dense/ablations/lite2-nucleus-map.py --fold 2 --initial-weights FILE
+"""
+
+_base_ = [
+    '../../_base_/models/mask-rcnn_efficientnet-lite0_fpn.py',
+    '../../_base_/datasets/vrdl_crop-stain.py',
+    '../../_base_/recipes/dense.py',
+]
+
+model = dict(
+    _base_.lite2,
+    rpn_head=dict(type='NucleusMapRPNHead'),
+    test_cfg=dict(
+        rpn=_base_.test_rpn,
+        rcnn=dict(_base_.test_rcnn, truth_offset=(-0.4, -0.6)),
+    ),
+)
+
+train_dataloader = dict(dataset=dict(pipeline=_base_.moved_crops))
+
+custom_hooks = _base_.pretrained_hooks
+optim_wrapper = dict(paramwise_cfg=_base_.pretrained_rates)
+train_cfg = dict(max_iters=1_000, val_interval=1_000)
+param_scheduler = [_base_.warm_up, dict(_base_.decay, begin=500, end=1_000)]
+
+fold_colors = True  # with --fold, no held-out image has a part in the training
