@@ -1,0 +1,85 @@
+"""Make new truth of truth and what a model finds on the same images, to train another model on.
+
+Each nucleus that the model found takes the place of the true nuclei that lie in it with at least
+half of their pixels; the other true nuclei stay. So a nucleus that the truth has as two becomes
+one, one that it lacks is there, and outlines are those that the model learned from many.
+
+python tools/test.py CONFIG CHECKPOINT --annotations data/vrdl/annotations/fold1_train.json \\
+    --images data/vrdl/train --work-dir DIR
+python tools/analysis_tools/mend_truth.py data/vrdl/annotations/fold1_train.json \\
+    DIR/fold1_train_results.json MENDED.json
+"""
+
+from nucseg_mmdet.utils.processes import end_on_ctrl_c
+
+if __name__ == '__main__':
+    end_on_ctrl_c()
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nucseg_mmdet.commands.score import read_both
+from nucseg_mmdet.evaluation.label_scores import find_overlaps
+from nucseg_mmdet.evaluation.summary import paint
+from nucseg_mmdet.structures.coco import load_json
+from nucseg_mmdet.structures.coco_entries import make_annotations, make_categories
+from nucseg_mmdet.structures.rle import label_map
+from nucseg_mmdet.utils.errors import UserError, exit_code
+from nucseg_mmdet.utils.files import check_file_is_writable, write_json
+
+
+def mend(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Put what was found in the place of the true nuclei that it covers.
+
+    Args:
+        truth: int, (H, W), 0 is background.
+        found: likewise.
+
+    Returns:
+        int32, (H, W), 0 is background, 1 to N without gaps: all that was found, and the true
+        nuclei of which less than half was, without what it covers.
+    """
+    overlaps = find_overlaps(truth, found)
+    areas = overlaps.truth_area
+    covered = np.bincount(overlaps.truth, overlaps.shared, len(areas)) / areas
+    labels = np.unique(truth[truth > 0])
+    left = np.isin(truth, labels[covered < 0.5]) & (found == 0)
+    mended = np.where(left, truth + found.max(), found)
+    numbers = np.unique(np.append(mended, 0), return_inverse=True)[1][:-1]
+    return numbers.reshape(truth.shape).astype(np.int32)
+
+
+@exit_code
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('truth', type=Path, help='COCO file of the truth')
+    parser.add_argument('results', type=Path, help='COCO results of a model on its images')
+    parser.add_argument('out', type=Path, help='COCO file to write; an older one is replaced')
+    parser.add_argument('--score-thr', type=float, help='nuclei from this score on')
+    args = parser.parse_args(argv)
+    if args.out.resolve() in (args.truth.resolve(), args.results.resolve()):
+        raise UserError(f'{args.out}: is what is read, expected another file to write')
+    check_file_is_writable(args.out)
+    images, detections, score_thr, classes = read_both(args.truth, args.results, args.score_thr)
+    if classes:
+        raise UserError(f'{args.truth}: has classes {", ".join(classes)}, expected one')
+    annotations = []
+    for image in images:
+        found = paint(image, detections[image.id], score_thr)
+        truth = label_map(image.rles, image.height, image.width)
+        made = make_annotations(mend(truth, found), image.id, len(annotations) + 1)
+        print(f'{image.file_name}: {len(image.rles)} nuclei, {len(made)} mended')
+        annotations += made
+    records = load_json(args.truth)['images']
+    content = dict(images=records, annotations=annotations, categories=make_categories())
+    write_json(args.out, content, indent=None)
+    return 0
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())
