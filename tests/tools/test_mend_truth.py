@@ -24,14 +24,31 @@ def test_what_is_drawn_as_two_becomes_one():
     np.testing.assert_array_equal(mended, paint((2, 2, 8, 6)))
 
 
+def test_parts_are_replaced_with_what_covers_them_alone():
+    truth = paint((2, 2, 4, 6), (6, 2, 4, 6), (10, 2, 8, 6))
+    mended = mend(truth, paint((2, 2, 9, 6)))  # of the third it covers an eighth
+    np.testing.assert_array_equal(mended, paint((2, 2, 9, 6), (11, 2, 7, 6)))
+
+
+def test_an_outline_stays_where_one_nucleus_is_found_as_one():
+    truth = paint((4, 2, 6, 6))
+    np.testing.assert_array_equal(mend(truth, paint((3, 1, 8, 8))), truth)
+
+
 def test_what_the_truth_lacks_is_there_and_what_the_model_misses_stays():
     mended = mend(paint((12, 2, 6, 6)), paint((2, 2, 6, 6)))
     np.testing.assert_array_equal(mended, paint((2, 2, 6, 6), (12, 2, 6, 6)))
 
 
-def test_of_a_nucleus_that_is_covered_by_less_than_half_the_rest_stays():
-    mended = mend(paint((4, 2, 10, 6)), paint((2, 2, 6, 6)))  # 24 of 60 px
-    np.testing.assert_array_equal(mended, paint((2, 2, 6, 6), (8, 2, 6, 6)))
+def test_what_is_added_gets_the_room_that_is_left():
+    truth = paint((4, 2, 10, 6))
+    mended = mend(truth, paint((0, 2, 6, 6)))  # a third of it lies on a fifth of the truth
+    np.testing.assert_array_equal(mended, paint((0, 2, 4, 6), (4, 2, 10, 6)))
+
+
+def test_what_has_less_than_half_of_its_room_is_not_added():
+    truth = paint((4, 2, 10, 6))
+    np.testing.assert_array_equal(mend(truth, paint((2, 2, 5, 6))), truth)
 
 
 @pytest.mark.parametrize('truth', [paint(), paint((2, 2, 6, 6))])

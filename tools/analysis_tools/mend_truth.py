@@ -1,8 +1,8 @@
 """Make new truth of truth and what a model finds on the same images, to train another model on.
 
-Each nucleus that the model found takes the place of the true nuclei that lie in it with at least
-half of their pixels; the other true nuclei stay. So a nucleus that the truth has as two becomes
-one, one that it lacks is there, and outlines are those that the model learned from many.
+A found nucleus that covers several true ones (half of the pixels of each) takes their place: the
+truth may have one nucleus as two. One that covers none is added: the truth may lack it. One that
+covers a single true nucleus is left to it, whose outline stays.
 
 python tools/test.py CONFIG CHECKPOINT --annotations data/vrdl/annotations/fold1_train.json \\
     --images data/vrdl/train --work-dir DIR
@@ -32,22 +32,30 @@ from nucseg_mmdet.utils.files import check_file_is_writable, write_json
 
 
 def mend(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """Put what was found in the place of the true nuclei that it covers.
+    """Put what was found in the place of several true nuclei, or of none.
 
     Args:
         truth: int, (H, W), 0 is background.
         found: likewise.
 
     Returns:
-        int32, (H, W), 0 is background, 1 to N without gaps: all that was found, and the true
-        nuclei of which less than half was, without what it covers.
+        int32, (H, W), 0 is background, 1 to N without gaps: the found nuclei that cover several
+        true ones, the other true ones, and, where these leave room for at least half of them, the
+        found nuclei that cover none.
     """
     overlaps = find_overlaps(truth, found)
-    areas = overlaps.truth_area
-    covered = np.bincount(overlaps.truth, overlaps.shared, len(areas)) / areas
-    labels = np.unique(truth[truth > 0])
-    left = np.isin(truth, labels[covered < 0.5]) & (found == 0)
-    mended = np.where(left, truth + found.max(), found)
+    covers = 2 * overlaps.shared >= overlaps.truth_area[overlaps.truth]
+    number = np.bincount(overlaps.pred[covers], minlength=len(overlaps.pred_area))
+    replaced = overlaps.truth[covers & (number[overlaps.pred] > 1)]
+    true_labels, found_labels = np.unique(truth[truth > 0]), np.unique(found[found > 0])
+
+    whole = np.where(np.isin(found, found_labels[number > 1]), found, 0)
+    left = np.where(np.isin(truth, true_labels[replaced]), 0, truth)
+    mended = np.where(whole > 0, whole, np.where(left > 0, left + found.max(), 0))
+    for label in found_labels[number == 0]:
+        free = (found == label) & (mended == 0)
+        if 2 * np.count_nonzero(free) >= np.count_nonzero(found == label):
+            mended[free] = label
     numbers = np.unique(np.append(mended, 0), return_inverse=True)[1][:-1]
     return numbers.reshape(truth.shape).astype(np.int32)
 
