@@ -5,9 +5,12 @@ truth may have one nucleus as two. One that covers none is added: the truth may 
 covers a single true nucleus is left to it, whose outline stays.
 
 python tools/test.py CONFIG CHECKPOINT --annotations data/vrdl/annotations/fold1_train.json \\
-    --images data/vrdl/train --work-dir DIR
+    --images data/vrdl/train --work-dir DIR --cfg-options model.test_cfg.rcnn.truth_offset=-0.4,-0.6
 python tools/analysis_tools/mend_truth.py data/vrdl/annotations/fold1_train.json \\
-    DIR/fold1_train_results.json MENDED.json
+    DIR/fold1_train_results.json MENDED.json --score-thr 0.8
+
+The offset is that of the class data's truth, in which the results must be: where truth lies on its
+nuclei, leave it out.
 """
 
 from nucseg_mmdet.utils.processes import end_on_ctrl_c
