@@ -84,8 +84,14 @@ def test_truth_is_written_that_can_be_trained_on(files, capsys, tmp_path):
 def test_the_truth_is_not_replaced(files, capsys, tmp_path):
     before = (tmp_path / 'truth.json').read_bytes()
     assert main([*files[:2], files[0], '--score-thr', '0.7']) == 2
-    assert 'truth.json: is what is read, expected another file' in capsys.readouterr().err
+    assert 'truth.json: is read as well, expected another place' in capsys.readouterr().err
     assert (tmp_path / 'truth.json').read_bytes() == before
+
+
+def test_an_impossible_score_is_refused(files, capsys, tmp_path):
+    assert main([*files, '--score-thr', '7']) == 2
+    assert '--score-thr' in capsys.readouterr().err
+    assert not (tmp_path / 'mended.json').exists()
 
 
 def test_truth_of_several_classes_is_refused(files, capsys, tmp_path):

@@ -30,8 +30,9 @@ from nucseg_mmdet.evaluation.summary import paint
 from nucseg_mmdet.structures.coco import load_json
 from nucseg_mmdet.structures.coco_entries import make_annotations, make_categories
 from nucseg_mmdet.structures.rle import label_map
-from nucseg_mmdet.utils.errors import UserError, exit_code
+from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code
 from nucseg_mmdet.utils.files import check_file_is_writable, write_json
+from nucseg_mmdet.utils.reading import check_is_not_read
 
 
 def mend(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
@@ -73,8 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('out', type=Path, help='COCO file to write; an older one is replaced')
     parser.add_argument('--score-thr', type=float, help='nuclei from this score on')
     args = parser.parse_args(argv)
-    if args.out.resolve() in (args.truth.resolve(), args.results.resolve()):
-        raise UserError(f'{args.out}: is what is read, expected another file to write')
+    check_fraction('--score-thr', args.score_thr)
+    check_is_not_read(args.out, args.truth, args.results)
     check_file_is_writable(args.out)
     images, detections, score_thr, classes = read_both(args.truth, args.results, args.score_thr)
     if classes:
