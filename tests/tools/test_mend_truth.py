@@ -24,6 +24,16 @@ def test_what_is_drawn_as_two_becomes_one():
     np.testing.assert_array_equal(mended, paint((2, 2, 8, 6)))
 
 
+def test_half_of_a_part_is_enough():
+    truth, found = paint((2, 2, 4, 6), (6, 2, 6, 6)), paint((2, 2, 7, 6))  # all and a half of them
+    np.testing.assert_array_equal(mend(truth, found), found)
+
+
+def test_less_than_half_of_a_part_is_not():
+    truth, found = paint((2, 2, 4, 6), (6, 2, 7, 6)), paint((2, 2, 7, 6))
+    np.testing.assert_array_equal(mend(truth, found), truth)
+
+
 def test_parts_are_replaced_with_what_covers_them_alone():
     truth = paint((2, 2, 4, 6), (6, 2, 4, 6), (10, 2, 8, 6))
     mended = mend(truth, paint((2, 2, 9, 6)))  # of the third it covers an eighth
@@ -94,13 +104,14 @@ def test_an_impossible_score_is_refused(files, capsys, tmp_path):
     assert not (tmp_path / 'mended.json').exists()
 
 
-def test_truth_of_several_classes_is_refused(files, capsys, tmp_path):
+@pytest.mark.parametrize('category_id', [1, 2])  # of results without types, and with them
+def test_truth_of_several_classes_is_refused(files, capsys, tmp_path, category_id):
     content = json.loads((tmp_path / 'truth.json').read_text())
     content['categories'] = make_categories(['stroma', 'tumor'])
     (tmp_path / 'truth.json').write_text(json.dumps(content))
     results = json.loads((tmp_path / 'results.json').read_text())
-    results[0]['category_id'] = 2
+    results[0]['category_id'] = category_id
     (tmp_path / 'results.json').write_text(json.dumps(results))
     assert main([*files, '--score-thr', '0.7']) == 2
-    assert 'has classes stroma, tumor, expected one' in capsys.readouterr().err
+    assert 'truth.json: has 2 categories, expected one' in capsys.readouterr().err
     assert not (tmp_path / 'mended.json').exists()

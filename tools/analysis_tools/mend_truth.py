@@ -44,8 +44,8 @@ def mend(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
 
     Returns:
         int32, (H, W), 0 is background, 1 to N without gaps: the found nuclei that cover several
-        true ones, the other true ones, and, where these leave room for at least half of them, the
-        found nuclei that cover none.
+        true ones, what these leave of the other true ones, and, where there is room for at least
+        half of them, the found nuclei that cover none.
     """
     overlaps = find_overlaps(truth, found)
     covers = 2 * overlaps.shared >= overlaps.truth_area[overlaps.truth]
@@ -77,9 +77,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_fraction('--score-thr', args.score_thr)
     check_is_not_read(args.out, args.truth, args.results)
     check_file_is_writable(args.out)
-    images, detections, score_thr, classes = read_both(args.truth, args.results, args.score_thr)
-    if classes:
-        raise UserError(f'{args.truth}: has classes {", ".join(classes)}, expected one')
+    images, detections, score_thr, _ = read_both(args.truth, args.results, args.score_thr)
+    data = load_json(args.truth)
+    if len(data.get('categories') or ()) > 1:
+        raise UserError(f'{args.truth}: has {len(data["categories"])} categories, expected one')
     annotations = []
     for image in images:
         found = paint(image, detections[image.id], score_thr)
@@ -87,8 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         made = make_annotations(mend(truth, found), image.id, len(annotations) + 1)
         print(f'{image.file_name}: {len(image.rles)} nuclei, {len(made)} mended')
         annotations += made
-    records = load_json(args.truth)['images']
-    content = dict(images=records, annotations=annotations, categories=make_categories())
+    content = dict(images=data['images'], annotations=annotations, categories=make_categories())
     write_json(args.out, content, indent=None)
     return 0
 
