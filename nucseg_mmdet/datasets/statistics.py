@@ -241,12 +241,15 @@ def spacing(boxes: np.ndarray, areas: np.ndarray) -> np.ndarray:
         areas: float, (N,), px.
 
     Returns:
-        float, (N,), between the centers of the boxes; infinite for a nucleus alone.
+        float, (N,), between the centers of the boxes; infinite for a nucleus alone and for one
+            without an area.
     """
+    found = np.full(len(boxes), np.inf)
     if len(boxes) < 2:
-        return np.full(len(boxes), np.inf)
+        return found
     centers = (boxes[:, :2] + boxes[:, 2:]) / 2
-    return cKDTree(centers).query(centers, k=2)[0][:, 1] / diameters(areas)
+    distances = cKDTree(centers).query(centers, k=2)[0][:, 1]
+    return np.divide(distances, diameters(areas), out=found, where=areas > 0)
 
 
 def diameters(areas: np.ndarray) -> np.ndarray:

@@ -42,6 +42,11 @@ def load_config(
     if path.suffix != '.py':  # mmengine's loader of YAML runs what is in it without a word
         raise UserError(f'{path}: expected a config, a .py file')
     check_file(path, MOST_CONFIG)
+    if 'data_root' in options:  # a config has it in each of its data sets as well
+        raise UserError(
+            f'--cfg-options data_root={options["data_root"]}: would move no data set, expected '
+            f'--data-root {options["data_root"]}'
+        )
     try:
         cfg = Config.fromfile(path)
     # A config is Python, and any mistake may be in it.

@@ -66,6 +66,8 @@ def test_spacing_is_in_diameters():
     areas = np.full(3, 25 * np.pi)
     np.testing.assert_allclose(statistics.spacing(boxes, areas), [2, 2, 4])
     assert statistics.spacing(boxes[:1], areas[:1]).tolist() == [np.inf]
+    areas[1] = 0
+    np.testing.assert_allclose(statistics.spacing(boxes, areas), [2, np.inf, 4])
 
 
 def test_area_of_a_ring_and_of_two_parts():

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from pycocotools import mask as coco_mask
 
-from nucseg_mmdet.commands import test
+from nucseg_mmdet.commands import test, train
 from nucseg_mmdet.engine import config_edits, folds, model_zoo
 from nucseg_mmdet.utils.errors import UserError
 
@@ -60,6 +60,13 @@ def test_data_root_reaches_wrapped_sets_and_evaluators(cfg):
     assert cfg.test_dataloader.dataset.data_root == 'other/place/'
     assert cfg.test_evaluator[0].ann_file == 'other/place/a/test.json'
     assert cfg.val_dataloader is None
+
+
+@pytest.mark.parametrize('tool', [train, test])
+def test_data_root_as_an_option_of_the_config_is_refused(tool, capsys, tmp_path):
+    options = ['--data-root', str(tmp_path), '--cfg-options', 'data_root=some']
+    assert tool.main(['dense-r18', *options]) == 2
+    assert 'would move no data set, expected --data-root some' in capsys.readouterr().err
 
 
 def test_empty_crops_are_kept_also_inside_of_other_steps():

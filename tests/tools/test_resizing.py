@@ -39,5 +39,6 @@ def test_a_damaged_image_leaves_the_others(capsys, data_root, tmp_path):
     assert told == [['left out', f'{tmp_path}/{name}.png'] for name in 'ac']
     (tmp_path / 'b.png').unlink()
     assert resizing.main([str(tmp_path), '--sides', '48']) == 2
-    assert resizing.main([str(tmp_path), '--sides', '0']) == 2
-    assert '--sides 0: expected 1 or more' in capsys.readouterr().err
+    for side in '0', '100000000':
+        assert resizing.main([str(tmp_path), '--sides', '48', side]) == 2
+        assert f'--sides {side}: expected 1 to 20000' in capsys.readouterr().err

@@ -23,6 +23,7 @@ from nucseg_mmdet.slides.open import open_slide
 from nucseg_mmdet.utils.errors import UserError, describe_item, exit_code, few, printable
 
 SIDES = (800, 1000, 1200)  # px, of the 15 experiments
+MOST_SIDE = 20_000  # px: RGB of 1.2 GB
 
 
 def difference(image: np.ndarray, side: int) -> np.ndarray:
@@ -70,8 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     paths = [path for folder in args.folders for path in sorted(folder.glob('*.png'))]
     if not paths:
         raise UserError(f'{args.folders[0]}: no PNG images, expected some')
-    if min(args.sides) < 1:
-        raise UserError(f'--sides {min(args.sides)}: expected 1 or more')
+    for side in args.sides:
+        if not 1 <= side <= MOST_SIDE:
+            raise UserError(f'--sides {side}: expected 1 to {MOST_SIDE}')
     histograms, problems = compare(paths, args.sides)
     if len(problems) == len(paths):
         raise UserError(*few(problems))
