@@ -293,12 +293,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_fraction('--show-score-thr', args.show_score_thr)
     config = find_config(args.config)
     cfg = config_edits.load_config(config, args.cfg_options, args.work_dir, args.fold)
-    if 'finetune' in cfg:  # before the data, whose truth is read by the model's classes
-        _classes(cfg, model_files(config, *args.checkpoints[:1])[1])
-    choose_data(cfg, args)
-    config_edits.check_files(cfg, 'test_dataloader')
     checkpoint = model_files(config, *args.checkpoints[:1])[1]
+    if 'finetune' in cfg:  # before the data, whose truth is read by the model's classes
+        _classes(cfg, checkpoint)
     others = find_others(cfg, args, checkpoint)
+    choose_data(cfg, args)  # last, as what it reads may leave a file
+    config_edits.check_files(cfg, 'test_dataloader')
     check_keeps_inputs(args, cfg, [checkpoint, *(path for _, path in others)])
     if args.fold is not None and cfg.get('fold_colors'):
         fold_colors.use_training_colors(cfg)

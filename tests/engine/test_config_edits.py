@@ -240,6 +240,22 @@ class TestTruthOffset:
         assert 'truth_offset is ' in problem
         assert problem.endswith('expected x,y of at most 100 px\n')
 
+    def test_a_refused_checkpoint_leaves_no_file_of_the_truth(self, data, capsys, tmp_path):
+        truth = json.loads((tmp_path / 'truth.json').read_text())
+        truth['categories'].append(dict(id=2, name='other'))
+        (tmp_path / 'truth.json').write_text(json.dumps(truth))
+        before = sorted(tmp_path.iterdir())
+        none = tmp_path / 'none.pth'
+        assert test.main(['dense-r18', str(none), *data]) == 2
+        assert str(none) in capsys.readouterr().err
+        assert test.main(['dense-r18', *data, '--with', 'dense-lite0', str(none)]) == 2
+        assert str(none) in capsys.readouterr().err
+        assert sorted(tmp_path.iterdir()) == before
+        args = test.parse_args(['dense-r18', *data])
+        cfg = config_edits.load_config(model_zoo.find_config('dense-r18'), {}, tmp_path)
+        test.choose_data(cfg, args)  # which writes one
+        assert (tmp_path / 'truth_read.json').exists()
+
     def test_none_is_no_offset(self):
         options = {'model.test_cfg.rcnn.truth_offset': None}
         cfg = config_edits.load_config(model_zoo.find_config('dense-r18'), options, None)
