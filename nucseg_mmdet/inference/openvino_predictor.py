@@ -114,6 +114,7 @@ class OpenVinoPredictor:
         )
         self._threads = ThreadPoolExecutor(threads)
         self._own = threading.local()  # requests for the heads, of each thread
+        self._turn = threading.Lock()  # of the callers: a request is one tile's at a time
         self.identity = dict(
             model=hashlib.sha256(path.read_bytes()).hexdigest()[:16],
             classes=[one.name for one in self.classes],
@@ -175,15 +176,16 @@ class OpenVinoPredictor:
         return Prepared(image[None], width, height)
 
     def predict(self, prepared: Sequence[Prepared]) -> list[Prediction]:
-        return [self._predict(tile) for tile in prepared]
+        with self._turn:
+            return [self._predict(tile) for tile in prepared]
 
     def _predict(self, tile: Prepared) -> Prediction:
         height, width = tile.image.shape[1:3]
-        self._features = self._features_of(height, width)
-        self._features.infer({'image': tile.image}, share_inputs=True)
+        features = self._features_of(height, width)
+        features.infer({'image': tile.image}, share_inputs=True)
         size = width, height
-        found = self._detect(self._propose(size), size)
-        probs = self._look('masks', found.boxes)['probabilities']
+        found = self._detect(features, self._propose(features, size), size)
+        probs = self._look(features, 'masks', found.boxes)['probabilities']
         factors = np.array([size[0] / tile.width, size[1] / tile.height] * 2, np.float32)
         boxes = found.boxes / factors
         masks = paste(
@@ -195,9 +197,9 @@ class OpenVinoPredictor:
         )
         return self._lower_doubles(boxes, masks, found)
 
-    def _propose(self, size: tuple[int, int]) -> np.ndarray:
+    def _propose(self, features: openvino.InferRequest, size: tuple[int, int]) -> np.ndarray:
         """Boxes of anchors that may hold a nucleus, the likeliest first: float32, (N, 4)."""
-        features, rpn = self._features, self._meta['rpn']
+        rpn = self._meta['rpn']
         boxes, scores = [], []
         for index, anchors in enumerate(self._meta['anchors']):
             logits = features.get_tensor(f'objectness{index}').data[0]
@@ -220,10 +222,12 @@ class OpenVinoPredictor:
         order = np.argsort(-np.concatenate(scores), kind='stable')
         return np.concatenate(boxes)[order[: round(rpn['max_per_img'] * self._limit)]]
 
-    def _detect(self, proposals: np.ndarray, size: tuple[int, int]) -> Detections:
+    def _detect(
+        self, features: openvino.InferRequest, proposals: np.ndarray, size: tuple[int, int]
+    ) -> Detections:
         """Ask of each proposal what it is, and where exactly."""
         rcnn = self._meta['rcnn']
-        answer = self._look('boxes', proposals)
+        answer = self._look(features, 'boxes', proposals)
         scores = answer['scores'][:, :-1]
         one_type = rcnn.get('one_type', False)
         if one_type:  # as OneTypeBBoxHead
@@ -249,16 +253,17 @@ class OpenVinoPredictor:
         kept = kept[: round(rcnn['max_per_img'] * self._limit)]
         return Detections(boxes[kept], scores[kept], label[kept])
 
-    def _look(self, head: str, boxes: np.ndarray) -> dict[str, np.ndarray]:
+    def _look(
+        self, features: openvino.InferRequest, head: str, boxes: np.ndarray
+    ) -> dict[str, np.ndarray]:
         """Run a head on what lies in boxes, in all threads."""
         roi, size = self._meta['roi'], self._meta['roi']['sizes'][head]
-        maps = [
-            self._features.get_tensor(f'map{index}').data[0] for index in range(len(roi['strides']))
-        ]
+        maps = [features.get_tensor(f'map{index}').data[0] for index in range(len(roi['strides']))]
 
         def look(some: np.ndarray) -> dict[str, np.ndarray]:
-            features = roi_features(maps, roi['strides'], roi['finest_scale'], some, size)
-            found = {'features': features}
+            found = {
+                'features': roi_features(maps, roi['strides'], roi['finest_scale'], some, size)
+            }
             for request in self._requests(head):
                 answer = request.infer(found, share_inputs=True)
                 found = {name.any_name: values for name, values in answer.items()}

@@ -31,13 +31,13 @@ class ScannerSlide(Slide):
     """
 
     def __init__(self, path: Path, mpp: float | None) -> None:
-        self._path = path
+        self._path, self._place = path, path.absolute()  # which a later chdir does not move
         # An error leaves a handle useless: each is used by one thread at a time and thrown
         # away after an error.
         self._idle: list[openslide.OpenSlide] = []
         self._lock = threading.Lock()
         try:
-            handle = openslide.OpenSlide(path)
+            handle = openslide.OpenSlide(self._place)
         except openslide.OpenSlideError as error:
             raise UserError(
                 f'{path}: OpenSlide cannot open it ({error}), expected a whole slide'
@@ -65,7 +65,7 @@ class ScannerSlide(Slide):
     def _handle(self) -> Iterator[openslide.OpenSlide]:
         with self._lock:
             handle = self._idle.pop() if self._idle else None
-        handle = handle or openslide.OpenSlide(self._path)
+        handle = handle or openslide.OpenSlide(self._place)
         try:
             yield handle
         except openslide.OpenSlideError:

@@ -18,6 +18,8 @@ import openslide
 from nucseg_mmdet.utils.errors import UserError
 
 PATIENCE = 60  # s for the opening of a slide
+# Modules of the folder that is worked in, which may be anyone's, have no part in it.
+SERVE = f'import sys; sys.path[:] = filter(None, sys.path); import {__name__} as it; it.serve()'
 
 
 class _Child:
@@ -26,7 +28,7 @@ class _Child:
     def __init__(self) -> None:
         self.parent = os.getpid()
         self._process = subprocess.Popen(
-            [sys.executable, '-m', __name__],
+            [sys.executable, '-c', SERVE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -43,11 +45,14 @@ class _Child:
         self._process.stdout.close()
 
     def ask(self, path: Path) -> dict | None:
-        """The answer for a path; None if the process broke down or took too long."""
+        """The answer for a path; None if the process broke down or took too long.
+
+        The process stays in the folder that it began in, this one may be in another by now.
+        """
         watch = threading.Timer(PATIENCE, self._process.kill)
         watch.start()
         try:
-            self._process.stdin.write(json.dumps(str(path)).encode() + b'\n')
+            self._process.stdin.write(json.dumps(os.path.abspath(path)).encode() + b'\n')
             self._process.stdin.flush()
             answer = self._process.stdout.readline()
         except BrokenPipeError:
@@ -99,6 +104,7 @@ def _answer(path: str) -> dict:
     return dict(vendor=vendor)
 
 
-if __name__ == '__main__':
+def serve() -> None:
+    """Answer each path of the standard input, a line of JSON for a line of JSON."""
     for line in sys.stdin:
         print(json.dumps(_answer(json.loads(line))), flush=True)

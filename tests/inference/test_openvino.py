@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -192,6 +193,21 @@ def test_tiles_of_many_sizes_do_not_mix(random_model, exported, field):
         np.testing.assert_array_equal(found[again].boxes, found[first].boxes)
         np.testing.assert_array_equal(found[again].scores, found[first].scores)
     assert len(found[0].boxes)
+
+
+def test_threads_that_share_a_model_do_not_mix(random_model, exported, field):
+    """As on a Dask worker of several threads."""
+    options = ModelOptions(random_model[0], exported, score_thr=0.0, threads=1)
+    predictor = load_predictor(options, 'openvino')
+    tiles = [predictor.prepare(field[:128, :width]) for width in (128, 120, 128, 120)]
+    tiles[2:] = [tile._replace(image=255 - tile.image) for tile in tiles[2:]]  # other nuclei
+    alone = [predictor.predict([tile])[0] for tile in tiles]
+    with ThreadPoolExecutor(len(tiles)) as pool:
+        found = pool.map(lambda index: predictor.predict([tiles[index]])[0], [0, 1, 2, 3] * 6)
+        for index, prediction in zip([0, 1, 2, 3] * 6, found, strict=True):
+            np.testing.assert_array_equal(prediction.boxes, alone[index].boxes)
+            np.testing.assert_array_equal(prediction.scores, alone[index].scores)
+    assert all(len(prediction.boxes) for prediction in alone)
 
 
 def test_the_file_is_of_the_published_weights():

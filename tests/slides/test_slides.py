@@ -4,6 +4,7 @@ import struct
 import tracemalloc
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from nucseg_mmdet.slides import probe
 from nucseg_mmdet.slides.base import ArraySlide, RegionError
 from nucseg_mmdet.slides.open import open_slide
 from nucseg_mmdet.slides.openslide import ScannerSlide
@@ -94,6 +96,31 @@ def break_tile(path, number):
     with tifffile.TiffFile(path) as tiff:
         offset = tiff.pages[0].dataoffsets[number]
     overwrite(path, offset, bytes(40))
+
+
+def test_another_working_folder(tmp_path, image, monkeypatch):
+    """The process that asks OpenSlide stays where it began, and handles are opened later."""
+    for name in 'ab':
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        write_svs(Path(f'{name}.svs'), [image])
+        with open_slide(f'{name}.svs') as slide:
+            assert isinstance(slide, ScannerSlide)
+            monkeypatch.chdir(tmp_path)
+            with slide._handle(), slide._handle() as another:  # opened now
+                assert another.dimensions == (WIDTH, HEIGHT)
+
+
+def test_modules_of_the_working_folder_are_not_run(tmp_path, image, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(probe, '_child', None)  # so that one begins here
+    path = write_svs(Path('a.svs'), [image])
+    for name in 'json', 'openslide', 'nucseg_mmdet':
+        Path(f'{name}.py').write_text(f"open({str(tmp_path / 'run')!r}, 'w')")
+    with open_slide(path) as slide:
+        assert isinstance(slide, ScannerSlide)
+    assert not (tmp_path / 'run').exists()
+    probe._child.end()
 
 
 @pytest.mark.parametrize(
