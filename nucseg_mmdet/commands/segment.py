@@ -6,6 +6,7 @@ folder of them. Stopped in between, the same command goes on. Several GPUs or ma
 """
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -160,8 +161,10 @@ def print_notes(plans: Sequence[planning.Plan]) -> None:
 
 
 def make_settings(args: argparse.Namespace) -> planning.Settings:
-    if args.simplify < 0:
+    if not 0 <= args.simplify < math.inf:
         raise UserError(f'--simplify {args.simplify}: expected 0 or more')
+    for name in args.format:
+        FORMATS[name].check()
     if args.mpp is not None:
         pixel_size.given(args.mpp)  # refuses what is not possible
     return planning.Settings(

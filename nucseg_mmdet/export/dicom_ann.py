@@ -61,11 +61,15 @@ class DicomAnn(Writer):
 
     suffix = '.ann.dcm'
 
-    def _start(self) -> None:
+    @classmethod
+    def check(cls) -> None:
         try:
             import highdicom  # noqa: F401
         except ImportError:
             raise UserError('format dicom-ann needs highdicom: pip install highdicom') from None
+
+    def _start(self) -> None:
+        self.check()
         self._source = self._made_up()
         found = _read_source(self.options.source, self.target.width, self.target.height)
         if found is not None:  # an anonymized one may lack any of what is asked for

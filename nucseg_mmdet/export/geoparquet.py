@@ -23,6 +23,20 @@ GEO = dict(
 )
 
 
+def import_pyarrow():
+    """Import pyarrow, or say how to get it.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise UserError('Parquet needs pyarrow: pip install pyarrow') from None
+    return pyarrow
+
+
 class GeoParquet(ExitStack):
     """Rows of numbers, and a polygon each, written in groups; closing it completes the file.
 
@@ -40,12 +54,7 @@ class GeoParquet(ExitStack):
 
     def __init__(self, file: BinaryIO, kinds: Mapping[str, str], index: str | None = None) -> None:
         super().__init__()
-        try:
-            import pyarrow
-            import pyarrow.parquet
-        except ImportError:
-            raise UserError('Parquet needs pyarrow: pip install pyarrow') from None
-        self._pyarrow = pyarrow
+        self._pyarrow = pyarrow = import_pyarrow()
         metadata = dict(geo=json.dumps(GEO))
         if index:
             metadata['pandas'] = json.dumps(_pandas(index))

@@ -33,6 +33,10 @@ class OmeZarr(FolderWriter):
 
     suffix = '.ome.zarr'
 
+    @classmethod
+    def check(cls) -> None:
+        import_zarr('ome-zarr')
+
     def _start(self) -> None:
         zarr = import_zarr('ome-zarr')
         root = zarr.create_group(self._folder, zarr_format=3)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nucseg_mmdet.export.geoparquet import ROW_GROUP, GeoParquet
+from nucseg_mmdet.export.geoparquet import ROW_GROUP, GeoParquet, import_pyarrow
 from nucseg_mmdet.export.outlines import polygons
 from nucseg_mmdet.export.writer import FolderWriter
 from nucseg_mmdet.structures.classes import NucleusClass
@@ -46,6 +46,11 @@ class SpatialData(FolderWriter):
     """
 
     suffix = '.spatialdata.zarr'
+
+    @classmethod
+    def check(cls) -> None:
+        import_zarr('spatialdata')
+        import_pyarrow()
 
     def _start(self) -> None:
         zarr = import_zarr('spatialdata')

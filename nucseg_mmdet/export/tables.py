@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nucseg_mmdet.export.geoparquet import GeoParquet
+from nucseg_mmdet.export.geoparquet import GeoParquet, import_pyarrow
 from nucseg_mmdet.export.outlines import polygons
 from nucseg_mmdet.export.writer import Target, Writer
 from nucseg_mmdet.structures.nuclei import Nuclei
@@ -68,6 +68,10 @@ class Parquet(Writer):
     """GeoParquet: the columns of the CSV and the outline; what is undefined is null."""
 
     suffix = '.parquet'
+
+    @classmethod
+    def check(cls) -> None:
+        import_pyarrow()
 
     def _start(self) -> None:
         kinds = {'id': 'int64', **dict.fromkeys(CENTROIDS, 'float64')}

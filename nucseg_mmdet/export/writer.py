@@ -133,6 +133,14 @@ class Writer:
         """Why there can be no such file for this target, if so."""
         return None
 
+    @classmethod
+    def check(cls) -> None:
+        """Make sure that the packages are there which this format needs.
+
+        Raises:
+            UserError: one is not.
+        """
+
     def write(self, nuclei: Nuclei) -> None:
         """Add nuclei; they are numbered from 1 in the order of all calls."""
         with files.cannot_be_written(self.path):

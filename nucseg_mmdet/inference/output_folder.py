@@ -32,10 +32,11 @@ def start_or_resume(plan: Plan, settings: Settings) -> dict | None:
     summary = _read_json(summary_path(plan, settings))
     known = summary.get('identity')
     if known == plan.identity:
+        written = dict(summary['output'], formats=sorted(summary['output']['formats']))
         if (
-            summary['output'] == output_settings(settings)
+            _is_unchanged(settings, summary)  # or refused, whatever is asked for now
+            and written == output_settings(settings)
             and all((settings.out / name).exists() for name in summary['files'])
-            and _is_unchanged(settings, summary)
         ):
             shutil.rmtree(plan.folder, ignore_errors=True)
             return summary
@@ -62,11 +63,12 @@ def _is_unchanged(settings: Settings, summary: dict) -> bool:
         UserError: they are not, and are not to be overwritten.
     """
     for name, known in summary.get('fingerprints', {}).items():
-        if not has_fingerprint(settings.out / name, known):
+        path = settings.out / name
+        if path.exists() and not has_fingerprint(path, known):
             if settings.overwrite:
                 return False
             raise UserError(
-                f'{settings.out / name}: is not what the run wrote that its summary is of; '
+                f'{path}: is not what the run wrote that its summary is of; '
                 '--overwrite does the slide again, or move the file away'
             )
     return True
@@ -112,7 +114,7 @@ def picture_path(plan: Plan, settings: Settings) -> Path:
 def output_settings(settings: Settings) -> dict:
     """What the files depend on besides the nuclei."""
     return dict(
-        formats=list(settings.formats),
+        formats=sorted(settings.formats),
         simplify=settings.simplify,
         compress=settings.compress,
         features=settings.features,

@@ -221,9 +221,45 @@ def test_finished_is_what_its_run_wrote(random_model, tmp_path, capsys):
     (out / 'a.csv').write_text(text[:100])
     assert run(random_model, out, path) == 2
     assert 'a.csv: is not what the run wrote' in capsys.readouterr().err
-    assert (out / 'a.csv').read_text() == text[:100]
+    for more in [], ['--format', 'geojson', 'csv', 'coco'], ['--simplify', '1']:
+        assert run(random_model, out, path, *more) == 2
+        assert 'a.csv: is not what the run wrote' in capsys.readouterr().err
+        assert (out / 'a.csv').read_text() == text[:100]
     assert run(random_model, out, path, '--overwrite') == 0
     assert (out / 'a.csv').read_text() == text
+    assert run(random_model, out, path, '--format', 'csv', 'geojson') == 0  # in another order
+    assert '1 of 1 finished before' in capsys.readouterr().out
+    (out / 'a.csv').unlink()
+    assert run(random_model, out, path) == 0
+    assert (out / 'a.csv').read_text() == text
+
+
+@pytest.mark.parametrize('value', ['-1', 'nan', 'inf'])
+def test_odd_simplification_is_refused_before_the_work(random_model, tmp_path, capsys, value):
+    path, out = save(tmp_path / 'a.png'), tmp_path / 'out'
+    assert run(random_model, out, path, f'--simplify={value}') == 2
+    assert 'expected 0 or more' in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ('form', 'package'),
+    [
+        ('parquet', 'pyarrow'),
+        ('spatialdata', 'pyarrow'),
+        ('spatialdata', 'zarr'),
+        ('ome-zarr', 'zarr'),
+        ('dicom-ann', 'highdicom'),
+    ],
+)
+def test_a_missing_package_is_told_before_the_work(
+    random_model, tmp_path, capsys, monkeypatch, form, package
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    path, out = save(tmp_path / 'a.png'), tmp_path / 'out'
+    assert run(random_model, out, path, '--format', 'csv', form) == 2
+    assert f'needs {package}' in capsys.readouterr().err
+    assert not out.exists()
 
 
 @pytest.fixture
