@@ -14,8 +14,10 @@ from mmengine.config import Config
 from nucseg_mmdet.engine import config_edits, fold_colors, folds
 from nucseg_mmdet.engine.checkpoint import load_weights_only
 from nucseg_mmdet.engine.data_edits import (
+    TRUTH_OFFSET,
     check_evaluators,
     leave_out_truth_offset,
+    notes_on_offset,
     set_test_data,
     test_on_training_images,
     use_views,
@@ -29,8 +31,6 @@ from nucseg_mmdet.structures.coco import load_shared_json
 from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code
 from nucseg_mmdet.utils.files import check_folder_is_writable, check_place_is_writable
 from nucseg_mmdet.utils.reading import check_is_not_read
-
-TRUTH_OFFSET = 'model.test_cfg.rcnn.truth_offset'
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -234,6 +234,8 @@ def choose_data(cfg: Config, args: argparse.Namespace) -> None:
         UserError: a file or a folder is missing, or the truth is none.
     """
     notes: list[str | None] = []
+    if args.fold is not None:
+        notes += notes_on_offset(cfg, args.data_root, args.cfg_options)
     if args.data_root:
         config_edits.set_data_root(cfg, args.data_root)
     if args.fold is not None:

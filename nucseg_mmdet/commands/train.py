@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from nucseg_mmdet.engine import config_edits, finetune, fold_colors, folds
-from nucseg_mmdet.engine.data_edits import check_evaluators
+from nucseg_mmdet.engine.data_edits import check_evaluators, notes_on_offset
 from nucseg_mmdet.engine.make_runner import make_runner
 from nucseg_mmdet.engine.work_dir import check_resumed, find_resumed, owned_by_this_run
 from nucseg_mmdet.utils.errors import UserError, exit_code
@@ -62,11 +62,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     cfg = config_edits.load_config(args.config, args.cfg_options, args.work_dir, args.fold)
+    if args.fold is not None:
+        for note in notes_on_offset(cfg, args.data_root, args.cfg_options):
+            print(note)
     if args.data_root:
         config_edits.set_data_root(cfg, args.data_root)
     if args.fold is not None:
         folds.hold_out_fold(cfg, args.fold)
     if 'finetune' in cfg:
+        finetune.check_options(args.cfg_options)
         print(finetune.describe(finetune.fit_to_data(cfg, args.fold)))
     if args.keep_empty:
         config_edits.keep_empty_images(cfg)
@@ -75,6 +79,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.fold is not None or 'finetune' in cfg:
         folds.check_held_out(cfg)
     if cfg.load_from and not args.resume:
+        if args.initial_weights:
+            raise UserError(
+                f'--initial-weights {args.initial_weights}: the whole model starts from '
+                f'{cfg.load_from}, expected one of both'
+            )
         CheckpointLoader.load_checkpoint(cfg.load_from, 'cpu')  # or refuse, with nothing made yet
     if args.fold is not None and cfg.get('fold_colors'):
         fold_colors.use_training_colors(cfg)

@@ -268,7 +268,7 @@ def set_initial_weights(cfg: Config, choice: str | None, complete: bool = False)
     elif choice not in (None, 'fetch'):
         checkpoint = CheckpointLoader.load_checkpoint(choice, 'cpu')
         names = checkpoint.get('state_dict', checkpoint).keys()
-        # A whole detector's file serves too: its backbone is taken.
+        # The file of a whole detector with a ResNet serves too: its backbone is taken.
         kind = 'EfficientNetLite' if backbone.get('type') == 'EfficientNetLite' else 'ResNet'
         first = FIRST_WEIGHT[kind]
         prefix = 'backbone.' if f'backbone.{first}' in names else ''

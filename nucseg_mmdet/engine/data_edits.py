@@ -13,6 +13,8 @@ from nucseg_mmdet.structures.coco_tidy import as_one_class, tidy
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.files import make_folder, write_json
 
+TRUTH_OFFSET = 'model.test_cfg.rcnn.truth_offset'
+
 
 def set_test_data(cfg: Config, annotations: Path, images: Path) -> list[str]:
     """Test on images and truth from anywhere, in place; odd truth is made what COCO says.
@@ -58,6 +60,25 @@ def set_test_data(cfg: Config, annotations: Path, images: Path) -> list[str]:
     return [f'{annotations}: {note}' for note in notes]
 
 
+def notes_on_offset(cfg: Config, data_root: Path | None, options: dict) -> list[str]:
+    """What to say of ``truth_offset``, where a fold of data is tested that may not be the config's.
+
+    Args:
+        cfg: before ``set_data_root``.
+        data_root: of the data, None for the config's.
+        options: of ``--cfg-options``.
+    """
+    offset = cfg.model.test_cfg.rcnn.get('truth_offset')
+    same = data_root is None or data_root.resolve() == Path(cfg.data_root).resolve()
+    if same or not offset or not any(offset) or TRUTH_OFFSET in options:
+        return []
+    x, y = offset
+    return [
+        f'nuclei are moved by ({x:g}, {y:g}) px, which is where the truth of the class data lies; '
+        f'if this data is not of its kind: --cfg-options {TRUTH_OFFSET}=0,0'
+    ]
+
+
 def leave_out_truth_offset(cfg: Config) -> str | None:
     """Leave masks where the nuclei are, in place: ``truth_offset`` is that of the config's data.
 
@@ -70,8 +91,7 @@ def leave_out_truth_offset(cfg: Config) -> str | None:
     x, y = offset
     return (
         f'nuclei are not moved by ({x:g}, {y:g}) px, which is where the truth of the class data '
-        'lies; if this data is of its kind: --cfg-options '
-        f'model.test_cfg.rcnn.truth_offset={x:g},{y:g}'
+        f'lies; if this data is of its kind: --cfg-options {TRUTH_OFFSET}={x:g},{y:g}'
     )
 
 
@@ -118,7 +138,8 @@ def use_views(
         others: models beside the first: config and checkpoint.
 
     Raises:
-        UserError: the config has no views.
+        UserError: the config has no views, or models are to be averaged in another than the plain
+            one.
     """
     if 'tta_model' not in cfg:
         raise UserError(f'{path}: has no tta_model, expected one and a tta_pipeline')
@@ -126,6 +147,12 @@ def use_views(
     pipeline = cfg.tta_pipeline
     if not every:
         views = pipeline[-1].transforms
+        first = [*pipeline[:-1], *(steps[0] for steps in views)]
+        if _seen(first) != _seen(cfg.test_dataloader.dataset.pipeline):
+            raise UserError(
+                f'{path}: the first view of tta_pipeline, by which models are averaged, is not '
+                'what test_dataloader does, expected the same'
+            )
         pipeline = [*pipeline[:-1], dict(pipeline[-1], transforms=[steps[:1] for steps in views])]
     cfg.test_dataloader.dataset.pipeline = pipeline
     if others:
@@ -133,3 +160,8 @@ def use_views(
         cfg.model.update(type='MaskEnsembleModel', others=list(models))
         checkpoints = [str(path) for path in checkpoints]
         cfg.custom_hooks.append(dict(type='EnsembleHook', checkpoints=checkpoints))
+
+
+def _seen(pipeline: Sequence[dict]) -> list[dict]:
+    """The steps that change an image."""
+    return [step for step in pipeline if step['type'] not in ('Orient', 'PackDetInputs')]

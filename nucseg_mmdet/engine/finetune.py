@@ -8,10 +8,16 @@ from mmengine.config import Config
 from nucseg_mmdet.engine.folds import hold_out_fold
 from nucseg_mmdet.engine.model_zoo import model_files
 from nucseg_mmdet.engine.types_of_nuclei import set_types
-from nucseg_mmdet.structures.coco import load_json
+from nucseg_mmdet.structures.coco import check_truth, load_json
 from nucseg_mmdet.utils.errors import UserError
 
 WARM_UP = 10  # of so many iterations one warms up
+CHOSEN = {  # of the config: by this option of ``finetune`` instead
+    'train_cfg.max_iters': 'iterations',
+    'train_cfg.val_interval': 'iterations',
+    'param_scheduler': 'iterations',
+    'optim_wrapper.optimizer.lr': 'lr',
+}
 FOLDS = 4  # that tools/prepare_data.py deals the fields over, if there are so many
 
 
@@ -45,33 +51,52 @@ def choose_recipe(num_fields: int) -> Recipe:
     return Recipe(iterations, lr, int(num_fields >= FOLDS))
 
 
+def check_options(options: dict) -> None:
+    """Refuse what ``fit_to_data`` would set to something else.
+
+    Args:
+        options: of ``--cfg-options``.
+
+    Raises:
+        UserError: as said.
+    """
+    for key, instead in CHOSEN.items():
+        for option in options:
+            if f'{option}.'.startswith(f'{key}.'):
+                raise UserError(
+                    f'--cfg-options {option}: follows from finetune.{instead}, expected that'
+                )
+
+
 def fit_to_data(cfg: Config, fold: int | None = None) -> Recipe:
     """Complete a config that has ``finetune`` by the data that it is trained on, in place.
 
     Args:
         cfg: whose ``finetune`` has ``model``, of the zoo, and ``iterations``, ``lr`` and ``fold``,
-            which are None where they follow from the number of fields.
+            which are None where they follow from the number of fields. Its ``load_from``, where
+            there is one, takes the model's place.
         fold: held out whatever the number of fields.
 
     Returns:
         What was chosen.
 
     Raises:
-        UserError: there is no data, none of its fields has a nucleus, there is no such model, or
-            too few iterations are wanted.
+        UserError: there is no data, or none of its fields has a nucleus, there is no such model,
+            or too few iterations or an odd rate are wanted.
     """
     given = cfg.finetune
     num_fields, types = _read_data(cfg)
     chosen = choose_recipe(num_fields)
-    iterations = given.iterations or chosen.iterations
+    iterations = chosen.iterations if given.iterations is None else given.iterations
     if not isinstance(iterations, int) or iterations < WARM_UP:
         raise UserError(f'finetune.iterations={iterations}: expected a number from {WARM_UP} on')
-    lr = given.lr or chosen.lr
+    lr = chosen.lr if given.lr is None else given.lr
+    if not isinstance(lr, int | float) or not 0 < lr < 1:
+        raise UserError(f'finetune.lr={lr}: expected a number between 0 and 1')
     fold = next(one for one in (fold, given.fold, chosen.fold) if one is not None)
 
-    cfg.load_from = str(model_files(given.model)[1])
+    cfg.load_from = cfg.get('load_from') or str(model_files(given.model)[1])
     cfg.train_cfg.update(max_iters=iterations, val_interval=iterations)
-    cfg.default_hooks.checkpoint.interval = iterations
     cfg.optim_wrapper.optimizer.lr = lr
     warm_up, decay = cfg.param_scheduler
     warm_up.end = decay.begin = iterations // WARM_UP
@@ -98,6 +123,7 @@ def _read_data(cfg: Config) -> tuple[int, tuple[str, ...]]:
             f'{path}: not there; nucseg prepare makes the data, --data names its folder'
         )
     truth = load_json(path)
+    check_truth(truth, str(path))
     fields = {annotation['image_id'] for annotation in truth['annotations']}
     if not fields:
         raise UserError(f'{path}: no nucleus in it, expected fields to train on')

@@ -23,15 +23,15 @@ def hold_out_fold(cfg: Config, fold: int) -> None:
         fold: number, from 1, of ``annotations/fold<N>_{train,val}.json``.
 
     Raises:
-        UserError: the number is below 1, or of several training sets none has folds, or one has
-            annotations besides; ``check_files`` tells of files that are not there.
+        UserError: the number is below 1, of several training sets none has folds, or one has other
+            annotations; ``check_files`` tells of files that are not there.
     """
     if fold < 1:
         raise UserError(f'--fold {fold}: folds count from 1')
     held_out = f'annotations/fold{fold}_val.json'
     sets = with_folds(cfg)
     for dataset in sets:
-        if len(sets) > 1 and not WHOLE.fullmatch(str(dataset.ann_file)):
+        if not WHOLE.fullmatch(str(dataset.ann_file)):
             raise UserError(
                 f'{cfg.filename}: --fold {fold} of {dataset.data_root}{dataset.ann_file}, '
                 'expected annotations/train.json; other annotations go to a folder of their own'

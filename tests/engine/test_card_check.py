@@ -45,6 +45,12 @@ def scored(config, options=(), tta=None, others=(), offset=True, **facts):
     return json.loads(json.dumps(dict(facts, config=config, settings=settings, data_sha256='d')))
 
 
+def test_models_are_averaged_in_the_view_that_is_tested():
+    options = {'test_dataloader.dataset.pipeline.2.scale_factor': 2.5}
+    with pytest.raises(UserError, match=r'first view .* is not what test_dataloader does'):
+        scored(DENSE, options, tta=False, others=[Path('b.pth')])
+
+
 @pytest.mark.parametrize(
     ('card', 'run'),
     [
@@ -54,7 +60,7 @@ def scored(config, options=(), tta=None, others=(), offset=True, **facts):
         (trained(E08, from_scratch=True), E08),
         (trained(LITE0, fold=1, from_scratch=True), LITE0),
         (trained(DENSE, options={'train_dataloader.num_workers': 0, 'log_level': 'INFO'}), DENSE),
-        (trained(DENSE, options={'data_root': '/home/me'}), DENSE),
+        (trained(DENSE, options={'train_dataloader.dataset.data_root': '/home/me'}), DENSE),
         (trained(DENSE, options={'randomness.seed': 7}), f'{DENSE}_fold1_seed7'),
         (trained(E08, options={'train_cfg.max_iters': 2}), f'{E08}_iterations2'),
         (trained(DENSE, options=SHORTER), f'{DENSE}_iterations1500'),

@@ -81,6 +81,9 @@ def test_empty_crops_are_kept_also_inside_of_other_steps():
 
 def test_fold_is_held_out(cfg):
     cfg.train_dataloader.dataset = cfg.train_dataloader.dataset.dataset
+    with pytest.raises(UserError, match=r'a/train\.json, expected annotations/train\.json'):
+        folds.hold_out_fold(cfg, 2)
+    cfg.train_dataloader.dataset.ann_file = 'annotations/train.json'
     cfg.test_evaluator = dict(type='NucleiMetric', ann_file='data/x/a/test.json')
     folds.hold_out_fold(cfg, 2)
     assert cfg.train_dataloader.dataset.ann_file == 'annotations/fold2_train.json'
@@ -262,11 +265,15 @@ class TestTruthOffset:
         assert 'truth_offset' not in cfg.model.test_cfg.rcnn
 
     def test_the_folds(self, capsys):
-        args = test.parse_args(['dense-r18', '--fold', '1', '--data-root', 'data/vrdl'])
-        cfg = config_edits.load_config(model_zoo.find_config(args.config), {}, None, 1)
-        test.choose_data(cfg, args)
-        assert cfg.model.test_cfg.rcnn.truth_offset == (-0.4, -0.6)
-        assert capsys.readouterr().out == ''
+        option = 'model.test_cfg.rcnn.truth_offset=-0.4,-0.6'
+        for root, more in ('data/vrdl', []), ('mine', ['--cfg-options', option]), ('mine', []):
+            args = test.parse_args(['dense-r18', '--fold', '1', '--data-root', root, *more])
+            path = model_zoo.find_config(args.config)
+            cfg = config_edits.load_config(path, args.cfg_options, None, 1)
+            test.choose_data(cfg, args)
+            assert tuple(cfg.model.test_cfg.rcnn.truth_offset) == (-0.4, -0.6)
+            said = 'nuclei are moved by (-0.4, -0.6) px' in capsys.readouterr().out
+            assert said == (root == 'mine' and not more)
 
 
 @pytest.mark.parametrize(

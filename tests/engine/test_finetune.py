@@ -15,6 +15,7 @@ import tifffile
 from mmengine.config import Config
 
 from nucseg_mmdet import cli
+from nucseg_mmdet.commands import train
 from nucseg_mmdet.engine import config_edits, finetune, model_zoo
 from nucseg_mmdet.structures.polygons import mask_to_polygons
 from nucseg_mmdet.synthetic import fields
@@ -29,9 +30,17 @@ def write_truth(folder, counts):
     """Annotations of images with so many nuclei each."""
     (folder / 'annotations').mkdir(parents=True)
     owners = [number for number, count in enumerate(counts, start=1) for _ in range(count)]
+    size = dict(width=30, height=20)
+    shape = dict(bbox=[1, 1, 4, 4], area=16, iscrowd=0, segmentation=[[1, 1, 5, 1, 5, 5, 1, 5]])
     truth = dict(
-        images=[dict(id=number) for number in range(1, len(counts) + 1)],
-        annotations=[dict(image_id=number) for number in owners],
+        images=[
+            dict(id=number, file_name=f'{number}.png', **size)
+            for number in range(1, len(counts) + 1)
+        ],
+        annotations=[
+            dict(id=number, image_id=owner, category_id=1, **shape)
+            for number, owner in enumerate(owners, start=1)
+        ],
         categories=[dict(id=1, name='nucleus')],
     )
     (folder / 'annotations/train.json').write_text(json.dumps(truth))
@@ -64,7 +73,49 @@ def test_what_the_user_gives_holds(tmp_path):
     assert cfg.train_dataloader.dataset.ann_file == 'annotations/fold3_train.json'
 
 
-@pytest.mark.parametrize('iterations', [1, 9, -20, 30.5, 'many'])
+def test_weights_of_the_user_are_trained_on_and_checkpoints_kept(tmp_path):
+    options = {'load_from': 'mine.pth', 'default_hooks.checkpoint.interval': 20}
+    cfg = config_edits.load_config(CONFIG, options, tmp_path)
+    config_edits.set_data_root(cfg, write_truth(tmp_path / 'a', [5] * 8))
+    finetune.fit_to_data(cfg)
+    assert cfg.load_from == 'mine.pth'
+    assert cfg.default_hooks.checkpoint.interval == 20
+
+
+@pytest.mark.parametrize(
+    ('option', 'instead'),
+    [
+        ('train_cfg.max_iters=40', 'iterations'),
+        ('param_scheduler.1.end=40', 'iterations'),
+        ('optim_wrapper.optimizer.lr=1e-5', 'lr'),
+    ],
+)
+def test_what_would_be_set_to_something_else_is_refused(tmp_path, capsys, option, instead):
+    data = str(write_truth(tmp_path / 'a', [5] * 8))
+    assert train.main(['finetune', '--data', data, '--cfg-options', option]) == 2
+    assert f'follows from finetune.{instead}, expected that' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('rate', [0, -1e-4, 5, 'fast'])
+def test_odd_rates_are_refused(tmp_path, rate):
+    cfg = Config.fromfile(CONFIG)
+    cfg.finetune.lr = rate
+    config_edits.set_data_root(cfg, write_truth(tmp_path, [5] * 8))
+    with pytest.raises(UserError, match=f'finetune.lr={rate}: expected a number between 0 and 1'):
+        finetune.fit_to_data(cfg)
+
+
+@pytest.mark.parametrize(
+    'content', [[], dict(images=[]), dict(images=[], annotations=[dict(id=1)], categories=[])]
+)
+def test_what_is_no_truth_is_refused_by_its_name(tmp_path, capsys, content):
+    path = write_truth(tmp_path / 'a', [5]) / 'annotations/train.json'
+    path.write_text(json.dumps(content))
+    assert train.main(['finetune', '--data', str(tmp_path / 'a')]) == 2
+    assert capsys.readouterr().err.startswith(f'train: {path}: ')
+
+
+@pytest.mark.parametrize('iterations', [0, 1, 9, -20, 30.5, 'many'])
 def test_too_few_iterations_are_refused(tmp_path, iterations):
     cfg = Config.fromfile(CONFIG)
     cfg.finetune.iterations = iterations

@@ -44,6 +44,15 @@ def test_scores_by_data_root_alone(random_model, own_data, tmp_path, capsys):
     assert 0 <= card['scores']['train.json']['nuclei/AP'] <= 1
 
 
+def test_one_start_is_enough(random_model, own_data, tmp_path, capsys):
+    arguments = [random_model[0], '--data-root', own_data, '--work-dir', tmp_path / 'out']
+    arguments += ['--initial-weights', 'none', '--cfg-options', f'load_from={random_model[1]}']
+    assert train.main([str(argument) for argument in arguments]) == 2
+    problem = '--initial-weights none: the whole model starts from '
+    assert f'{problem}{random_model[1]}, expected one of both' in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+
+
 @pytest.mark.parametrize(('option', 'images'), [([], 2), (['--keep-empty'], 4)])
 def test_training_on_images_without_nuclei(random_model, own_data, tmp_path, option, images):
     card = run(train.main, random_model, own_data, tmp_path, '--initial-weights', 'none', *option)

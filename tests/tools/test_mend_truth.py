@@ -91,6 +91,20 @@ def test_truth_is_written_that_can_be_trained_on(files, capsys, tmp_path):
     assert (record['id'], record['file_name'], record['organ']) == (7, 'a.png', 'kidney')
 
 
+def test_what_is_read_of_odd_truth_is_written(files, tmp_path):
+    """An image's number as text, which the truth may have and what is trained on may not."""
+    content = json.loads((tmp_path / 'truth.json').read_text())
+    for entry, key in [
+        (content['images'][0], 'id'),
+        *((a, 'image_id') for a in content['annotations']),
+    ]:
+        entry[key] = str(entry[key])
+    (tmp_path / 'truth.json').write_text(json.dumps(content))
+    assert main([*files, '--score-thr', '0.7']) == 0
+    (image,) = read_truth(tmp_path / 'mended.json')
+    assert (image.id, len(image.rles)) == (7, 1)
+
+
 def test_the_truth_is_not_replaced(files, capsys, tmp_path):
     before = (tmp_path / 'truth.json').read_bytes()
     assert main([*files[:2], files[0], '--score-thr', '0.7']) == 2

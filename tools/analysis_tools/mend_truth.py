@@ -81,14 +81,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     data = load_json(args.truth)
     if len(data.get('categories') or ()) > 1:
         raise UserError(f'{args.truth}: has {len(data["categories"])} categories, expected one')
-    annotations = []
+    records = {record['file_name']: record for record in data['images']}  # as they are in the file
+    annotations, files = [], []
     for image in images:
         found = paint(image, detections[image.id], score_thr)
         truth = label_map(image.rles, image.height, image.width)
         made = make_annotations(mend(truth, found), image.id, len(annotations) + 1)
         print(f'{image.file_name}: {len(image.rles)} nuclei, {len(made)} mended')
         annotations += made
-    content = dict(images=data['images'], annotations=annotations, categories=make_categories())
+        read = dict(id=image.id, file_name=image.file_name, width=image.width, height=image.height)
+        files.append({**records.get(image.file_name, {}), **read})
+    content = dict(images=files, annotations=annotations, categories=make_categories())
     write_json(args.out, content, indent=None)
     return 0
 
