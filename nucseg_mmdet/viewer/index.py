@@ -63,6 +63,24 @@ class NucleiIndex:
         codes = np.asarray(self._arrays['leaf_codes'])
         self._leaf_x, self._leaf_y = _gather(codes), _gather(codes >> 1)
 
+    def is_stale(self) -> bool:
+        """Whether the files are others than those that the index was made of, by size and time.
+
+        Raises:
+            UserError: one is gone.
+        """
+        return digest(self._result) != self.info['source']
+
+    def check(self) -> None:
+        """Refuse to go on with the numbers of files that have been replaced.
+
+        Raises:
+            UserError: the files have changed, or one is gone.
+        """
+        if self.is_stale():
+            name = self._result.name
+            raise UserError(f'{name}: the results have changed, load the page again')
+
     def column(self, name: str) -> np.ndarray:
         """Values of a measurement, float32, (N,).
 
@@ -207,11 +225,18 @@ class NucleiIndex:
         return [ring.tolist() for ring in np.split(points / STEPS, np.cumsum(rings)[:-1])]
 
     def row(self, index: int) -> dict[str, str]:
-        """A nucleus' row of the table, as it stands there."""
+        """A nucleus' row of the table, as it stands there.
+
+        Raises:
+            UserError: as ``check``.
+        """
         at = int(self._arrays['rows'][index])
-        if not self._header:
-            return parquet_source.read_row(self._result.table, at)
-        return read_row(self._result.table, self._header, at)
+        try:
+            if not self._header:
+                return parquet_source.read_row(self._result.table, at)
+            return read_row(self._result.table, self._header, at)
+        finally:
+            self.check()  # after the reading: files that changed meanwhile are found as well
 
     def centroid(self, index: int) -> list[float]:
         """x, y, px."""

@@ -6,11 +6,11 @@ name point to this machine (the ``Host`` header is not ours then).
 """
 
 import asyncio
+import contextlib
 import os
 import secrets
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
 from functools import partial
 from importlib.resources import files
 from typing import Any
@@ -28,7 +28,7 @@ from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.errors import describe as describe_error
 from nucseg_mmdet.viewer import images
 from nucseg_mmdet.viewer.index import Filter, NucleiIndex, parse_hidden
-from nucseg_mmdet.viewer.results import Result
+from nucseg_mmdet.viewer.results import Result, find_results
 
 HTML, CSS, SCRIPT = 'text/html', 'text/css', 'text/javascript'
 PARTS = ['main', 'address', 'panel', 'rulers', 'image', 'nuclei', 'density', 'tiles']
@@ -89,17 +89,52 @@ class Site:
         return number
 
     async def index(self, request: Request) -> NucleiIndex:
-        """The nuclei of a slide; made first, once, where nobody has."""
+        """The nuclei of a slide; made first, once, where nobody has.
+
+        Raises:
+            UserError: the results have changed since, or are not as expected.
+        """
         number = self.number(request)
         if number not in self._opening:
             made = partial(NucleiIndex, self.results[number], partial(self._tell, number))
             self._opening[number] = asyncio.create_task(run_in_threadpool(made))
         task = self._opening[number]
         try:
-            return await asyncio.shield(task)
+            index = await asyncio.shield(task)
         except Exception:
-            self._opening.pop(number, None)  # the files may be mended
+            self._forget(number, task)  # the files may be mended
             raise
+        await run_in_threadpool(index.check)
+        return index
+
+    async def renew(self, request: Request) -> None:
+        """Forget the index of a slide whose results have changed: a page begins with new ones.
+
+        Raises:
+            UserError: a file of the results is gone.
+        """
+        number = self.number(request)
+        task = self._opening.get(number)
+        if task is None or not task.done() or task.exception():
+            return
+        if await run_in_threadpool(task.result().is_stale):
+            await run_in_threadpool(self.read_again)
+            self._forget(number, task)
+
+    def read_again(self) -> None:
+        """Read what the summaries say now; what cannot be read stays as it is known."""
+        with contextlib.suppress(UserError):
+            found, _ = find_results(self.results[0].table.parent)
+            now = {(one.table, one.outlines): one for one in found}
+            self.results = [
+                now.get((one.table, one.outlines), one)._replace(slide=one.slide)
+                for one in self.results
+            ]
+
+    def _forget(self, number: int, task: asyncio.Task[NucleiIndex]) -> None:
+        """Forget an index, unless another is made already."""
+        if self._opening.get(number) is task:
+            del self._opening[number]
 
     def _tell(self, number: int, done: int, total: int) -> None:
         self._progress[number] = done, total
@@ -128,7 +163,7 @@ def make_app(
         started: called when the server is about to answer; from then on Ctrl-C ends it.
     """
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         started()
         yield
@@ -222,6 +257,7 @@ def _say(status: int, text: str) -> Response:
 
 
 async def list_slides(site: Site, _: Request) -> Response:
+    await run_in_threadpool(site.read_again)  # a page begins
     slides = [
         dict(
             name=result.name,
@@ -238,6 +274,7 @@ async def list_slides(site: Site, _: Request) -> Response:
 
 async def describe(site: Site, request: Request) -> Response:
     """All about a slide; how far its index is, with status 202, while that is made."""
+    await site.renew(request)
     opening = asyncio.ensure_future(site.index(request))
     await asyncio.wait({opening}, timeout=PATIENCE)
     if not opening.done():
@@ -286,13 +323,17 @@ async def tissue(site: Site, request: Request) -> Response:
 
 async def tile_of_nuclei(site: Site, request: Request) -> Response:
     index = await site.index(request)
+    # The browser asks before it shows a tile again: results may have changed.
+    known = {'Cache-Control': 'private, no-cache', 'ETag': f'"{index.info["source"]}"'}
+    if request.headers.get('if-none-match') == known['ETag']:
+        return Response(status_code=304, headers=known)
     level, x, y = (request.path_params[key] for key in ('level', 'x', 'y'))
     if level > 20 or max(x, y) >= 1 << 20:
         raise HTTPException(404, 'no such tile')
     column = request.query_params.get('column') or None
     outlines = request.query_params.get('outlines') == '1' and level == 0
     data = await run_in_threadpool(index.tile, level, x, y, column, outlines)
-    return Response(data, media_type='application/octet-stream', headers=KEEP)
+    return Response(data, media_type='application/octet-stream', headers=known)
 
 
 async def density(site: Site, request: Request) -> Response:

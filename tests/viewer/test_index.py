@@ -10,7 +10,7 @@ from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.viewer import build
 from nucseg_mmdet.viewer.index import Filter, NucleiIndex
 from nucseg_mmdet.viewer.results import find_results
-from tests.viewer.conftest import HEIGHT, MPP, NAME, PITCH, WIDTH
+from tests.viewer.conftest import HEIGHT, MPP, NAME, PITCH, WIDTH, table, write_again
 
 
 @pytest.fixture(scope='module')
@@ -160,6 +160,17 @@ def test_index_is_kept_until_a_source_changes(folder, monkeypatch):
     stamp = path.stat().st_mtime_ns
     NucleiIndex(result)
     assert path.stat().st_mtime_ns != stamp
+
+
+def test_no_row_of_a_table_that_has_changed(folder, rows):
+    """The places of the rows are those of the old table."""
+    index = NucleiIndex(find_results(folder)[0][0])
+    assert index.row(index.nucleus_of(6)) == rows[5]
+    write_again(folder)
+    with pytest.raises(UserError, match='the results have changed, load the page again'):
+        index.row(index.nucleus_of(6))
+    index = NucleiIndex(find_results(folder)[0][0])
+    assert index.row(index.nucleus_of(6)) == table(folder)[5]
 
 
 def test_damaged_index_is_made_anew(folder):

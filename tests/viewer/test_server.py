@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from nucseg_mmdet.viewer.index import NucleiIndex
 from nucseg_mmdet.viewer.results import find_results
 from nucseg_mmdet.viewer.server import PAGE, Site, make_app
-from tests.viewer.conftest import HEIGHT, NAME, WIDTH, write_results
+from tests.viewer.conftest import HEIGHT, NAME, WIDTH, table, write_again, write_results
 
 TOKEN = 'token-of_the.test'
 HOST = '127.0.0.1:4321'
@@ -216,6 +216,43 @@ class TestOddResults:
             assert 'more outlines, expected 467' in answer.json()['error']
             write_results(folder)  # mended: the same server shows it
             assert describe(client).status_code == 200
+
+    def test_segmented_again_while_the_page_is_open(self, folder):
+        nucleus, tile = '/slides/0/nucleus?x=55&y=52&radius=2', '/slides/0/tiles/0/0_0'
+        view = '/slides/0/view?x0=0&y0=0&x1=5&y1=5&column=score'
+        with serve(folder) as client:
+            describe(client)
+            assert client.get(nucleus).json()['row'] == table(folder)[0]
+            write_again(folder)
+            for path in (nucleus, tile, view, '/slides/0/density'):
+                answer = client.get(path)
+                assert answer.status_code == 422
+                said = f'{NAME}: the results have changed, load the page again'
+                assert answer.json()['error'] == said
+            info = describe(client).json()
+            assert info['lowest_score'] == pytest.approx(0.12345)
+            assert info['facts']['tissue_mm2'] == 0.5
+            assert client.get(nucleus).json()['row'] == table(folder)[0]
+
+    def test_page_lists_what_the_slides_have_now(self, folder):
+        with serve(folder) as client:
+            write_results(folder, nuclei=7)
+            assert client.get('/slides.json').json()['slides'][0]['nuclei'] == 7
+            (folder / f'{NAME}.summary.json').unlink()  # what is known stays
+            assert client.get('/slides.json').json()['slides'][0]['nuclei'] == 7
+
+    def test_browser_keeps_no_tile_of_older_results(self, folder):
+        path = '/slides/0/tiles/0/0_0'
+        with serve(folder) as client:
+            answer = client.get(path)
+            assert 'no-cache' in answer.headers['cache-control']
+            known = {'If-None-Match': answer.headers['etag']}
+            assert client.get(path, headers=known).status_code == 304
+            write_again(folder)
+            describe(client)
+            again = client.get(path, headers=known)
+            assert again.status_code == 200
+            assert again.content != answer.content
 
     @pytest.mark.parametrize('number', ['NaN', '1e300', '-1e999'])
     def test_a_vertex_that_is_on_no_slide(self, folder, number):
