@@ -26,6 +26,7 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
+from nucseg_mmdet.converters.folds import deal_folds, too_few_slides
 from nucseg_mmdet.converters.pool import in_processes
 from nucseg_mmdet.structures.coco_entries import (
     CATEGORY_ID,
@@ -37,7 +38,6 @@ from nucseg_mmdet.structures.polygons import Polygon
 from nucseg_mmdet.utils.errors import UserError, few, say_unforeseen
 from nucseg_mmdet.utils.files import new_folder
 
-NUM_FOLDS = 4
 Entry = TypeVar('Entry')
 # Class name -> the types of nuclei that it takes in; empty: each type is a class.
 Classes = Mapping[str, Sequence[str]]
@@ -74,6 +74,7 @@ class ImageFile:
             is copied byte for byte.
         name: of the written file; by default the raw file's, with ``.png`` for pixels.
         notes: what was done to the pixels, a line each.
+        slide: that the image is a part of; None where each image is its own.
     """
 
     path: Path
@@ -84,6 +85,7 @@ class ImageFile:
     pixels: np.ndarray | None = None
     name: str = ''
     notes: list[str] = field(default_factory=list)
+    slide: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -116,7 +118,7 @@ class Summary:
         nuclei: in the training images, by class.
         test_images: images to predict.
         left_out: one line for each file left out (``skip_bad``).
-        notes: of the readers, and what classes leave out.
+        notes: of the readers, on folds, and what classes leave out.
     """
 
     images: int
@@ -190,7 +192,8 @@ def prepare(
 
 def _notes(annotated: Sequence[AnnotatedImage], num_written: int) -> list[str]:
     """What a user should know of the images, ``num_written`` of whose nuclei were written."""
-    notes = [note for item in annotated for note in item.image.notes + item.notes]
+    notes = too_few_slides([item.image for item in annotated])
+    notes += [note for item in annotated for note in item.image.notes + item.notes]
     empty = sum(not item.nuclei for item in annotated)
     if empty:
         notes.append(
@@ -371,15 +374,3 @@ def subset(truth: dict, image_ids: set[int]) -> dict:
         annotations=[entry for entry in truth['annotations'] if entry['image_id'] in image_ids],
         categories=truth['categories'],
     )
-
-
-def deal_folds(images: Sequence[ImageFile]) -> list[set[int]]:
-    """Deal the images over the folds, organ after organ, so that organs are spread evenly.
-
-    Returns:
-        The held-out image ids of each fold; no fold for fewer images than folds.
-    """
-    if len(images) < NUM_FOLDS:
-        return []
-    ordered = sorted(images, key=lambda image: (image.organ or '', image.name))
-    return [{image.id for image in ordered[fold::NUM_FOLDS]} for fold in range(NUM_FOLDS)]

@@ -283,9 +283,8 @@ def read_image(entry: Entry) -> AnnotatedImage:
             raise UserError(f'{entry.image}: {error}') from None
     annotated = _annotated(entry)
     pixels = np.where(annotated[..., None], pixels, np.uint8(255))
-    image = ImageFile(
-        entry.image, height, width, pixels=np.ascontiguousarray(pixels[..., ::-1]), name=entry.name
-    )
+    pixels = np.ascontiguousarray(pixels[..., ::-1])
+    image = ImageFile(entry.image, height, width, pixels=pixels, name=entry.name, slide=entry.image)
     nuclei = [_nucleus(item, entry, annotated) for item in entry.nuclei]
     nuclei = [nucleus for nucleus in nuclei if nucleus is not None]
     return AnnotatedImage(image, nuclei, list(entry.problems), list(entry.notes))

@@ -152,6 +152,29 @@ def test_large_regions_are_cut_into_fields_of_like_size(tmp_path):
     assert [item['area'] for item in truth['annotations']] == [50, 50]  # cut by the border
 
 
+@pytest.mark.parametrize('num_slides', [3, 4])
+def test_folds_are_of_slides_where_these_are_enough(tmp_path, capsys, num_slides):
+    raw, out = tmp_path / 'raw', tmp_path / 'out'
+    for name in 'abcd'[:num_slides]:
+        save(raw, [region(0, 0, 20, 20), region(50, 0, 20, 20), feature(SQUARE)], name=name)
+    assert prepare_data.main(['qupath', str(raw), str(out), '--workers', '1']) == 0
+    shared = []
+    for number in range(1, 5):
+        train, val = (
+            json.loads((out / f'annotations/fold{number}_{part}.json').read_text())['images']
+            for part in ('train', 'val')
+        )
+        assert len(train) + len(val) == 2 * num_slides
+        slides = [{item['file_name'][0] for item in part} for part in (train, val)]
+        assert all(slides)
+        shared.append(slides[0] & slides[1])
+    # The fields a0, a50, b0, b50, c0, c50 of three slides are dealt in turn: folds 1 and 2 have
+    # one of a and c each, folds 3 and 4 one of b.
+    assert shared == ([{'a', 'c'}] * 2 + [{'b'}] * 2 if num_slides == 3 else [set()] * 4)
+    note = 'note: fewer slides (3) than folds (4): '
+    assert (note in capsys.readouterr().out) == (num_slides == 3)
+
+
 def test_a_slide_that_qupath_crops(tmp_path):
     """Coordinates count from the corner of the scanned part, as of mrxs."""
     raw = save(tmp_path, [region(5, 15, 20, 12), feature(SQUARE)])

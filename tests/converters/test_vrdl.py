@@ -9,7 +9,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from nucseg_mmdet.commands import prepare as prepare_data
-from nucseg_mmdet.converters import base, vrdl
+from nucseg_mmdet.converters import base, folds, vrdl
 from nucseg_mmdet.structures.polygons import polygons_to_rle
 from nucseg_mmdet.utils.errors import UserError
 
@@ -120,7 +120,7 @@ def test_truth_is_lossless(raw_data, data_root):
 def test_folds_part_the_images(data_root):
     every = {image['id'] for image in read(data_root / 'annotations/train.json')['images']}
     held_out = []
-    for number in range(1, base.NUM_FOLDS + 1):
+    for number in range(1, folds.NUM_FOLDS + 1):
         train, val = (
             read(data_root / f'annotations/fold{number}_{part}.json') for part in ('train', 'val')
         )
@@ -138,7 +138,7 @@ def test_folds_spread_the_organs(tmp_path):
         base.ImageFile(tmp_path / f'{index}.png', 1, 1, id=index, organ=organ)
         for index, organ in enumerate(organs)
     ]
-    for fold in base.deal_folds(images):
+    for fold in folds.deal_folds(images):
         assert sorted(organs[index] for index in fold) == ['colon', 'liver']
 
 
