@@ -6,7 +6,7 @@
     RAW/<id>/masks/*.png         one nucleus each, 0 and 255, disjoint
 
 A file ``RAW/types.csv`` (file_name,label,type), as the export writes it, gives the nuclei their
-types; a label there is the number of a mask by name, from 1.
+types; a label there is the number of a mask by name, from 1. An empty type is none.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ class Entry(NamedTuple):
     """The folder of an image, and the types of the nuclei of all images, where known."""
 
     folder: Path
-    types: dict[str, dict[int, str]] | None
+    types: dict[str, dict[int, str | None]] | None
 
 
 def find_images(raw: Path) -> list[Entry]:

@@ -6,9 +6,10 @@
     masks    OUT/<name>/images/<name>.png   OUT/<name>/masks/mask_0001.png ..., 0 and 255
 
 and OUT/types.csv (file_name,label,type) where the nuclei have types; a label there is the
-number in the label map or of the mask. The numbers follow the order of the JSON. The readers
-label-map and dsb2018 read these layouts. An image of more than 65,535 nuclei gets a 32 bit
-TIFF as label map. Nuclei that overlap fit in masks only.
+number in the label map or of the mask. Each nucleus has a line there, with an empty type where
+it has none. The numbers follow the order of the JSON. The readers label-map and dsb2018 read
+these layouts. An image of more than 65,535 nuclei gets a 32 bit TIFF as label map. Nuclei that
+overlap fit in masks only.
 """
 
 import csv
@@ -139,11 +140,10 @@ def _write_png(path: Path, pixels: np.ndarray) -> None:
 
 def _write_types(path: Path, written: list[Written]) -> None:
     rows = [
-        (item.file_name, number, kind)
+        (item.file_name, number, kind)  # the writer leaves the place of None empty
         for item in written
         for number, kind in enumerate(item.types, start=1)
-        if kind is not None
     ]
-    if rows:
+    if any(kind for _, _, kind in rows):
         with path.open('w', newline='', encoding='utf-8') as file:
             csv.writer(file, lineterminator='\n').writerows([TYPES_HEADER, *rows])

@@ -10,7 +10,7 @@ by patterns under RAW, e.g. for NuInsSeg
 ``--images '*/tissue images/*' --labels '*/label masks/*'``.
 
 A file ``types.csv`` (file_name,label,type) beside the folders of the labels, as the export
-writes it, gives the nuclei their types.
+writes it, gives the nuclei their types: a line for each, with an empty type where it has none.
 """
 
 import csv
@@ -51,7 +51,7 @@ class Entry(NamedTuple):
     """An image, its label map, and the types of its nuclei by label, where known."""
 
     pair: Pair
-    types: dict[int, str] | None
+    types: dict[int, str | None] | None
 
 
 def find_images(raw: Path, images: str | None = None, labels: str | None = None) -> list[Entry]:
@@ -78,7 +78,7 @@ def find_left_out(raw: Path, images: str | None = None, labels: str | None = Non
     return lines
 
 
-def types_of(raw: Path) -> dict[str, dict[int, str]] | None:
+def types_of(raw: Path) -> dict[str, dict[int, str | None]] | None:
     """What ``RAW/types.csv`` says, as ``read_types``; None if it is not there."""
     path = raw / 'types.csv'
     return read_types(path) if os.path.lexists(path) else None
@@ -102,8 +102,8 @@ def _is_label_map(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
-def read_types(path: Path) -> dict[str, dict[int, str]]:
-    """Read the types of nuclei by file name of the image and label.
+def read_types(path: Path) -> dict[str, dict[int, str | None]]:
+    """Read the types of nuclei by file name of the image and label; None where it is empty.
 
     Raises:
         UserError: a line is not as the export writes it.
@@ -116,16 +116,16 @@ def read_types(path: Path) -> dict[str, dict[int, str]]:
         raise UserError(f'{path}: not readable ({error}), expected CSV in UTF-8') from None
     if header != TYPES_HEADER:
         raise UserError(f'{path}: header {header}, expected {TYPES_HEADER}')
-    types: dict[str, dict[int, str]] = {}
+    types: dict[str, dict[int, str | None]] = {}
     for number, row in enumerate(rows, start=2):
-        if len(row) != 3 or not LABEL.fullmatch(row[1]) or not row[2]:
+        if len(row) != 3 or not LABEL.fullmatch(row[1]):
             raise UserError(f'{path}: line {number} is {row!r:.200}, expected a name, label, type')
         of_image, label = types.setdefault(row[0], {}), int(row[1])
         if label in of_image:
             raise UserError(
                 f'{path}: line {number}, label {label} of {row[0]} is there already, expected once'
             )
-        of_image[label] = row[2]
+        of_image[label] = row[2] or None
     return types
 
 
@@ -147,7 +147,7 @@ def read_image(entry: Entry) -> AnnotatedImage:
     return AnnotatedImage(image, list(nuclei.values()))
 
 
-def set_types(nuclei: Mapping[int, Nucleus], types: Mapping[int, str], path: Path) -> None:
+def set_types(nuclei: Mapping[int, Nucleus], types: Mapping[int, str | None], path: Path) -> None:
     """Give nuclei their types by label, in place.
 
     Raises:
@@ -155,8 +155,9 @@ def set_types(nuclei: Mapping[int, Nucleus], types: Mapping[int, str], path: Pat
     """
     if nuclei.keys() != types.keys():
         other = min(nuclei.keys() ^ types.keys())
-        kind = 'a type but no pixel' if other in types else 'pixels but no type'
-        raise UserError(f'{path}: label {other} has {kind}, expected both')
+        line = 'line in types.csv'
+        found = f'a {line} but no pixel' if other in types else f'pixels but no {line}'
+        raise UserError(f'{path}: label {other} has {found}, expected both')
     for label, nucleus in nuclei.items():
         nucleus.type = types[label]
 

@@ -36,7 +36,7 @@ def find_left_out(parent: Path) -> list[str]:
 
 
 def read_image(
-    folder: Path, types: Mapping[str, Mapping[int, str]] | None = None
+    folder: Path, types: Mapping[str, Mapping[int, str | None]] | None = None
 ) -> AnnotatedImage:
     """Read one training image and its masks.
 

@@ -89,7 +89,7 @@ def test_no_data(tmp_path, capsys, name):
     ('rows', 'code', 'said'),
     [
         ('0aa.png,1,x 0aa.png,2,y 1bb.png,1,x 1bb.png,2,z 2cc.png,1,x', 0, 'no image'),
-        ('0aa.png,1,x 0aa.png,2,y', 2, '1bb/masks: label 1 has pixels but no type'),
+        ('0aa.png,1,x 0aa.png,2,y', 2, '1bb/masks: label 1 has pixels but no line'),
         ('0aa.png,1,x 0aa.png,3,y 1bb.png,1,x 1bb.png,2,z', 2, '0aa/masks: label 2 has'),
     ],
 )

@@ -106,6 +106,24 @@ def test_types_go_along(tmp_path, layout, reader):
     assert [entry['type'] for entry in read(tmp_path / 'back')['annotations']] == ['dead', odd]
 
 
+@pytest.mark.parametrize(('layout', 'reader'), [('labels', 'label-map'), ('masks', 'dsb2018')])
+def test_some_nuclei_without_a_type(tmp_path, layout, reader):
+    boxes = box(1, 0, 'dead'), box(2, 3, None), box(3, 0, None, image_id=2)
+    write_data(tmp_path / 'data', truth_of(*boxes, names=('a.png', 'b.png')))
+    assert run('export', tmp_path / 'data', tmp_path / 'out', '--layout', layout) == 0
+    lines = (tmp_path / 'out/types.csv').read_text().splitlines()
+    assert lines == ['file_name,label,type', 'a.png,1,dead', 'a.png,2,', 'b.png,1,']
+    assert run(reader, tmp_path / 'out', tmp_path / 'back') == 0
+    types = [entry.get('type') for entry in read(tmp_path / 'back')['annotations']]
+    assert types == ['dead', None, None]
+
+
+def test_no_types_file_where_no_nucleus_has_one(tmp_path):
+    write_data(tmp_path / 'data', truth_of(box(1, 0, None), box(2, 3, '')))
+    assert run('export', tmp_path / 'data', tmp_path / 'out') == 0
+    assert not (tmp_path / 'out/types.csv').exists()
+
+
 def test_overlap_fits_in_masks_only(tmp_path, capsys):
     write_data(tmp_path / 'data', truth_of(box(7, 0, None), box(8, 3, None), box(9, 1, None)))
     assert run('export', tmp_path / 'data', tmp_path / 'labels') == 2

@@ -191,7 +191,12 @@ def test_types_file(raw):
         ('name,label\n', "header ['name', 'label']"),
         ('file_name,label,type\na.png,2,n\xe9crose\n', 'types.csv: not readable'),
         ('file_name,label,type\na.png,x,dead\n', 'line 2 is'),
-        ('file_name,label,type\na.png,2,dead\n', 'label 7 has pixels but no type'),
+        ('file_name,label,type\na.png,2,dead\n', 'label 7 has pixels but no line in types.csv'),
+        ('file_name,label,type\na.png,2\n', 'line 2 is'),
+        (
+            'file_name,label,type\na.png,2,\na.png,5,\na.png,7,\na.png,300,\n',
+            'label 5 has a line in types.csv but no pixel',
+        ),
     ],
 )
 def test_bad_types_file(raw, capsys, text, message):
