@@ -3,7 +3,8 @@
 A pickle names the functions that rebuild its objects. For ``load`` each admitted name leads
 to one of the classes below and never to NumPy's own function, so that not even a forged
 dtype or shape reaches NumPy's C code unchecked. ``load_torch`` leaves the reading to torch,
-which calls what it admits: of NumPy, the constructors of arrays, numbers and dtypes.
+which calls what it admits: of NumPy, the constructors of arrays and of numbers, and for dtypes
+``plain_dtype``.
 """
 
 import pickle
@@ -126,6 +127,21 @@ def load(path: Path) -> Any:
             ) from None
 
 
+def plain_dtype(code: str, align: bool = False, copy: bool = False) -> np.dtype:
+    """What stands for ``numpy.dtype`` in a file of torch.
+
+    It is NumPy's own and never a copy, which a file could give any structure: one of objects, and
+    bytes of the file are taken for their addresses. NumPy does not let its own be changed; a
+    number in another byte order than this machine's is not read as such.
+
+    Raises:
+        ValueError: it is no number type.
+    """
+    if code not in DTYPES:
+        raise ValueError(f'dtype {code!r}, expected a number type')
+    return np.dtype(code)
+
+
 def load_torch(path: Path, also: Sequence = (), map_location: Any = 'cpu') -> Any:
     """Load a file of ``torch.save`` with ``weights_only``.
 
@@ -142,7 +158,8 @@ def load_torch(path: Path, also: Sequence = (), map_location: Any = 'cpu') -> An
         UserError: the file is missing, damaged or asks for anything else, by its name.
     """
     core = np._core.multiarray
-    admitted = [*also, np.ndarray, np.dtype, *(type(np.dtype(code)) for code in DTYPES)]
+    admitted = [*also, np.ndarray, (plain_dtype, 'numpy.dtype')]
+    admitted += [type(np.dtype(code)) for code in DTYPES]
     for function in (core._reconstruct, core.scalar):
         admitted += [(function, f'numpy.{home}.multiarray.{function.__name__}') for home in CORES]
     _check_zip(path)

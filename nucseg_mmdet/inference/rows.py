@@ -117,6 +117,8 @@ def segment_rows(
         joined = tiling.join_row(tiles, plan.grid, row)
         seconds, started = last - started, last
         shards.write_row(plan.shard(row), joined, broken, seconds, plan.place(row))
+        while failed:  # at once, since finished slides wait for those before them
+            yield failed.pop(0)
         yield RowDone(plan.folder, int(plan.wanted[row].sum()), len(joined.nuclei), seconds)
     yield from failed
 

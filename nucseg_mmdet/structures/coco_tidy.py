@@ -74,7 +74,8 @@ def as_one_class(data: Any) -> tuple[Any, list[str], set[int]]:
         return data, [], {CATEGORY_ID}
     categories = _objects(data.get('categories'))
     known = {category['id'] for category in categories if _is_id(category.get('id'))}
-    if known == {CATEGORY_ID} or len(known) != len(categories) or not known:
+    as_it_is = known == {CATEGORY_ID} or len(known) != len(categories) or not known
+    if as_it_is or not isinstance(data.get('annotations'), list):
         return data, [], {CATEGORY_ID}
     annotations = [
         dict(entry, category_id=CATEGORY_ID)

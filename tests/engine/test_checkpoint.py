@@ -3,6 +3,8 @@
 import functools
 import http.server
 import pickle
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -117,6 +119,46 @@ def test_attributes_are_not_reached(tmp_path):
     torch.save(dict(state_dict=Reach()), tmp_path / 'a.pth')
     with pytest.raises(UserError, match=r'a\.pth: not read'):
         load_weights_only(str(tmp_path / 'a.pth'))
+
+
+def test_bytes_of_a_file_are_taken_for_no_object(tmp_path):
+    """A number type with objects hidden in it makes NumPy follow addresses that a file gives."""
+
+    class Objects:
+        def __reduce__(self):
+            return np.dtype, ('O',)
+
+    class Hidden:
+        def __reduce__(self):
+            state = 3, '<', (Objects(), (1,)), None, None, -1, -1, 0
+            return np.dtype, ('i8', False, True), state
+
+    class Structured:
+        def __reduce__(self):
+            state = 3, '<', (np.dtype('i4'), (2,)), None, None, -1, -1, 0
+            return np.dtype, ('i8', False, True), state
+
+    class Forged:
+        def __init__(self, kind):
+            self.kind = kind
+
+        def __reduce__(self):
+            return np.ndarray, ((), self.kind, b'A' * 8)
+
+    class Used:
+        def __reduce__(self):
+            return np.ndarray, (Forged(Hidden()),)
+
+    weights = dict(weight=torch.ones(1))
+    torch.save(dict(state_dict=weights, meta=dict(x=Used())), tmp_path / 'a.pth')
+    reading = 'from nucseg_mmdet.engine.checkpoint import load_weights_only as load; load("a.pth")'
+    done = subprocess.run(
+        [sys.executable, '-c', reading], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 1  # and no signal
+    assert 'UserError: a.pth: not read' in done.stderr
+    torch.save(dict(state_dict=weights, kind=Forged(Structured())), tmp_path / 'b.pth')
+    assert load_weights_only(str(tmp_path / 'b.pth'))['kind'].dtype == np.int64
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,17 @@ def test_categories_of_any_id_and_name():
         parse_results(tidy_results([dict(results[0], category_id=5)], known), images, 'y')
 
 
+@pytest.mark.parametrize('annotations', [{}, dict(annotations=None), dict(annotations=3)])
+def test_truth_without_annotations_is_refused_as_such(annotations):
+    data = truth()
+    del data['annotations']
+    data = dict(data, categories=[dict(id=0, name='tumor')], **annotations)
+    one, notes, known = as_one_class(data)
+    assert (one, notes, known) == (data, [], {1})
+    with pytest.raises(UserError, match=r'x: .*annotations'):
+        parse_truth(one, 'x')
+
+
 @pytest.mark.parametrize(('data', 'note'), ODD.values(), ids=ODD)
 def test_score_and_prepare_read_odd_truth(tmp_path, capsys, data, note):
     (tmp_path / 'x').mkdir()

@@ -16,6 +16,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from nucseg_mmdet.commands import segment
 from nucseg_mmdet.inference import plan as planning
+from nucseg_mmdet.inference import rows
 from nucseg_mmdet.inference.inputs import find_inputs
 from nucseg_mmdet.inference.segmenter import Segmenter
 from nucseg_mmdet.synthetic.fields import synthesize
@@ -311,6 +312,29 @@ def test_seconds_are_those_of_the_slide(random_model, tmp_path, monkeypatch):
     assert run(random_model, tmp_path / 'out', *paths) == 0
     summaries = sorted((tmp_path / 'out').glob('*.summary.json'))
     assert [json.loads(path.read_text())['seconds'] for path in summaries] == [1, 1, 1]
+
+
+def test_a_slide_that_is_gone_holds_back_no_other(random_model, tmp_path, monkeypatch, capsys):
+    open_planned, segment_rows, order = rows.open_planned, rows.segment_rows, []
+
+    def opened(plan, settings):
+        if plan.path.stem == 'a':
+            raise FileNotFoundError(2, 'gone', 'a.png')
+        return open_planned(plan, settings)
+
+    def logged(*work):
+        for done in segment_rows(*work):
+            order.append((type(done).__name__, done.folder.stem))
+            yield done
+
+    monkeypatch.setattr(rows, 'open_planned', opened)
+    monkeypatch.setattr(rows, 'segment_rows', logged)
+    paths = [save(tmp_path / f'{name}.png', IMAGE[:80, :80]) for name in 'abcd']
+    assert run(random_model, tmp_path / 'out', *paths) == 1
+    assert order[0] == ('RowsFailed', 'a')  # those behind it wait for it
+    assert sorted(order[1:]) == [('RowDone', name) for name in 'bcd']
+    assert 'a.png' in capsys.readouterr().err
+    assert [(tmp_path / f'out/{name}.csv').exists() for name in 'abcd'] == [False] + [True] * 3
 
 
 def test_row_of_another_place_is_not_joined(random_model, stopped, tmp_path, capsys):

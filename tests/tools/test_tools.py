@@ -474,7 +474,10 @@ class TestWrongInput:
         ],
     )
     def test_no_such_fold(self, capsys, tmp_path, main, fold, message):
-        arguments = [CONFIG, '--fold', fold, '--data-root', tmp_path]
+        weights = tmp_path / 'a.pth'
+        weights.touch()
+        arguments = [CONFIG, *[weights] * (main is test.main), '--fold', fold]
+        arguments += ['--data-root', tmp_path]
         self.check(capsys, main, arguments, message)
 
     @pytest.mark.parametrize(
