@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -34,6 +35,19 @@ WHOLE = """() => {
 }"""
 
 
+@contextmanager
+def served(folder):
+    """The address at which the command serves a folder."""
+    command = [sys.executable, str(ROOT / 'tools' / 'view.py'), str(folder)]
+    env = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as server:
+        try:
+            yield re.search(r'http://127\.0\.0\.1:\d+/\S+/', server.stdout.readline())[0]
+        finally:
+            server.send_signal(signal.SIGINT)
+            assert server.wait(PATIENCE) == 0
+
+
 @pytest.fixture(scope='module')
 def address(tmp_path_factory):
     """Where the command serves two slides, with a class of their own in the second."""
@@ -45,14 +59,8 @@ def address(tmp_path_factory):
     lines = path.read_text().splitlines(keepends=True)
     marked = [line.replace('"name":"Nucleus"', '"name":"<i>Tumor"') for line in lines[:101]]
     path.write_text(''.join(marked + lines[101:]))
-    command = [sys.executable, str(ROOT / 'tools' / 'view.py'), str(folder)]
-    env = {**os.environ, 'PYTHONPATH': str(ROOT)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as server:
-        try:
-            yield re.search(r'http://127\.0\.0\.1:\d+/\S+/', server.stdout.readline())[0]
-        finally:
-            server.send_signal(signal.SIGINT)
-            assert server.wait(PATIENCE) == 0
+    with served(folder) as found:
+        yield found
 
 
 @pytest.fixture(scope='module')
@@ -390,6 +398,31 @@ def test_second_slide_and_its_classes(reader):
     reader.page.wait_for_timeout(500)
     reader.settle()
     assert reader.text('#title') == NAME
+
+
+def test_nothing_of_a_slide_stays_beside_another(browser, tmp_path):
+    for name in 'abc':
+        write_results(tmp_path, name)
+    table = tmp_path / 'b.csv'
+    table.write_text(''.join(table.read_text().splitlines(keepends=True)[:-5]))
+    context = browser.new_context(viewport=dict(width=1300, height=800))
+    with served(tmp_path) as address:
+        reader = Reader(context.new_page(), address)
+        reader.open(at(50, 50, 2, slide='a', nucleus=1))
+        reader.until("document.querySelectorAll('#nucleus td').length > 0")
+        reader.page.keyboard.press(']')  # b is damaged
+        reader.until("document.getElementById('message').textContent.includes('b.csv')")
+        shown = [reader.text(f'#{name}') for name in ('title', 'count', 'facts', 'histogram')]
+        assert shown == ['b', '', '', '']
+        assert 'Click one' in reader.text('#nucleus')
+        reader.page.click('#link')  # of which there is none
+        reader.page.keyboard.press(']')
+        reader.page.wait_for_timeout(500)
+        reader.settle()
+        assert (reader.text('#title'), reader.text('#count')) == ('c', '468')
+        assert 'Click one' in reader.text('#nucleus')
+    context.close()
+    assert [one for one in reader.problems if 'status of 422' not in one] == []
 
 
 def test_switches(reader):

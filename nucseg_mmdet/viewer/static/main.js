@@ -46,11 +46,15 @@ async function openSlide(number, wanted = {}) {
   opening?.abort();
   opening = new AbortController();
   const { signal } = opening;
+  clearTimeout(counting?.timer);
+  counting?.controller.abort();
   layer?.close();
   overlays?.close();
   viewer.close();
   layer = overlays = slide = null;
+  Object.assign(state, { number, nucleus: null });
   panel.showSlides(slides, number, (chosen) => openSlide(chosen));
+  panel.showOpening(slides[number].name);
   say('Opening …');
   try {
     const found = await api.describeSlide(
@@ -68,12 +72,7 @@ async function openSlide(number, wanted = {}) {
     return;
   }
   say(slide.picture.problem && `Nuclei without their slide: ${slide.picture.problem}`);
-  Object.assign(state, {
-    number,
-    nucleus: null,
-    hidden: wanted.hidden ?? new Set(),
-    ...wanted.show,
-  });
+  Object.assign(state, { hidden: wanted.hidden ?? new Set(), ...wanted.show });
   const has = (name) => slide.columns.some((column) => column.name === name);
   state.color =
     [wanted.color, state.color].find((name) => name === 'class' || has(name)) ?? 'class';
@@ -173,6 +172,7 @@ async function count(signal) {
 }
 
 async function select(asked) {
+  const shown = layer;
   let found;
   try {
     found = await asked;
@@ -180,7 +180,7 @@ async function select(asked) {
     say(error.message);
     return;
   }
-  if (!layer) return;
+  if (!layer || layer !== shown) return; // of a slide that was shown when it was asked for
   state.nucleus = layer.selected = found;
   panel.showNucleus(found);
   layer.redraw();
@@ -305,6 +305,7 @@ document.addEventListener('keydown', (event) => {
 });
 
 find('link').addEventListener('click', async () => {
+  if (!layer) return;
   history.replaceState(null, '', writeAddress(slide, state, layer.place()));
   await navigator.clipboard
     .writeText(location.href)

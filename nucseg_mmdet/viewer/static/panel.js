@@ -162,6 +162,16 @@ export function showSlides(slides, current, choose) {
   list.querySelector('[aria-current]')?.scrollIntoView({ block: 'nearest' });
 }
 
+/* A slide that is being opened, or cannot be: nothing of the one before it. */
+export function showOpening(name) {
+  document.title = `${name}: nuclei`;
+  find('title').textContent = name;
+  for (const id of ['facts', 'count', 'total', 'legend', 'histogram'])
+    find(id).replaceChildren();
+  find('in-view').textContent = '–';
+  showNucleus(null);
+}
+
 export function showFacts(slide) {
   document.title = `${slide.name}: nuclei`;
   find('title').textContent = slide.name;
