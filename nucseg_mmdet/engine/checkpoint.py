@@ -6,9 +6,11 @@ take the place of its own in its table, so that ``load_from``, ``init_cfg`` and 
 all go through them; they refuse instead. They take Detectron2's files too.
 """
 
+import hashlib
 import io
 import os
 import pickle
+import re
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -31,6 +33,7 @@ def _history_method(owner: object, name: str) -> object:
     return getattr(HistoryBuffer, name)
 
 
+DIGEST = re.compile(r'-[0-9a-f]{8,}\.\w+$')
 # mmengine's own list admits all of ``getattr``, which reaches much further.
 LOG_CURVES = [HistoryBuffer, (_history_method, 'builtins.getattr')]
 
@@ -69,6 +72,9 @@ def load_weights_only(filename: str, map_location: str | torch.device | None = N
 def cached_download(name: str) -> tuple[str, Path]:
     """Say where weights come from, and where they lie once downloaded: in torch hub's cache.
 
+    A name that ends in a digest, as those of torch and of MMDetection do, is that of one file; to
+    others that of their address is added, since every project has a ``model.pth``.
+
     Args:
         name: an address, or ``open-mmlab://`` and a name of mmengine's list.
 
@@ -79,7 +85,11 @@ def cached_download(name: str) -> tuple[str, Path]:
     url = get_external_models().get(rest, '') if 'mmlab' in scheme else name
     if not url.startswith(('https://', 'http://')):
         raise UserError(f'{name}: expected a file, https:// or open-mmlab:// and a listed name')
-    return url, Path(torch.hub.get_dir(), 'checkpoints', os.path.basename(urlparse(url).path))
+    name = Path(urlparse(url).path).name
+    if not DIGEST.search(name):
+        address = hashlib.sha256(url.encode()).hexdigest()[:8]
+        name = f'{Path(name).stem}-{address}{Path(name).suffix}'
+    return url, Path(torch.hub.get_dir(), 'checkpoints', name)
 
 
 @CheckpointLoader.register_scheme(
@@ -102,14 +112,20 @@ def load_from_web(filename: str, map_location: str | torch.device | None = None)
         UserError: as ``cached_download`` and ``load_weights_only``, or it can't be had.
     """
     url, path = cached_download(filename)
-    if is_main_process() and not path.exists():
+    is_new = not path.exists()
+    if is_main_process() and is_new:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), progress=os.isatty(0))
         except OSError as error:
             raise UserError(f'{url}: not downloaded ({error})') from None
     barrier()
-    return CheckpointLoader.load_checkpoint(str(path), map_location)
+    try:
+        return CheckpointLoader.load_checkpoint(str(path), map_location)
+    except UserError:
+        if is_new:  # perhaps cut off on its way: the next try begins anew
+            path.unlink(missing_ok=True)
+        raise
 
 
 def refuse_unfit(model: nn.Module, checkpoint: dict, name: str) -> None:

@@ -47,7 +47,7 @@ def cache(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ('name', 'file'),
     [
-        ('https://example.org/a.pth?raw=1', 'a.pth'),
+        ('https://example.org/a-0123abcd.pth?raw=1', 'a-0123abcd.pth'),
         ('open-mmlab://detectron2/resnet101_caffe', 'resnet101_msra-6cc46731.pth'),
     ],
 )
@@ -63,16 +63,26 @@ def test_downloads_are_read_as_files_are(cache, tmp_path, name, file):
 def test_download(cache, tmp_path):
     served = tmp_path / 'served'
     served.mkdir()
+    (served / 'other').mkdir()
     torch.save(dict(weight=torch.ones(1)), served / 'a.pth')
+    torch.save(dict(weight=torch.zeros(1)), served / 'other/a.pth')
+    whole = (served / 'a.pth').read_bytes()
+    (served / 'cut.pth').write_bytes(whole[:-50])
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(served))
     with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f'http://127.0.0.1:{server.server_port}'
         assert CheckpointLoader.load_checkpoint(f'{address}/a.pth')['weight'].item() == 1
+        assert CheckpointLoader.load_checkpoint(f'{address}/other/a.pth')['weight'].item() == 0
         with pytest.raises(UserError, match=r'/b\.pth: not downloaded .*404'):
             CheckpointLoader.load_checkpoint(f'{address}/b.pth')
+        with pytest.raises(UserError, match=r'/cut-[0-9a-f]{8}\.pth: '):
+            CheckpointLoader.load_checkpoint(f'{address}/cut.pth')
+        (served / 'cut.pth').write_bytes(whole)
+        assert CheckpointLoader.load_checkpoint(f'{address}/cut.pth')['weight'].item() == 1
         server.shutdown()
-    assert [path.name for path in cache.iterdir()] == ['a.pth']
+    names = [path.name for path in cache.iterdir()]
+    assert sorted(name.partition('-')[0] for name in names) == ['a', 'a', 'cut']
 
 
 @pytest.mark.parametrize(
