@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         folds.hold_out_fold(cfg, args.fold)
     if 'finetune' in cfg:
         finetune.check_options(args.cfg_options)
-        print(finetune.describe(finetune.fit_to_data(cfg, args.fold)))
+        print(finetune.describe(finetune.fit_to_data(cfg, args.fold, args.cfg_options)))
     if args.keep_empty:
         config_edits.keep_empty_images(cfg)
     config_edits.check_files(cfg, 'train_dataloader', 'val_dataloader')
@@ -79,11 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.fold is not None or 'finetune' in cfg:
         folds.check_held_out(cfg)
     if cfg.load_from and not args.resume:
-        if args.initial_weights:
-            raise UserError(
-                f'--initial-weights {args.initial_weights}: the whole model starts from '
-                f'{cfg.load_from}, expected one of both'
-            )
+        check_start(cfg, args.initial_weights)
         CheckpointLoader.load_checkpoint(cfg.load_from, 'cpu')  # or refuse, with nothing made yet
     if args.fold is not None and cfg.get('fold_colors'):
         fold_colors.use_training_colors(cfg)
@@ -98,12 +94,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def check_start(cfg: Config, choice: str | None) -> None:
+    """Refuse weights of a backbone for a model that starts from a checkpoint.
+
+    ``none`` goes with one: it says that the whole backbone is trained.
+
+    Raises:
+        UserError: as said.
+    """
+    if cfg.load_from and choice not in (None, 'none'):
+        raise UserError(
+            f'--initial-weights {choice}: the whole model starts from {cfg.load_from}, expected '
+            'one of both'
+        )
+
+
 def train(cfg: Config, args: argparse.Namespace) -> None:
     """Train from the start, or from where the work folder's run stopped."""
     resumed = args.resume
     if resumed == 'auto' or (cfg.resume and not resumed and not cfg.load_from):
         last = find_resumed(cfg.work_dir)
         resumed = last and str(last)  # None: a new run, though an earlier one may have left a file
+    if not resumed:
+        check_start(cfg, args.initial_weights)
     if resumed:
         check_resumed(resumed, cfg.work_dir)
         cfg.load_from = resumed

@@ -68,7 +68,7 @@ def notes_on_offset(cfg: Config, data_root: Path | None, options: dict) -> list[
         data_root: of the data, None for the config's.
         options: of ``--cfg-options``.
     """
-    offset = cfg.model.test_cfg.rcnn.get('truth_offset')
+    offset = _rcnn(cfg).get('truth_offset')
     same = data_root is None or data_root.resolve() == Path(cfg.data_root).resolve()
     if same or not offset or not any(offset) or TRUTH_OFFSET in options:
         return []
@@ -85,7 +85,7 @@ def leave_out_truth_offset(cfg: Config) -> str | None:
     Returns:
         A line that says so, if there was one.
     """
-    offset = cfg.model.test_cfg.rcnn.pop('truth_offset', None)
+    offset = _rcnn(cfg).pop('truth_offset', None)
     if not offset:
         return None
     x, y = offset
@@ -160,6 +160,11 @@ def use_views(
         cfg.model.update(type='MaskEnsembleModel', others=list(models))
         checkpoints = [str(path) for path in checkpoints]
         cfg.custom_hooks.append(dict(type='EnsembleHook', checkpoints=checkpoints))
+
+
+def _rcnn(cfg: Config) -> dict:
+    """How the RoI heads are tested; empty for a model without any."""
+    return (cfg.model.get('test_cfg') or {}).get('rcnn') or {}
 
 
 def _seen(pipeline: Sequence[dict]) -> list[dict]:

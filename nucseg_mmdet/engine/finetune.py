@@ -1,5 +1,6 @@
 """A model of the zoo, trained on with a few fields of a user's own."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,9 @@ WARM_UP = 10  # of so many iterations one warms up
 CHOSEN = {  # of the config: by this option of ``finetune`` instead
     'train_cfg.max_iters': 'iterations',
     'train_cfg.val_interval': 'iterations',
-    'param_scheduler': 'iterations',
+    'param_scheduler.0.end': 'iterations',
+    'param_scheduler.1.begin': 'iterations',
+    'param_scheduler.1.end': 'iterations',
     'optim_wrapper.optimizer.lr': 'lr',
 }
 FOLDS = 4  # that tools/prepare_data.py deals the fields over, if there are so many
@@ -60,15 +63,14 @@ def check_options(options: dict) -> None:
     Raises:
         UserError: as said.
     """
-    for key, instead in CHOSEN.items():
-        for option in options:
-            if f'{option}.'.startswith(f'{key}.'):
-                raise UserError(
-                    f'--cfg-options {option}: follows from finetune.{instead}, expected that'
-                )
+    for option in options:
+        if option in CHOSEN:
+            raise UserError(
+                f'--cfg-options {option}: follows from finetune.{CHOSEN[option]}, expected that'
+            )
 
 
-def fit_to_data(cfg: Config, fold: int | None = None) -> Recipe:
+def fit_to_data(cfg: Config, fold: int | None = None, options: Collection[str] = ()) -> Recipe:
     """Complete a config that has ``finetune`` by the data that it is trained on, in place.
 
     Args:
@@ -76,6 +78,8 @@ def fit_to_data(cfg: Config, fold: int | None = None) -> Recipe:
             which are None where they follow from the number of fields. Its ``load_from``, where
             there is one, takes the model's place.
         fold: held out whatever the number of fields.
+        options: keys of ``--cfg-options``. There is one checkpoint, at the end, unless they say
+            otherwise.
 
     Returns:
         What was chosen.
@@ -97,6 +101,8 @@ def fit_to_data(cfg: Config, fold: int | None = None) -> Recipe:
 
     cfg.load_from = cfg.get('load_from') or str(model_files(given.model)[1])
     cfg.train_cfg.update(max_iters=iterations, val_interval=iterations)
+    if 'default_hooks.checkpoint.interval' not in options:
+        cfg.default_hooks.checkpoint.interval = iterations
     cfg.optim_wrapper.optimizer.lr = lr
     warm_up, decay = cfg.param_scheduler
     warm_up.end = decay.begin = iterations // WARM_UP

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from nucseg_mmdet.export.formats import FORMATS
@@ -34,9 +35,9 @@ def start_or_resume(plan: Plan, settings: Settings) -> dict | None:
     if known == plan.identity:
         written = dict(summary['output'], formats=sorted(summary['output']['formats']))
         if (
-            _is_unchanged(settings, summary)  # or refused, whatever is asked for now
-            and written == output_settings(settings)
+            written == output_settings(settings)
             and all((settings.out / name).exists() for name in summary['files'])
+            and _is_unchanged(settings, summary, summary['files'])
         ):
             shutil.rmtree(plan.folder, ignore_errors=True)
             return summary
@@ -56,15 +57,15 @@ def start_or_resume(plan: Plan, settings: Settings) -> dict | None:
     return None
 
 
-def _is_unchanged(settings: Settings, summary: dict) -> bool:
-    """Whether results are as their run left them, not cut by a disk or edited by hand.
+def _is_unchanged(settings: Settings, summary: dict, names: Sequence[str]) -> bool:
+    """Whether files are as their run left them, not cut by a disk or edited by hand.
 
     Raises:
         UserError: they are not, and are not to be overwritten.
     """
     for name, known in summary.get('fingerprints', {}).items():
         path = settings.out / name
-        if path.exists() and not has_fingerprint(path, known):
+        if name in names and path.exists() and not has_fingerprint(path, known):
             if settings.overwrite:
                 return False
             raise UserError(
@@ -83,7 +84,7 @@ def _refuse(plan: Plan, path: Path, found: dict) -> None:
 
 
 def _refuse_unknown_files(plan: Plan, settings: Settings, summary: dict) -> None:
-    """Refuse to replace files that the run of this summary, if there is one, has not made."""
+    """Refuse to replace files that the run of this summary, if there is one, has not made so."""
     if 'identity' in summary:
         known = [summary_path(plan, settings).name, picture_path(plan, settings).name]
         known += summary['files']
@@ -101,6 +102,7 @@ def _refuse_unknown_files(plan: Plan, settings: Settings, summary: dict) -> None
             raise UserError(
                 f'{path}: is there, but of no earlier run, expected another --out, or --overwrite'
             )
+    _is_unchanged(settings, summary, names)
 
 
 def summary_path(plan: Plan, settings: Settings) -> Path:

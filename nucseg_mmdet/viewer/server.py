@@ -115,9 +115,11 @@ class Site:
         """
         number = self.number(request)
         task = self._opening.get(number)
-        if task is None or not task.done() or task.exception():
+        if task is None:  # its index will be made of what there is now
+            await run_in_threadpool(self.read_again)
+        elif not task.done() or task.exception():
             return
-        if await run_in_threadpool(task.result().is_stale):
+        elif await run_in_threadpool(task.result().is_stale):
             await run_in_threadpool(self.read_again)
             self._forget(number, task)
 

@@ -13,7 +13,7 @@ from mmengine.registry import init_default_scope
 from pycocotools import mask as coco_mask
 
 from nucseg_mmdet.commands import test, train
-from nucseg_mmdet.engine import config_edits, folds, model_zoo
+from nucseg_mmdet.engine import config_edits, data_edits, folds, model_zoo
 from nucseg_mmdet.utils.errors import UserError
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -258,6 +258,11 @@ class TestTruthOffset:
         cfg = config_edits.load_config(model_zoo.find_config('dense-r18'), {}, tmp_path)
         test.choose_data(cfg, args)  # which writes one
         assert (tmp_path / 'truth_read.json').exists()
+
+    def test_models_without_roi_heads_have_none(self):
+        cfg = Config(dict(data_root='data/vrdl/', model=dict(test_cfg=dict(nms_pre=100))))
+        assert data_edits.notes_on_offset(cfg, Path('mine'), {}) == []
+        assert data_edits.leave_out_truth_offset(cfg) is None
 
     def test_none_is_no_offset(self):
         options = {'model.test_cfg.rcnn.truth_offset': None}

@@ -56,6 +56,7 @@ def test_the_recipe_follows_from_the_number_of_fields(tmp_path, fields, iteratio
     recipe = finetune.fit_to_data(cfg)
     assert (recipe.iterations, recipe.fold) == (iterations, fold)
     assert cfg.train_cfg.max_iters == iterations
+    assert cfg.default_hooks.checkpoint.interval == iterations  # docs/finetune.md: iter_*.pth
     assert cfg.optim_wrapper.optimizer.lr == recipe.lr
     assert [step.end for step in cfg.param_scheduler] == [iterations // 10, iterations]
     assert cfg.load_from == str(model_zoo.model_files('dense-r18')[1])
@@ -75,17 +76,21 @@ def test_what_the_user_gives_holds(tmp_path):
 
 def test_weights_of_the_user_are_trained_on_and_checkpoints_kept(tmp_path):
     options = {'load_from': 'mine.pth', 'default_hooks.checkpoint.interval': 20}
+    options |= {'param_scheduler.1.eta_min': 1e-6}
+    finetune.check_options(options)
     cfg = config_edits.load_config(CONFIG, options, tmp_path)
     config_edits.set_data_root(cfg, write_truth(tmp_path / 'a', [5] * 8))
-    finetune.fit_to_data(cfg)
+    finetune.fit_to_data(cfg, options=options)
     assert cfg.load_from == 'mine.pth'
     assert cfg.default_hooks.checkpoint.interval == 20
+    assert cfg.param_scheduler[1].eta_min == 1e-6
 
 
 @pytest.mark.parametrize(
     ('option', 'instead'),
     [
         ('train_cfg.max_iters=40', 'iterations'),
+        ('param_scheduler.0.end=40', 'iterations'),
         ('param_scheduler.1.end=40', 'iterations'),
         ('optim_wrapper.optimizer.lr=1e-5', 'lr'),
     ],

@@ -45,12 +45,21 @@ def test_scores_by_data_root_alone(random_model, own_data, tmp_path, capsys):
 
 
 def test_one_start_is_enough(random_model, own_data, tmp_path, capsys):
-    arguments = [random_model[0], '--data-root', own_data, '--work-dir', tmp_path / 'out']
-    arguments += ['--initial-weights', 'none', '--cfg-options', f'load_from={random_model[1]}']
-    assert train.main([str(argument) for argument in arguments]) == 2
-    problem = '--initial-weights none: the whole model starts from '
-    assert f'{problem}{random_model[1]}, expected one of both' in capsys.readouterr().err
-    assert not (tmp_path / 'out').exists()
+    start = [random_model[0], '--data-root', own_data, '--work-dir', tmp_path / 'out']
+    start += ['--initial-weights', 'FILE']
+    for more in [], ['--resume']:  # of which there is nothing
+        arguments = [*start, *more, '--cfg-options', f'load_from={random_model[1]}']
+        assert train.main([str(argument) for argument in arguments]) == 2
+        problem = '--initial-weights FILE: the whole model starts from '
+        assert f'{problem}{random_model[1]}, expected one of both' in capsys.readouterr().err
+        assert not (tmp_path / 'out').exists()
+
+
+def test_a_checkpoint_and_the_whole_backbone(random_model, own_data, tmp_path):
+    options = ['--initial-weights', 'none', '--cfg-options', f'load_from={random_model[1]}']
+    arguments = [random_model[0], '--data-root', own_data, '--work-dir', tmp_path, *options, *TINY]
+    assert train.main([str(argument) for argument in [*arguments, 'train_cfg.max_iters=3']]) == 0
+    assert (tmp_path / 'iter_3.pth').exists()
 
 
 @pytest.mark.parametrize(('option', 'images'), [([], 2), (['--keep-empty'], 4)])

@@ -233,6 +233,21 @@ def test_finished_is_what_its_run_wrote(random_model, tmp_path, capsys):
     (out / 'a.csv').unlink()
     assert run(random_model, out, path) == 0
     assert (out / 'a.csv').read_text() == text
+    (out / 'a.csv').write_text('mine')
+    assert run(random_model, out, path, '--format', 'geojson') == 0  # which does not touch it
+    assert (out / 'a.csv').read_text() == 'mine'
+
+
+def test_what_a_killed_run_has_written_is_no_edit(random_model, tmp_path):
+    """Files come before their summary, so that of an earlier run may lie beside them."""
+    path, out = save(tmp_path / 'a.png'), tmp_path / 'out'
+    assert run(random_model, out, path) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('nucseg_mmdet.inference.rows.finish', lambda *_: 1 / 0)
+        assert run(random_model, out, path, '--simplify', '1') == 1
+    (out / 'a.csv').write_text('half of it')
+    assert run(random_model, out, path, '--simplify', '1') == 0
+    assert (out / 'a.csv').read_text() != 'half of it'
 
 
 @pytest.mark.parametrize('value', ['-1', 'nan', 'inf'])

@@ -234,6 +234,13 @@ class TestOddResults:
             assert info['facts']['tissue_mm2'] == 0.5
             assert client.get(nucleus).json()['row'] == table(folder)[0]
 
+    def test_segmented_again_before_a_slide_is_opened(self, folder):
+        with serve(folder) as client:
+            write_again(folder)
+            info = describe(client).json()
+            assert info['lowest_score'] == pytest.approx(0.12345)
+            assert info['facts']['tissue_mm2'] == 0.5
+
     def test_page_lists_what_the_slides_have_now(self, folder):
         with serve(folder) as client:
             write_results(folder, nuclei=7)
