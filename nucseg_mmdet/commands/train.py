@@ -79,7 +79,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.fold is not None or 'finetune' in cfg:
         folds.check_held_out(cfg)
     if cfg.load_from and not args.resume:
-        check_start(cfg, args.initial_weights)
         CheckpointLoader.load_checkpoint(cfg.load_from, 'cpu')  # or refuse, with nothing made yet
     if args.fold is not None and cfg.get('fold_colors'):
         fold_colors.use_training_colors(cfg)
@@ -115,11 +114,11 @@ def train(cfg: Config, args: argparse.Namespace) -> None:
     if resumed == 'auto' or (cfg.resume and not resumed and not cfg.load_from):
         last = find_resumed(cfg.work_dir)
         resumed = last and str(last)  # None: a new run, though an earlier one may have left a file
-    if not resumed:
-        check_start(cfg, args.initial_weights)
     if resumed:
         check_resumed(resumed, cfg.work_dir)
         cfg.load_from = resumed
+    else:
+        check_start(cfg, args.initial_weights)
     cfg.resume = bool(resumed)
     choice = args.initial_weights
     if resumed and choice is None:
