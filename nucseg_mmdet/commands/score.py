@@ -15,7 +15,7 @@ from typing import Any
 
 from nucseg_mmdet.evaluation.coco_ap import BANDS, LARGE, SMALL
 from nucseg_mmdet.evaluation.label_scores import FATES
-from nucseg_mmdet.evaluation.summary import SCORE_THR, make_report
+from nucseg_mmdet.evaluation.summary import SCORE_THR, make_report, note_on_hidden
 from nucseg_mmdet.export.coco_results import CocoResults
 from nucseg_mmdet.export.writer import SUMMARY
 from nucseg_mmdet.imaging.image_files import read_size
@@ -290,7 +290,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_file_is_writable(args.json)
         of_run = args.results.iterdir() if args.results.is_dir() else ()
         check_is_not_read(args.json, args.truth, args.results, *of_run)
-    report = make_report(*read_both(args.truth, args.results, args.score_thr))
+    images, *rest = read_both(args.truth, args.results, args.score_thr)
+    if note := note_on_hidden(images):
+        print(f'{args.truth}: {note}', file=sys.stderr)
+    report = make_report(images, *rest)
     if args.json:
         write_json(args.json, without_nan(report))
     print(format_report(report))

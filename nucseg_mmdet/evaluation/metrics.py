@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
 from pycocotools import mask as coco_mask
 
 from nucseg_mmdet.evaluation import submission
-from nucseg_mmdet.evaluation.summary import SCORE_THR, mean_scores
+from nucseg_mmdet.evaluation.summary import SCORE_THR, mean_scores, note_on_hidden
 from nucseg_mmdet.structures import rle
 from nucseg_mmdet.structures.coco import Detections, TruthImage, read_categories, read_truth
 from nucseg_mmdet.structures.coco_entries import CATEGORY_ID, make_results
@@ -160,6 +161,8 @@ class NucleiMetric(ResultsMetric):
         if self._truth is None:
             self._truth = read_truth(Path(self.ann_file))
             self._categories = read_categories(Path(self.ann_file))
+            if note := note_on_hidden(self._truth):
+                print_log(f'{self.ann_file}: {note}', 'current')
         category_ids = list(self._categories)
         if self.out:
             # With the threshold, so that tools/score.py makes the same label maps of them.

@@ -47,12 +47,41 @@ def paint(image: TruthImage, found: Detections, score_thr: float = -np.inf) -> n
     return rle.label_map(found.rles, image.height, image.width, order)
 
 
+def paint_truth(image: TruthImage, label: int | None = None) -> np.ndarray:
+    """Paint the true nuclei of an image as a label map; nucleus ``i`` gets the value ``i + 1``.
+
+    The largest first, so that one that lies in another is seen, whatever the order in the file.
+
+    Args:
+        image: the truth.
+        label: of the class whose nuclei alone are painted; all by default.
+
+    Returns:
+        int32, (height, width); 0 is background.
+    """
+    chosen = range(len(image.rles)) if label is None else np.flatnonzero(image.labels == label)
+    order = sorted(chosen, key=lambda index: (-image.areas[index], image.rles[index]['counts']))
+    return rle.label_map(image.rles, image.height, image.width, order)
+
+
+def note_on_hidden(images: Sequence[TruthImage]) -> str | None:
+    """A line about true nuclei that are empty, or lie under others, if there are any."""
+    seen = sum(np.unique(labels[labels != 0]).size for labels in map(paint_truth, images))
+    nuclei = sum(len(image.rles) for image in images)
+    if seen == nuclei:
+        return None
+    return (
+        f'{nuclei - seen:,} of {nuclei:,} true nuclei have no pixel of their own, left out of the '
+        'label-map scores'
+    )
+
+
 def overlap_images(
     images: Sequence[TruthImage], detections: Mapping[int, Detections], score_thr: float
 ) -> list[Overlaps]:
     """Paint truth and detections as label maps and tabulate which nuclei share pixels.
 
-    Detections are painted by ``paint``; one left without pixels does not count.
+    By ``paint`` and ``paint_truth``; a nucleus left without pixels does not count.
 
     Args:
         images: the truth.
@@ -61,8 +90,8 @@ def overlap_images(
     """
     overlaps = []
     for image in images:
-        truth = rle.label_map(image.rles, image.height, image.width)
-        overlaps.append(find_overlaps(truth, paint(image, detections[image.id], score_thr)))
+        pred = paint(image, detections[image.id], score_thr)
+        overlaps.append(find_overlaps(paint_truth(image), pred))
     return overlaps
 
 
@@ -118,9 +147,7 @@ def score_classes(
         label_of = np.append(-1, found.labels)[painted]
         truth, pred = [], []
         for label in range(len(names)):
-            chosen = np.flatnonzero(image.labels == label)
-            rles = [image.rles[index] for index in chosen]
-            truth.append(rle.label_map(rles, image.height, image.width))
+            truth.append(paint_truth(image, label))
             pred.append(np.where(label_of == label, painted, 0))
         counts.append(count_classes(truth, pred))
     return class_scores(counts, names)

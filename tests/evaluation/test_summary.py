@@ -15,7 +15,8 @@ from pycocotools.cocoeval import COCOeval
 from nucseg_mmdet.commands.score import main
 from nucseg_mmdet.evaluation.coco_ap import coco_scores
 from nucseg_mmdet.evaluation.label_scores import scores
-from nucseg_mmdet.evaluation.summary import count_images, make_report
+from nucseg_mmdet.evaluation.summary import count_images, make_report, note_on_hidden, paint_truth
+from nucseg_mmdet.structures import rle
 from nucseg_mmdet.structures.coco import parse_results, parse_truth
 
 SIZE = 80
@@ -210,6 +211,44 @@ def test_score_threshold_is_inclusive():
 def test_hidden_detection_does_not_count():
     results = [result(1, 0.9, 0, 0, 10, 10), result(1, 0.8, 2, 2, 5, 5)]
     assert score_labels(make_truth([(0, 0, 10, 10)]), results).pred == 1
+
+
+@pytest.mark.parametrize('order', [(0, 1), (1, 0)])
+def test_a_true_nucleus_in_another_is_seen(order):
+    """16 of 400 px are the small one's; the prediction's union with each of them is 400 px."""
+    boxes = [(10, 10, 20, 20), (18, 18, 4, 4)]
+    truth = make_truth([boxes[index] for index in order])
+    counts = score_labels(truth, [result(1, 0.9, *boxes[0])])
+    assert (counts.truth, counts.truth_area) == (2, 400)
+    assert (counts.aji_shared, counts.aji_union) == (400, 800)
+
+
+@pytest.mark.parametrize('reverse', [False, True])
+def test_equal_true_nuclei_have_one_order(reverse):
+    boxes = [(10, 10, 10, 10), (15, 10, 10, 10)]
+    truth = make_truth(boxes[::-1] if reverse else boxes)
+    counts = score_labels(truth, [result(1, 0.9, *boxes[1])])
+    assert (counts.truth, counts.iou_sum) == (2, 1.0)  # the one further right keeps all
+
+
+def test_truth_without_overlaps_is_painted_as_it_comes():
+    images = parse_truth(make_truth(grid(100), [(0, 0, 20, 30), (20, 0, 9, 9)]), 'truth')
+    for image in images:
+        as_it_comes = rle.label_map(image.rles, image.height, image.width)
+        np.testing.assert_array_equal(paint_truth(image), as_it_comes)
+    assert note_on_hidden(images) is None
+
+
+def test_true_nuclei_without_a_pixel_are_told(tmp_path, capsys):
+    """A duplicate, and one so thin that it has no pixel."""
+    truth = make_truth([(0, 0, 10, 10), (0, 0, 10, 10), (30, 0, 10, 10)], [(5, 5, 0, 9)])
+    for name, content in (('truth', truth), ('results', [result(1, 0.9, 0, 0, 10, 10)])):
+        (tmp_path / name).write_text(json.dumps(content))
+    assert main([str(tmp_path / 'truth'), str(tmp_path / 'results')]) == 0
+    assert capsys.readouterr().err == (
+        f'{tmp_path}/truth: 2 of 4 true nuclei have no pixel of their own, left out of the '
+        'label-map scores\n'
+    )
 
 
 def two_images():
