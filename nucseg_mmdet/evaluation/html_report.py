@@ -7,6 +7,7 @@ into ``report_page.html``, whose script draws it. The file needs nothing from ou
 
 import base64
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -17,13 +18,18 @@ import numpy as np
 from scipy.ndimage import find_objects
 
 from nucseg_mmdet.evaluation.coco_ap import ALL_DETS
-from nucseg_mmdet.evaluation.label_scores import TOUCHED, find_overlaps
+from nucseg_mmdet.evaluation.label_scores import FATES, TOUCHED, find_fates, find_overlaps
 from nucseg_mmdet.evaluation.run_folder import Run, check_size, read_run
-from nucseg_mmdet.evaluation.summary import SCORE_THR, make_report, paint
+from nucseg_mmdet.evaluation.summary import (
+    SCORE_THR,
+    make_report,
+    note_on_hidden,
+    paint,
+    paint_truth,
+)
 from nucseg_mmdet.evaluation.surest_errors import MOST, find_errors
 from nucseg_mmdet.evaluation.training_log import thin
 from nucseg_mmdet.imaging.image_files import read_color
-from nucseg_mmdet.structures import rle
 from nucseg_mmdet.structures.coco import (
     Detections,
     TruthImage,
@@ -35,6 +41,8 @@ from nucseg_mmdet.utils.files import write_text
 FOUND = 0.5  # a pair of nuclei above this IoU is a match, as in PQ
 THRESHOLDS = np.arange(5, 96) / 100  # score thresholds to try; models return none below 0.05
 RECALLS = np.linspace(0, 1, 101)  # where COCO reads the precision
+# What the page calls the fates of true nuclei.
+VERDICTS = dict(found='found', merged='cut', split='cut', cut='cut', missed='alone')
 JPEG_QUALITY = 92  # no artifact to be seen at 4 screen px for one image px
 
 
@@ -55,6 +63,8 @@ def write_report(
             truth, or the file cannot be written.
     """
     run = read_run(work_dir, annotations)
+    if note := note_on_hidden(run.images):
+        print(f'{run.tested["annotations"]}: {note}', file=sys.stderr)
     threshold = score_thr
     if threshold is None:
         threshold = run.tested.get('score_thr')
@@ -125,20 +135,20 @@ def collect(run: Run, score_thr: float) -> tuple[dict[str, Any], list[dict[str, 
 def compare(
     image: TruthImage, found: Detections, score_thr: float, names: Sequence[str] = ()
 ) -> dict[str, list[dict]]:
-    """Judge every true and every predicted nucleus of an image by its best IoU.
+    """Judge every true nucleus of an image by its fate, every predicted one by its best IoU.
 
     Both sides are label maps, as for PQ: where detections overlap, the higher score keeps
     the pixel, and a detection left without pixels does not exist.
 
     Returns:
         ``truth`` and ``pred``: for each nucleus ``verdict`` ('found': the best IoU is above
-        0.5; 'cut': from 0.1 to 0.5; 'alone': below), ``iou``, ``rings`` (each ring starts
+        0.5; 'cut': from 0.1 to 0.5, a true one also if it is merged or split; 'alone': all
+        others), ``iou``, the best one, ``rings`` (each ring starts
         with a corner x, y and goes on with the steps to the next ones, px) and, if
         predicted, ``score``; with several ``names`` of classes also ``type`` and, if predicted,
         ``wrong``: found, but of another type.
     """
-    truth = rle.label_map(image.rles, image.height, image.width)
-    pred = paint(image, found, score_thr)
+    truth, pred = paint_truth(image), paint(image, found, score_thr)
     overlaps = find_overlaps(truth, pred)
     iou = overlaps.shared / overlaps.union
     sides = {}
@@ -146,14 +156,18 @@ def compare(
         ids = np.unique(labels[labels != 0])
         best = np.zeros(ids.size)
         np.maximum.at(best, index, iou)
+        if side == 'truth':
+            verdicts = [VERDICTS[FATES[fate]] for fate in find_fates(overlaps)]
+        else:
+            verdicts = np.select([best > FOUND, best >= TOUCHED], ['found', 'cut'], 'alone')
         boxes = find_objects(labels)
         sides[side] = [
             dict(
-                verdict='found' if value > FOUND else 'cut' if value >= TOUCHED else 'alone',
+                verdict=str(verdict),
                 iou=round(value, 3),
                 rings=_rings(labels, number, boxes[number - 1]),
             )
-            for number, value in zip(ids.tolist(), best.tolist(), strict=True)
+            for number, value, verdict in zip(ids.tolist(), best.tolist(), verdicts, strict=True)
         ]
         if side == 'pred':
             for nucleus, score in zip(sides[side], found.scores[ids - 1].tolist(), strict=True):
@@ -185,7 +199,7 @@ def pq_by_threshold(
     for image in images:
         found = detections[image.id]
         pred = paint(image, found)
-        overlaps = find_overlaps(rle.label_map(image.rles, image.height, image.width), pred)
+        overlaps = find_overlaps(paint_truth(image), pred)
         values = found.scores[np.unique(pred[pred != 0]) - 1]
         iou = overlaps.shared / overlaps.union
         matched = iou > FOUND

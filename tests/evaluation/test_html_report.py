@@ -28,7 +28,7 @@ from nucseg_mmdet.evaluation.html_report import (
 from nucseg_mmdet.evaluation.label_scores import summarize
 from nucseg_mmdet.evaluation.run_cards import digest_data
 from nucseg_mmdet.evaluation.run_folder import read_run
-from nucseg_mmdet.evaluation.summary import count_images
+from nucseg_mmdet.evaluation.summary import count_images, make_report
 from nucseg_mmdet.evaluation.surest_errors import find_errors
 from nucseg_mmdet.evaluation.training_log import read_log
 from nucseg_mmdet.structures.coco import parse_results, parse_truth
@@ -191,6 +191,18 @@ def test_verdict(box, iou, verdict):
         assert nucleus['verdict'] == verdict
         assert nucleus['iou'] == round(iou, 3)
     assert sides['pred'][0]['score'] == 0.8
+
+
+def test_lost_nuclei_are_as_many_as_in_the_scores():
+    """Merged, split, cut, missed, and merged at an IoU below 0.1: 20 of 600 px."""
+    merged = [(0, 0, 10, 10), (10, 0, 10, 10), (40, 40, 30, 10), (40, 52, 4, 5)]
+    truth = make_truth([*merged, (0, 30, 20, 10), (40, 0, 10, 10), (70, 70, 9, 9)])
+    boxes = [(0, 0, 20, 10), (0, 30, 9, 10), (10, 30, 9, 10), (40, 0, 10, 3), (40, 40, 30, 20)]
+    images, found = parse(truth, [result(1, 0.9, *box) for box in boxes])
+    (fates,) = (row['fates']['all'] for row in make_report(images, found, 0.5)['per_image'])
+    assert fates == dict(found=0, merged=4, split=1, cut=1, missed=1)
+    verdicts = [one['verdict'] for one in compare(images[0], found[1], 0.5)['truth']]
+    assert verdicts == [*['cut'] * 6, 'alone']
 
 
 def test_compare_shows_what_the_label_map_has():
