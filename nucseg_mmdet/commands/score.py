@@ -52,8 +52,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--score-thr',
         type=float,
-        help='label maps leave out results below this score, default: what the results say, '
-        f'which tools/test.py wrote, or else {SCORE_THR}',
+        help='label maps leave out results below this score, default: what the results of nucseg '
+        f'test or the summaries of nucseg segment say, or else {SCORE_THR}',
     )
     parser.add_argument('--json', type=Path, metavar='OUT', help='write all scores to this file')
     return parser.parse_args(argv)
@@ -221,7 +221,10 @@ def _check_categories(found: Any, nucleus_ids: set[int], results: Path) -> None:
 
 
 def _load_folder(folder: Path, data: Any, truth: Path) -> list[dict[str, Any]]:
-    """Load the results that a run wrote for the images of tidy truth; their ids are all 1 there."""
+    """Load the results that a run wrote for the images of tidy truth; their ids are all 1 there.
+
+    Each says the least score that the run kept, where its summary does.
+    """
     found: list[dict[str, Any]] = []
     bare = dict(data, annotations=[]) if isinstance(data, dict) else data
     images = parse_truth(bare, str(truth))
@@ -237,32 +240,66 @@ def _load_folder(folder: Path, data: Any, truth: Path) -> list[dict[str, Any]]:
             f'{folder}: no {some(missing)}, expected what nucseg segment --format coco makes of '
             'the images'
         )
+    unknown: list[Path] = []  # of which run they are
     for path, image_id in paths.items():
         entries = load_json(path)
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise UserError(f'{path}: found no list of objects, expected COCO results')
-        ids = _ids_by_name(path, categories)
+        summary = path.with_name(path.name.removesuffix(CocoResults.suffix) + SUMMARY)
+        facts = _read_summary(summary)
+        if not facts:
+            unknown.append(summary)
+        ids = _ids_by_name(facts, categories)
+        said = dict(score_thr=facts['score_thr']) if 'score_thr' in facts else {}
         for entry in entries:
             number = entry.get('category_id')
             if isinstance(number, int):
                 entry = dict(entry, category_id=ids.get(number, number))
-            found.append(dict(entry, image_id=image_id))
+            found.append(dict(entry, image_id=image_id, **said))
+    numbers = [entry.get('category_id') for entry in found]
+    if unknown and len(categories) > 1 and any(number != numbers[0] for number in numbers):
+        raise UserError(
+            f'{unknown[0]}: not there, expected it to say which types the categories of the '
+            'results are'
+        )
     return found
 
 
-def _ids_by_name(path: Path, categories: dict[int, str]) -> dict[int, int]:
+def _read_summary(path: Path) -> dict[str, Any]:
+    """What a run says of an image: ``classes`` and, where it does, ``score_thr``; {} if nothing.
+
+    Tiles that could not be read are told.
+
+    Raises:
+        UserError: it is none, or the run looked at a part of the image alone.
+    """
+    if not path.is_file():
+        return {}
+    facts = load_json(path)
+    classes = facts.get('classes') if isinstance(facts, dict) else None
+    if not isinstance(classes, list) or not all(isinstance(one, dict) for one in classes):
+        raise UserError(f'{path}: classes are {classes!r:.60}, expected those of the run')
+    identity = facts.get('identity')
+    identity = identity if isinstance(identity, dict) else {}
+    region = identity.get('region')
+    if region is not None and region != [0, 0, facts.get('width'), facts.get('height')]:
+        raise UserError(
+            f'{path}: is of the region {region!r:.60}, expected all of the image, without --roi'
+        )
+    broken = facts.get('broken_tiles')
+    if isinstance(broken, list) and broken:
+        tiles = '1 tile' if len(broken) == 1 else f'{len(broken)} tiles'
+        print(f'{path}: {tiles} could not be read, the nuclei there are missing', file=sys.stderr)
+    said = dict(score_thr=identity['score_thr']) if 'score_thr' in identity else {}
+    return dict(classes=classes, **said)
+
+
+def _ids_by_name(facts: dict[str, Any], categories: dict[int, str]) -> dict[int, int]:
     """The truth's ids of the classes that a run knows, by its own ids, which count from 1.
 
     Where one of them is none of the truth's, all are one id: nuclei of any type.
     """
-    summary = path.with_name(path.name.removesuffix(CocoResults.suffix) + SUMMARY)
-    if not summary.is_file():
-        return {}
-    facts = load_json(summary)
-    classes = facts.get('classes') if isinstance(facts, dict) else None
-    if not isinstance(classes, list) or not all(isinstance(one, dict) for one in classes):
-        raise UserError(f'{summary}: classes are {classes!r:.60}, expected those of the run')
-    names = [str(one.get('name')) for one in classes]
+    names = [str(one.get('name')) for one in facts.get('classes', [])]
     by_name = {name: category_id for category_id, name in categories.items()}
     first = next(iter(categories))
     fits = set(names) <= set(by_name) and len(by_name) == len(categories)
@@ -290,10 +327,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_file_is_writable(args.json)
         of_run = args.results.iterdir() if args.results.is_dir() else ()
         check_is_not_read(args.json, args.truth, args.results, *of_run)
-    images, *rest = read_both(args.truth, args.results, args.score_thr)
+    images, found, score_thr, names = read_both(args.truth, args.results, args.score_thr)
     if note := note_on_hidden(images):
         print(f'{args.truth}: {note}', file=sys.stderr)
-    report = make_report(images, *rest)
+    report = make_report(images, found, score_thr, names)
     if args.json:
         write_json(args.json, without_nan(report))
     print(format_report(report))

@@ -59,6 +59,69 @@ def test_missing_results_are_named(files, tmp_path, capsys):
     assert said.count('\n') == 1
 
 
+def write_summaries(folder, classes=('Nucleus',), **facts):
+    for name, width, height in (('a', 60, 40), ('b.c', 60, 40)):
+        content = dict(width=width, height=height, classes=[dict(name=one) for one in classes])
+        (folder / f'{name}.summary.json').write_text(json.dumps(content | facts))
+
+
+def test_results_of_a_region_are_refused(files, tmp_path, capsys):
+    write_summaries(tmp_path / 'run', identity=dict(region=[0, 0, 60, 40]))
+    assert score.main(files) == 0
+    write_summaries(tmp_path / 'run', identity=dict(region=[0, 0, 30, 40]))
+    assert score.main(files) == 2
+    said = capsys.readouterr().err
+    assert said == (
+        f'score: {tmp_path}/run/b.c.summary.json: is of the region [0, 0, 30, 40], expected all of '
+        'the image, without --roi\n'
+    )
+
+
+def test_broken_tiles_are_told(files, tmp_path, capsys):
+    write_summaries(tmp_path / 'run', broken_tiles=['tile at 0,0: damaged'])
+    assert score.main(files) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == (
+        f'{tmp_path}/run/b.c.summary.json: 1 tile could not be read, the nuclei there are missing'
+    )
+    assert len(said) == 2
+
+
+@pytest.mark.parametrize(
+    ('kept', 'more', 'pooled'), [(0.3, [], 1), (0.3, [0.5], 0.8), (0.5, [], 0.8)]
+)
+def test_all_that_a_run_kept_is_scored(files, tmp_path, capsys, kept, more, pooled):
+    """One of three nuclei has a score of 0.4; without it F1 is 2 x 2 / (3 + 2)."""
+    results = json.loads((tmp_path / 'run/a.coco.json').read_text())
+    results[0]['score'] = 0.4
+    (tmp_path / 'run/a.coco.json').write_text(json.dumps(results))
+    write_summaries(tmp_path / 'run', identity=dict(score_thr=kept))
+    options = [f'--score-thr={value}' for value in more]
+    assert score.main([*files, *options, '--json', str(tmp_path / 'scores.json')]) == 0
+    report = json.loads((tmp_path / 'scores.json').read_text())
+    assert report['pooled']['F1'] == pytest.approx(pooled, abs=1e-12)
+    assert f'with a score of {(more or [kept])[0]} or more' in capsys.readouterr().out
+
+
+def test_types_without_a_summary_are_refused(files, tmp_path, capsys):
+    """A run counts its types from 1, whatever the truth's ids are."""
+    truth = json.loads((tmp_path / 'truth.json').read_text())
+    truth['categories'] = [dict(id=1, name='b'), dict(id=2, name='a')]
+    (tmp_path / 'truth.json').write_text(json.dumps(truth))
+    assert score.main(files) == 0  # of one category: nuclei of any type
+    capsys.readouterr()
+    results = json.loads((tmp_path / 'run/a.coco.json').read_text())
+    results[1]['category_id'] = 2
+    (tmp_path / 'run/a.coco.json').write_text(json.dumps(results))
+    assert score.main(files) == 2
+    assert capsys.readouterr().err == (
+        f'score: {tmp_path}/run/b.c.summary.json: not there, expected it to say which types the '
+        'categories of the results are\n'
+    )
+    write_summaries(tmp_path / 'run', classes=('a', 'b'))
+    assert score.main(files) == 0
+
+
 @pytest.mark.parametrize('content', ['{}', '[1]', '[[]]', 'x'])
 def test_odd_results_are_refused(files, tmp_path, capsys, content):
     (tmp_path / 'run/a.coco.json').write_text(content)
