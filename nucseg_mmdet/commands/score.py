@@ -15,7 +15,7 @@ from typing import Any
 
 from nucseg_mmdet.evaluation.coco_ap import BANDS, LARGE, SMALL
 from nucseg_mmdet.evaluation.label_scores import FATES
-from nucseg_mmdet.evaluation.summary import SCORE_THR, make_report, note_on_hidden
+from nucseg_mmdet.evaluation.summary import SCORE_THR, make_report, note_on_hidden, tell_apart
 from nucseg_mmdet.export.coco_results import CocoResults
 from nucseg_mmdet.export.writer import SUMMARY
 from nucseg_mmdet.imaging.image_files import read_size
@@ -62,7 +62,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def format_report(report: dict[str, Any]) -> str:
     """Lay a report of ``make_report`` out as two aligned tables."""
     rows = report['per_image']
-    names = [printable(Path(row['file_name']).stem) for row in rows]
+    paths = [row['file_name'] for row in rows]
+    names = [printable(name) for name in tell_apart([Path(path).stem for path in paths], paths)]
     coco = [*zip(names, rows, strict=True), ('all images', report['scores'])]
     labels = [
         *zip(names, rows, strict=True),

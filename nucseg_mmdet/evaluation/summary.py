@@ -4,6 +4,7 @@
 label maps. ``make_report`` adds the pooled ones, and every image's own.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -74,6 +75,13 @@ def note_on_hidden(images: Sequence[TruthImage]) -> str | None:
         f'{nuclei - seen:,} of {nuclei:,} true nuclei have no pixel of their own, left out of the '
         'label-map scores'
     )
+
+
+def tell_apart(names: Sequence[str], file_names: Sequence[str]) -> list[str]:
+    """The short names of files, but the whole path of those that share theirs."""
+    shared = Counter(names)
+    pairs = zip(names, file_names, strict=True)
+    return [name if shared[name] == 1 else file_name for name, file_name in pairs]
 
 
 def overlap_images(

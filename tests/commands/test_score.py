@@ -51,6 +51,18 @@ def test_results_go_with_the_image_of_their_name(files, tmp_path):
     assert json.loads((tmp_path / 'scores.json').read_text())['pooled']['PQ'] == 0
 
 
+def test_images_of_one_name_are_told_apart(tmp_path, capsys):
+    names = ('x/a.png', 'y/a.tif', 'x/b.png')
+    images = [make_image(number, name, 9, 9) for number, name in enumerate(names, 1)]
+    truth = dict(categories=make_categories(), images=images, annotations=[])
+    (tmp_path / 'truth.json').write_text(json.dumps(truth))
+    (tmp_path / 'results.json').write_text('[]')
+    assert score.main([str(tmp_path / 'truth.json'), str(tmp_path / 'results.json')]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith('label maps'))
+    assert [line.split()[0] for line in lines[start + 1 : start + 4]] == ['x/a.png', 'y/a.tif', 'b']
+
+
 def test_missing_results_are_named(files, tmp_path, capsys):
     (tmp_path / 'run/b.c.coco.json').unlink()
     assert score.main(files) == 2
