@@ -26,6 +26,7 @@ from nucseg_mmdet.evaluation.summary import (
     note_on_hidden,
     paint,
     paint_truth,
+    tell_apart,
 )
 from nucseg_mmdet.evaluation.surest_errors import MOST, find_errors
 from nucseg_mmdet.evaluation.training_log import thin
@@ -84,9 +85,12 @@ def collect(run: Run, score_thr: float) -> tuple[dict[str, Any], list[dict[str, 
         UserError: an image is missing or has another size than in the truth.
     """
     report = make_report(run.images, run.detections, score_thr, run.names)
+    paths = [image.file_name for image in run.images]
+    names = tell_apart([Path(path).name for path in paths], paths)
     views: list[dict[str, Any]] = []
     surest: list[dict[str, Any]] = []
-    for image, path, row in zip(run.images, run.image_paths, report['per_image'], strict=True):
+    rows = report['per_image']
+    for image, path, row, name in zip(run.images, run.image_paths, rows, names, strict=True):
         nuclei = compare(image, run.detections[image.id], score_thr, run.names)
         tally = {
             f'{side}_{verdict}': sum(nucleus['verdict'] == verdict for nucleus in nuclei[side])
@@ -94,7 +98,7 @@ def collect(run: Run, score_thr: float) -> tuple[dict[str, Any], list[dict[str, 
             for verdict in ('found', 'cut', 'alone')
         }
         tally['wrong_type'] = sum(nucleus.get('wrong', False) for nucleus in nuclei['pred'])
-        row.update(name=Path(image.file_name).name, **tally)
+        row.update(name=name, **tally)
         pixels = read_color(path)
         check_size(path, pixels.shape[1::-1], image)
         for error in find_errors(nuclei, image.width, image.height):
@@ -105,11 +109,11 @@ def collect(run: Run, score_thr: float) -> tuple[dict[str, Any], list[dict[str, 
         size = dict(width=image.width, height=image.height)
         views.append(dict(name=row['name'], **size, picture=embed(pixels), **nuclei))
     # Worst first; an image without nuclei and detections has no PQ and comes last (as NaN does).
-    order = np.argsort([row['PQ'] for row in report['per_image']], kind='stable').tolist()
+    order = np.argsort([row['PQ'] for row in rows], kind='stable').tolist()
     for error in surest:
         error['view'] = order.index(error['view'])
     page = dict(
-        title=run.card.get('config') or 'run',
+        title=run.card.get('config') or run.tested.get('config') or 'run',
         facts=_facts(run),
         score_thr=score_thr,
         limits=[TOUCHED, FOUND],
@@ -117,8 +121,9 @@ def collect(run: Run, score_thr: float) -> tuple[dict[str, Any], list[dict[str, 
         pooled=report['pooled'],
         types=report.get('types'),
         totals={key: report[key] for key in ('images', 'nuclei', 'results', 'results_kept')},
+        images_in_mean=report['images_in_mean'],
         surest=surest,
-        rows=[report['per_image'][index] for index in order],
+        rows=[rows[index] for index in order],
         recalls=RECALLS.tolist(),
         precision={
             name: precision_at_recalls(run.images, run.detections, iou).tolist()

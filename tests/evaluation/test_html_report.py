@@ -89,7 +89,7 @@ def random_set(seed):
 def write_run(folder, truth, results, **card):
     """A work folder and a data folder as the tools leave them; returns the former."""
     data = folder / 'data'
-    data.mkdir()
+    data.mkdir(exist_ok=True)
     (data / 'fold1_val.json').write_text(json.dumps(truth))
     for image in truth['images']:
         picture = np.full((image['height'], image['width'], 3), GRAY, np.uint8)
@@ -348,6 +348,15 @@ def test_worst_image_comes_first(tmp_path):
     assert page['scores']['PQ'] == 0.5
 
 
+def test_images_of_one_name_are_told_apart(tmp_path):
+    truth = make_truth([], [], [], names=['x/a.png', 'y/a.png', 'x/b.png'])
+    for folder in ('data/x', 'data/y'):
+        (tmp_path / folder).mkdir(parents=True)
+    page, views = collect(read_run(write_run(tmp_path, truth, [])), 0.5)
+    assert [row['name'] for row in page['rows']] == ['x/a.png', 'y/a.png', 'b.png']
+    assert [view['name'] for view in views] == ['x/a.png', 'y/a.png', 'b.png']
+
+
 def test_the_last_test_is_shown_unless_told_otherwise(tmp_path):
     truth = make_truth([(10, 10, 10, 10)])
     work_dir = write_run(tmp_path, truth, [])
@@ -501,6 +510,12 @@ def test_facts_of_another_training_are_not_those_of_the_test(tmp_path, of_traini
     assert facts['Checkpoint'] == 'iter_20.pth'
 
 
+def test_title_without_a_training_is_what_was_tested(tmp_path):
+    work_dir = write_run(tmp_path, make_truth([(10, 10, 10, 10)]), [])
+    change_card(work_dir, dict(config='mine'), config=None)
+    assert collect(read_run(work_dir), 0.5)[0]['title'] == 'mine'
+
+
 def test_what_is_null_in_a_card_is_not_there(tmp_path):
     work_dir = write_run(tmp_path, make_truth([(10, 10, 10, 10)]), [])
     tested = dict(checkpoint=None, score_thr=None, settings=None)
@@ -535,7 +550,7 @@ def test_threshold_is_checked(tmp_path, capsys):
 
 
 SQUARE = 16
-# Two images. The first has one of each: x, y of squares with a side of 16 px.
+# Three images, the last one empty. The first has one of each: x, y of squares with a side of 16 px.
 CORNERS = dict(found=(10, 10), cut=(60, 10), missed=(10, 60), false=(60, 60))
 
 
@@ -546,7 +561,8 @@ def page_file(tmp_path_factory):
     truth = make_truth(
         [(*CORNERS[key], SQUARE, SQUARE) for key in ('found', 'cut', 'missed')],
         [(10, 10, SQUARE, SQUARE)],
-        names=[HOSTILE, 'second.png'],
+        [],
+        names=[HOSTILE, 'second.png', 'third.png'],
     )
     x, y = CORNERS['cut']
     results = [
@@ -581,7 +597,7 @@ def test_names_cannot_end_a_script(page_file):
     scripts = re.findall(
         r'<script type="application/json" class="(\w+)">(.*?)</script>', page_file.read_text(), re.S
     )
-    assert [kind for kind, _ in scripts] == ['page', 'view', 'view']
+    assert [kind for kind, _ in scripts] == ['page', *['view'] * 3]
     assert not any('<' in text for _, text in scripts)
     assert json.loads(scripts[0][1])['title'] == '</script><script>hit()</script>'
     assert json.loads(scripts[1][1])['name'] == HOSTILE
@@ -646,6 +662,7 @@ async function probe() {
     headings: [...document.querySelectorAll('.view h3')].map((one) => one.textContent),
     charts: [...document.querySelectorAll('figure h3')].map((one) => one.textContent),
     bars: document.querySelector('.bars').textContent,
+    means: document.querySelector('.bars + p').textContent,
     loading: performance.getEntriesByType('resource').map((one) => one.name.slice(0, 5)) };
 }
 window.addEventListener('load', async () => {
@@ -722,12 +739,14 @@ def test_page_in_a_browser(probed):
     assert probed['hits'] == 0  # no name was taken for a script
     assert probed['title'] == '</script><script>hit()</script>'
     # 2 of 3 true nuclei are not matched in the first image, PQ 1 in the second.
-    assert probed['headings'] == [f'1. {HOSTILE}', '2. second.png']
+    assert probed['headings'] == [f'1. {HOSTILE}', '2. second.png', '3. third.png']
     assert probed['charts'] == [
         'Precision and recall', 'Score threshold and PQ', 'Training losses', 'Validation',
         'Learning rate',
     ]  # fmt: skip
     assert 'PQ0.667' in probed['bars']  # mean of 2 x 1 / (3 + 3) and 1
+    means = 'mean of those of 3 images where the score is defined (AJI, DQ, SQ, PQ, Dice: 2) at'
+    assert means in probed['means']
     assert probed['zoom'] == [True, True, True]  # by key, moved by key, by wheel
     text = 'score 0.900, best IoU {}' + f'1. {HOSTILE}'
     assert probed['errors'] == [text.format('0.25'), text.format('0.00')]
