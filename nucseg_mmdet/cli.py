@@ -51,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f'nucseg: {name}: expected one of {", ".join(COMMANDS)}', file=sys.stderr)
         return 2
     sys.argv[0] = f'nucseg {name}'  # the name that parsers show in their usage
+    if argv is None:
+        del sys.argv[1]  # so that run cards, which have the whole line, have the name once
     return run(name, rest)
 
 

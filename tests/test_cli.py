@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from nucseg_mmdet import __version__, cli
+from nucseg_mmdet.engine.provenance import command
 
 ROOT = Path(__file__).parents[1]
 TOOLS = ['prepare_data', 'score', 'segment', 'test', 'train', 'analysis_tools/report']
@@ -54,6 +55,13 @@ def test_without_a_command_help_is_shown_and_nothing_claimed(capsys):
 def test_version(capsys):
     assert cli.main(['--version']) == 0
     assert capsys.readouterr().out == f'nucseg-mmdet {__version__}\n'
+
+
+def test_the_command_line_has_its_name_once(monkeypatch):
+    """As run cards tell it."""
+    monkeypatch.setattr(sys, 'argv', ['/usr/bin/nucseg', 'score', 'truth.json', 'none.json'])
+    assert cli.main() == 2
+    assert command() == 'nucseg score truth.json none.json'
 
 
 def test_unknown_command_is_one_line(capsys):
