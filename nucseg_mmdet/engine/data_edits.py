@@ -26,7 +26,7 @@ def set_test_data(cfg: Config, annotations: Path, images: Path) -> list[str]:
         A line for each kind of change.
 
     Raises:
-        UserError: a file or the folder is missing, or the truth is none.
+        UserError: a file, an image or the folder is missing, or the truth is none.
     """
     if not images.is_dir():
         raise UserError(f'--images {images}: no such folder')
@@ -47,6 +47,12 @@ def set_test_data(cfg: Config, annotations: Path, images: Path) -> list[str]:
         if isinstance(data, dict):
             data['categories'] = make_categories(classes)
     check_truth(data, str(annotations))
+    for image in data['images']:  # before anything is written
+        if not (images / image['file_name']).is_file():
+            raise UserError(
+                f'{images / image["file_name"]}: no such image, expected it as listed in '
+                f'{annotations}'
+            )
     path = annotations.resolve()
     if data != read:
         path = Path(cfg.work_dir, f'{annotations.stem}_read.json').resolve()

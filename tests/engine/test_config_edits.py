@@ -259,6 +259,19 @@ class TestTruthOffset:
         test.choose_data(cfg, args)  # which writes one
         assert (tmp_path / 'truth_read.json').exists()
 
+    def test_a_missing_image_is_told_before_a_file_is_written(self, data, capsys, tmp_path):
+        truth = json.loads((tmp_path / 'truth.json').read_text())
+        truth['images'][0]['id'] = '1'  # as text: what is read goes to a file
+        (tmp_path / 'truth.json').write_text(json.dumps(truth))
+        (tmp_path / 'a.png').unlink()
+        before = sorted(tmp_path.iterdir())
+        assert test.main(['dense-r18', *data]) == 2
+        assert sorted(tmp_path.iterdir()) == before
+        assert capsys.readouterr().err == (
+            f'test: {tmp_path}/a.png: no such image, expected it as listed in '
+            f'{tmp_path}/truth.json\n'
+        )
+
     def test_models_without_roi_heads_have_none(self):
         cfg = Config(dict(data_root='data/vrdl/', model=dict(test_cfg=dict(nms_pre=100))))
         assert data_edits.notes_on_offset(cfg, Path('mine'), {}) == []
