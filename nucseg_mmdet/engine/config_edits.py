@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import re
 import tempfile
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.runner.checkpoint import CheckpointLoader
 
+from nucseg_mmdet.converters.folds import NUM_FOLDS
 from nucseg_mmdet.engine.checkpoint import cached_download
 from nucseg_mmdet.engine.model_zoo import find_config
 from nucseg_mmdet.engine.work_dir import read_card
@@ -209,11 +211,22 @@ def check_files(cfg: Config, needed: str, *others: str) -> None:
                 ) from None
             for path in paths:
                 if not path.exists():
-                    raise UserError(
-                        f'{path}: not there; nucseg prepare makes the data, '
-                        '--data-root names another folder'
-                    )
+                    raise UserError(_say_missing(path))
             check_truth(load_shared_json(paths[0]), str(paths[0]))
+
+
+def _say_missing(path: Path) -> str:
+    """Say that data is not there; of a fold, which folds there are."""
+    fold = re.fullmatch(r'fold(\d+)_(train|val)\.json', path.name)
+    if not fold or not path.with_name('train.json').is_file():
+        return f'{path}: not there; nucseg prepare makes the data, --data names another folder'
+    root, last = path.parent.parent, len(list(path.parent.glob('fold*_val.json')))
+    if last:
+        return f'--fold {fold[1]}: expected 1 to {last}, the folds of {root}'
+    return (
+        f'--fold {fold[1]}: {root} has no folds, which nucseg prepare makes of {NUM_FOLDS} images '
+        'or more'
+    )
 
 
 def find_datasets(node: object) -> list[ConfigDict]:

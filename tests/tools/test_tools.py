@@ -480,6 +480,25 @@ class TestWrongInput:
         arguments += ['--data-root', tmp_path]
         self.check(capsys, main, arguments, message)
 
+    @pytest.mark.parametrize('main', [train.main, test.main])
+    @pytest.mark.parametrize(
+        ('folds', 'message'),
+        [
+            (4, '--fold 9: expected 1 to 4, the folds of {root}'),
+            (0, '--fold 9: {root} has no folds, which nucseg prepare makes of 4 images or more'),
+        ],
+    )
+    def test_no_such_fold_of_data(self, capsys, tmp_path, main, folds, message):
+        (tmp_path / 'annotations').mkdir()
+        names = ['train.json', *(f'fold{fold}_val.json' for fold in range(1, folds + 1))]
+        for name in names:
+            (tmp_path / 'annotations' / name).touch()
+        weights = tmp_path / 'a.pth'
+        weights.touch()
+        arguments = [CONFIG, *[weights] * (main is test.main), '--fold', 9]
+        arguments += ['--data-root', tmp_path]
+        self.check(capsys, main, arguments, message.format(root=tmp_path))
+
     @pytest.mark.parametrize(
         ('content', 'message'),
         [
