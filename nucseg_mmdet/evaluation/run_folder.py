@@ -57,7 +57,7 @@ def read_run(work_dir: Path, annotations: str | None = None) -> Run:
         raise UserError(f'{work_dir}: no such folder, expected the work folder of a run')
     path = work_dir / 'run_card.json'
     if not os.path.lexists(path):
-        raise UserError(f'{path}: not there, expected one; nucseg train CONFIG makes it')
+        raise UserError(f'{path}: not there, expected one; nucseg train and nucseg test make it')
     card = read_run_card(path)
     scores = card['scores']
     tested = [name for name, entry in scores.items() if {'annotations', 'images'} <= set(entry)]
@@ -72,7 +72,7 @@ def read_run(work_dir: Path, annotations: str | None = None) -> Run:
     if name not in made:
         raise UserError(f'{work_dir}: found no results of {name}, expected one of {sorted(made)}')
     entry = scores[name]
-    truth, folder = Path(entry['annotations']), Path(entry['images'])
+    truth, folder = _find_data(work_dir, Path(entry['annotations']), Path(entry['images']))
     images = read_truth(truth)
     categories = read_categories(truth)
     detections = read_results(made[name], images, list(categories))
@@ -90,6 +90,26 @@ def read_run(work_dir: Path, annotations: str | None = None) -> Run:
         note = 'not shown: the checkpoint does not say that it is of the run in this folder'
         card, log = dict(config=entry.get('config')), dict(train=[], val=[])
     return Run(card, entry, images, detections, list(categories.values()), paths, log, note)
+
+
+def _find_data(work_dir: Path, truth: Path, folder: Path) -> tuple[Path, Path]:
+    """Find the data of a test, whose paths in the card may be relative to where it ran.
+
+    That is the current folder, or one that the work folder lies in.
+
+    Raises:
+        UserError: it is in none of these.
+    """
+    for start in (Path(), *work_dir.resolve().parents):
+        if (start / truth).is_file() and (start / folder).is_dir():
+            return start / truth, start / folder
+    for path in (truth, folder):
+        if not path.is_absolute() and not path.exists():
+            raise UserError(
+                f'{path}: not there, expected the data relative to the folder that nucseg test '
+                'was called in: call nucseg report from there'
+            )
+    return truth, folder  # whose reader says what is wrong
 
 
 def check_size(path: Path, size: tuple[int, int], image: TruthImage) -> None:

@@ -427,7 +427,7 @@ def break_image_size(work_dir):
     ('damage', 'message'),
     [
         (break_folder, 'work_dirs: no such folder'),
-        (break_card, 'run_card.json: not there, expected one; nucseg train'),
+        (break_card, 'run_card.json: not there, expected one; nucseg train and'),
         (break_card_text, 'run_card.json: found no valid JSON'),
         (break_card_kind, 'run_card.json: found no run card'),
         (break_results, 'nucseg test CONFIG CHECKPOINT makes them'),
@@ -466,8 +466,10 @@ def change_card(work_dir, tested=None, **card):
     ('value', 'message'),
     [
         (None, 'found no results of a test'),
-        ('a\0b', 'no name of a file'),
-        ('\ud800', 'no name of a file'),
+        ('/a\0b', 'no name of a file'),
+        ('/\ud800', 'no name of a file'),
+        ('a\0b', 'not there, expected the data relative to'),
+        ('\ud800', 'not there, expected the data relative to'),
     ],
 )
 def test_folders_that_a_card_cannot_mean(tmp_path, capsys, key, value, message):
@@ -477,6 +479,21 @@ def test_folders_that_a_card_cannot_mean(tmp_path, capsys, key, value, message):
     error = capsys.readouterr().err
     assert message in error
     assert error.count('\n') == 1
+
+
+def test_data_is_found_from_any_folder(tmp_path, capsys, monkeypatch):
+    """The card has paths relative to the folder that the test was called in."""
+    work_dir = write_run(tmp_path, make_truth([(10, 10, 10, 10)]), [])
+    change_card(work_dir, dict(annotations='data/fold1_val.json', images='data/'))
+    for folder in (tmp_path, work_dir, '/'):
+        monkeypatch.chdir(folder)
+        assert main([str(work_dir)]) == 0
+    (tmp_path / 'data').rename(tmp_path / 'moved')
+    assert main([str(work_dir)]) == 2
+    assert capsys.readouterr().err == (
+        'report: data/fold1_val.json: not there, expected the data relative to the folder that '
+        'nucseg test was called in: call nucseg report from there\n'
+    )
 
 
 def test_data_that_has_changed_since_the_test_is_refused(tmp_path, capsys):
