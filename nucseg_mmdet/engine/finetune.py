@@ -114,6 +114,17 @@ def fit_to_data(cfg: Config, fold: int | None = None, options: Collection[str] =
     return Recipe(iterations, lr, fold, types)
 
 
+def set_types_of_data(cfg: Config) -> None:
+    """Let a config that has ``finetune`` tell the types of its data apart, in place.
+
+    Raises:
+        UserError: there is no data, or none of its fields has a nucleus.
+    """
+    _, types = _read_data(cfg)
+    if types:
+        set_types(cfg, types)
+
+
 def describe(recipe: Recipe) -> str:
     """Say in one line what was chosen."""
     held_out = f'fold {recipe.fold} is held out and scored' if recipe.fold else 'nothing held out'

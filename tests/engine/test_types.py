@@ -12,6 +12,7 @@ from nucseg_mmdet.commands import prepare, report, score, segment, test, train
 from nucseg_mmdet.engine import config_edits, finetune, model_zoo, types_of_nuclei
 from nucseg_mmdet.synthetic import fields
 from nucseg_mmdet.utils.errors import UserError
+from tools.analysis_tools import browse_data
 
 NAMES = ['connective', 'epithelial', 'inflammatory']
 LOADERS = [
@@ -42,6 +43,13 @@ def test_the_config_takes_the_types_of_the_data(data):
     rates = cfg.optim_wrapper.paramwise_cfg
     assert rates.custom_keys[types_of_nuclei.CLASS_LAYER].lr_mult == 10
     assert rates.norm_decay_mult == 0
+
+
+def test_data_of_types_is_looked_at_as_it_is_trained_on(data, tmp_path):
+    arguments = ['finetune', '--data-root', str(data), '--out', str(tmp_path)]
+    assert browse_data.main([*arguments, '--stats']) == 0
+    assert (tmp_path / 'stats.png').is_file()
+    assert browse_data.main([*arguments, '--number', '1']) == 0
 
 
 @pytest.fixture(scope='module')

@@ -24,7 +24,7 @@ from mmengine.runner import set_random_seed
 from tqdm import tqdm
 
 from nucseg_mmdet.datasets import statistics, statistics_report
-from nucseg_mmdet.engine import config_edits
+from nucseg_mmdet.engine import config_edits, finetune
 from nucseg_mmdet.engine.make_runner import telling_of_config
 from nucseg_mmdet.imaging.draw import draw_outlines
 from nucseg_mmdet.imaging.image_files import PictureNames, write_png
@@ -61,6 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     cfg = config_edits.load_config(args.config, args.cfg_options, None)
     if args.data_root:
         config_edits.set_data_root(cfg, args.data_root)
+    if 'finetune' in cfg:
+        finetune.set_types_of_data(cfg)
     config_edits.check_files(cfg, 'train_dataloader')
     check_folder_is_writable(args.out)
     check_is_not_read(args.out, *config_edits.find_data(cfg.train_dataloader))
