@@ -36,6 +36,16 @@ def test_offsets_are_listed(truth, capsys):
     assert lines[2].split() == ['+1.00', '+2.00', 'mean', 'of', '1']
 
 
+def test_truth_as_common_tools_write_it(truth, capsys):
+    content = json.loads((truth / 'truth.json').read_text())
+    content['images'][0].update(id='1', width=None, height=None)
+    (truth / 'truth.json').write_text(json.dumps(content))
+    assert main([str(truth / 'truth.json'), str(truth)]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[1].split() == ['+1.00', '+2.00', 'a.png']
+    assert 'ids or sizes as text or floats, read as whole numbers' in printed.err
+
+
 def flip(path):
     data = bytearray(path.read_bytes())
     data[60] ^= 1

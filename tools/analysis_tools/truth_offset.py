@@ -15,11 +15,31 @@ from pathlib import Path
 
 import numpy as np
 
-from nucseg_mmdet.imaging.image_files import read_color
+from nucseg_mmdet.imaging.image_files import read_color, read_size
 from nucseg_mmdet.imaging.truth_offset import NoOutlineError, measure_offset
-from nucseg_mmdet.structures.coco import TruthImage, read_truth
+from nucseg_mmdet.structures.coco import TruthImage, load_json, parse_truth
+from nucseg_mmdet.structures.coco_tidy import tidy
 from nucseg_mmdet.structures.rle import label_map
 from nucseg_mmdet.utils.errors import UserError, describe_item, exit_code, few, printable
+
+
+def read(annotations: Path, folder: Path) -> list[TruthImage]:
+    """Read truth as ``nucseg score`` does, and say what is read otherwise than it stands there.
+
+    Raises:
+        UserError: it cannot be read, or is no truth.
+    """
+
+    def size_of(name: str) -> tuple[int, int] | None:
+        try:
+            return read_size(folder / name)
+        except UserError:
+            return None
+
+    data, notes = tidy(load_json(annotations), size_of)
+    for note in notes:
+        print(f'{annotations}: {note}', file=sys.stderr)
+    return parse_truth(data, str(annotations))
 
 
 def measure(image: TruthImage, folder: Path) -> tuple[float, float]:
@@ -48,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('annotations', type=Path, help='COCO file of the truth')
     parser.add_argument('images', type=Path, help='folder of its images')
     args = parser.parse_args(argv)
-    images = [image for image in read_truth(args.annotations) if image.rles]
+    images = [image for image in read(args.annotations, args.images) if image.rles]
     if not images:
         raise UserError(f'{args.annotations}: has no nuclei, expected some')
     offsets, problems = [], []
