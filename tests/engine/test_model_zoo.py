@@ -1,6 +1,7 @@
 """Names of models and configs, of today and of the release before; files in a wheel."""
 
 import dataclasses
+import json
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,19 @@ OLD_DEFAULT = 'mask-rcnn_r18-c4_fpn_crop112to176-s320-reinhard-a16to384-ema-4k-2
 def test_weights_are_the_published_ones():
     for name in model_zoo.MODELS:
         model_zoo.check_weights(name)
+
+
+def test_means_of_two_folds_are_rounded_once():
+    """To the three places that ``nucseg models`` shows."""
+    name = 'mask-rcnn_lite0_fpn_dense_stage2_iterations1500_seed2_fold{0}'
+    runs = []
+    for fold in (1, 2):
+        card = json.loads((ROOT / 'results' / name.format(fold) / 'run_card.json').read_text())
+        runs.append(card['scores'][f'fold{fold}_val.json'])
+    shown = model_zoo.MODELS['dense-lite0'].scores[0].values
+    for key in ('AP', 'AP50', 'AJI', 'PQ', 'recall'):
+        mean = sum(run[f'nuclei/{key}'] for run in runs) / 2
+        assert f'{shown[key]:.3f}' == f'{mean:.3f}', key
 
 
 def test_other_weights_are_told(monkeypatch):
