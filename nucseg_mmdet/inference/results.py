@@ -23,6 +23,7 @@ from nucseg_mmdet.inference.plan import (
 )
 from nucseg_mmdet.slides.base import RegionError
 from nucseg_mmdet.structures.nuclei import Nuclei
+from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.files import write_json
 from nucseg_mmdet.utils.fingerprint import fingerprint
 
@@ -42,6 +43,11 @@ def finish(plan: Plan, settings: Settings, facts: dict) -> dict:
         UserError: a file cannot be written, a shard not read, or the slide has changed.
     """
     check_unchanged(plan)
+    if missing := sum(not path.is_file() for path in plan.shards()):
+        raise UserError(
+            f'{plan.folder}: {missing} of {len(plan.wanted)} rows of tiles are missing, expected '
+            'all: do all workers see the same --out?'
+        )
     image = partial(_read_image, plan, settings)
     names = FEATURES if settings.features else ()
     options = Options(settings.compress, settings.simplify, image, plan.path, names, plan.classes)

@@ -8,6 +8,7 @@ the output files and the folder is removed. To go on, nothing but these files is
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 
 from nucseg_mmdet.inference.output_folder import picture_path, start_or_resume
@@ -79,35 +80,37 @@ class SlideRun:
                     self._give_up(done.folder, done.reason)
                     continue
                 progress(done.tiles, done.nuclei)
-                self._start_writing(waiting, writing, writer)
+                # Slides are done in their order, or nearly so.
+                ready = list(takewhile(self._is_ready, waiting))
+                del waiting[: len(ready)]
+                self._start_writing(ready, writing, writer)
                 while writing and writing[0][1].done():
                     self._collect(*writing.pop(0), report)
+            # Also those with rows that are not seen here: the writing sees them, or says it.
             self._start_writing(waiting, writing, writer)
             for plan, future in writing:
                 self._collect(plan, future, report)
 
+    def _is_ready(self, plan: Plan) -> bool:
+        """Whether nothing more is to come for a slide."""
+        return plan.folder in self._given_up or all(path.is_file() for path in plan.shards())
+
     def _start_writing(
         self,
-        waiting: list[Plan],
+        ready: list[Plan],
         writing: list[tuple[Plan, Future]],
         writer: ThreadPoolExecutor,
     ) -> None:
-        """Start to write slides whose rows are all there."""
-        for plan in list(waiting):
-            if plan.folder in self._given_up:
-                waiting.remove(plan)
-            elif all(path.is_file() for path in plan.shards()):
-                waiting.remove(plan)
+        """Start to write the files of slides, but of those that are given up."""
+        for plan in ready:
+            if plan.folder not in self._given_up:
                 facts = dict(
                     device=plan.device,
                     precision=plan.identity['precision'],
                     processes=self.engine.workers,
                 )
-                writing.append(
-                    (plan, writer.submit(self.engine.finish, plan, self.settings, facts))
-                )
-            else:
-                break  # slides are done in their order, or nearly so
+                future = writer.submit(self.engine.finish, plan, self.settings, facts)
+                writing.append((plan, future))
 
     def _collect(self, plan: Plan, future: Future, report: Callable[[str], None]) -> None:
         try:

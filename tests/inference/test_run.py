@@ -1,0 +1,50 @@
+"""A run over several slides: one that cannot be finished holds back no other."""
+
+import cv2
+import pytest
+
+from nucseg_mmdet.inference.plan import Settings
+from nucseg_mmdet.inference.rows import InProcess, RowDone
+from nucseg_mmdet.inference.run import SlideRun
+from nucseg_mmdet.inference.segmenter import Segmenter
+from nucseg_mmdet.synthetic.fields import synthesize
+
+
+@pytest.fixture(scope='module')
+def engine(random_model):
+    return InProcess(Segmenter(*random_model, device='cpu', score_thr=0.0, tile=80, overlap=30))
+
+
+@pytest.fixture
+def slides(tmp_path):
+    """Three images, each of one tile."""
+    paths = [tmp_path / f'{name}.png' for name in 'abc']
+    for seed, path in enumerate(paths):
+        cv2.imwrite(str(path), synthesize(seed, 80, 80, 20)[0])
+    return paths
+
+
+def start(engine, paths, settings):
+    names = [path.stem for path in paths]
+    return SlideRun(engine.plan(paths, names, settings), settings, engine)
+
+
+def test_rows_that_are_missing_at_the_end_are_told(engine, slides, tmp_path, monkeypatch):
+    """As where a worker writes them to another disk under the same name."""
+    segment = engine.segment
+
+    def elsewhere(work, settings):
+        for done in segment(work, settings):
+            if isinstance(done, RowDone) and done.folder.stem == 'a':
+                (done.folder / 'row_00000.npz').unlink()
+            yield done
+
+    monkeypatch.setattr(engine, 'segment', elsewhere)
+    settings = Settings(tmp_path / 'out', ('csv',))
+    run = start(engine, slides, settings)
+    run.run(lambda *_: None, print)
+    assert run.problems == [
+        f'{slides[0]}: {tmp_path}/out/a.partial: 1 of 1 rows of tiles are missing, expected all: '
+        'do all workers see the same --out?'
+    ]
+    assert sorted(summary['name'] for summary in run.summaries) == ['b', 'c']
