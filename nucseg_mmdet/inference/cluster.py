@@ -8,6 +8,7 @@ are what the same command goes on from. All need the same view of the files.
 import ctypes.util
 import importlib.util
 import logging
+import platform
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nucseg_mmdet import __version__
 from nucseg_mmdet.inference.output_folder import start_or_resume
 from nucseg_mmdet.inference.plan import Plan, Settings, try_to_plan
 from nucseg_mmdet.inference.results import finish
@@ -115,9 +117,24 @@ def _segment(
         segmenter, precision = _load(options), plan.identity['precision']
         if segmenter.predictor.precision != precision:  # planned on another kind of machine
             segmenter = _load((*options, ('precision', precision)))
+        _check_same(plan, segmenter)
         return list(segment_rows(segmenter, [(plan, rows)], settings))
     except UserError as error:
         return [RowsFailed(plan.folder, str(error))]
+
+
+def _check_same(plan: Plan, segmenter: Segmenter) -> None:
+    """Check that this worker finds the nuclei that the one of the plan would.
+
+    Raises:
+        UserError: it has another package, model or runtime.
+    """
+    own = dict(version=__version__, **segmenter.identity)
+    if others := [name for name in own if own[name] != plan.identity.get(name)]:
+        raise UserError(
+            f'{plan.path}: planned by a worker with another {", ".join(others)} than that of '
+            f'{platform.node()}, expected one package, model and --backend on all'
+        )
 
 
 def _finish(plan: Plan, settings: Settings, facts: dict) -> dict:

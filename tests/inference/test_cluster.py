@@ -12,6 +12,7 @@ from unittest.mock import MagicMock
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from nucseg_mmdet.commands import segment
 from nucseg_mmdet.inference import cluster
@@ -178,6 +179,29 @@ def test_a_worker_computes_in_the_precision_of_the_plan(random_model, folder, tm
         again = read_row(plan.shard(0), plan.place(0)).nuclei.scores
         assert np.array_equal(scores[precision], again)
     assert not np.array_equal(scores['fp32'], scores['bf16'])
+
+
+@pytest.mark.parametrize('difference', ['version', 'checkpoint'])
+def test_rows_of_another_package_or_model_are_not_joined(
+    random_model, folder, tmp_path, monkeypatch, difference
+):
+    options = dict(device='cpu', score_thr=0.0, tile=80, overlap=30)
+    engine = InProcess(Segmenter(*random_model, **options))
+    settings = Settings(tmp_path, ('csv',))
+    (plan,) = engine.plan([folder / '1.png'], ['1'], settings)
+    start_or_resume(plan, settings)
+    config, checkpoint = random_model
+    if difference == 'version':
+        monkeypatch.setattr(cluster, '__version__', '0.0.1', raising=False)
+    else:
+        content = torch.load(checkpoint, weights_only=True)
+        content['state_dict']['backbone.conv1.weight'] *= 0.5
+        checkpoint = tmp_path / 'other.pth'
+        torch.save(content, checkpoint)
+    theirs = tuple(dict(options, config=config, checkpoint=checkpoint).items())
+    (failed,) = cluster._segment(theirs, plan, [0], settings)
+    assert f'1.png: planned by a worker with another {difference} than that of' in failed.reason
+    assert not plan.shard(0).exists()
 
 
 def test_tasks_hold_whole_rows_of_enough_tiles():
