@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING, Any
 from nucseg_mmdet import __version__
 from nucseg_mmdet.inference.output_folder import start_or_resume
 from nucseg_mmdet.inference.plan import Plan, Settings, try_to_plan
+from nucseg_mmdet.inference.predictor import RUNTIME_SUFFIX
 from nucseg_mmdet.inference.results import finish
 from nucseg_mmdet.inference.rows import RowDone, RowsFailed, Work, segment_rows
 from nucseg_mmdet.inference.segmenter import Segmenter
 from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.fingerprint import signs
 from nucseg_mmdet.utils.processes import available_cores
 
 if TYPE_CHECKING:
@@ -142,9 +144,17 @@ def _finish(plan: Plan, settings: Settings, facts: dict) -> dict:
     return start_or_resume(plan, settings) or finish(plan, settings, facts)
 
 
-@lru_cache(maxsize=1)
 def _load(options: Options) -> Segmenter:
-    """The model of this worker, on a GPU of its own where there are several."""
+    """The model of this worker, loaded anew when one of its files has been replaced."""
+    named = [Path(path) for name, path in options if name in ('config', 'checkpoint') and path]
+    paths = [*named, *(path.with_suffix(RUNTIME_SUFFIX) for path in named)]
+    files = [signs(path) for path in paths if path.is_file()]
+    return _load_once(options, tuple(tuple(file.items()) for file in files))
+
+
+@lru_cache(maxsize=1)
+def _load_once(options: Options, files: tuple) -> Segmenter:
+    """The model, on a GPU of its own where there are several."""
     keywords = dict(options)
     if keywords.get('device') is None and ctypes.util.find_library('cuda'):
         keywords['device'] = _own_gpu()

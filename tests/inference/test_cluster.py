@@ -181,6 +181,24 @@ def test_a_worker_computes_in_the_precision_of_the_plan(random_model, folder, tm
     assert not np.array_equal(scores['fp32'], scores['bf16'])
 
 
+def halve(source, target):
+    """A checkpoint with other weights."""
+    content = torch.load(source, weights_only=True)
+    content['state_dict']['backbone.conv1.weight'] *= 0.5
+    torch.save(content, target)
+
+
+def test_a_worker_takes_new_weights_under_the_old_name(random_model, tmp_path):
+    """As of a training that goes on while the workers stay."""
+    config, checkpoint = random_model[0], tmp_path / 'a.pth'
+    checkpoint.write_bytes(random_model[1].read_bytes())
+    options = dict(config=config, checkpoint=checkpoint, device='cpu').items()
+    before = cluster._load(tuple(options))
+    assert cluster._load(tuple(options)) is before
+    halve(random_model[1], checkpoint)
+    assert cluster._load(tuple(options)).identity['checkpoint'] != before.identity['checkpoint']
+
+
 @pytest.mark.parametrize('difference', ['version', 'checkpoint'])
 def test_rows_of_another_package_or_model_are_not_joined(
     random_model, folder, tmp_path, monkeypatch, difference
@@ -194,10 +212,8 @@ def test_rows_of_another_package_or_model_are_not_joined(
     if difference == 'version':
         monkeypatch.setattr(cluster, '__version__', '0.0.1', raising=False)
     else:
-        content = torch.load(checkpoint, weights_only=True)
-        content['state_dict']['backbone.conv1.weight'] *= 0.5
         checkpoint = tmp_path / 'other.pth'
-        torch.save(content, checkpoint)
+        halve(random_model[1], checkpoint)
     theirs = tuple(dict(options, config=config, checkpoint=checkpoint).items())
     (failed,) = cluster._segment(theirs, plan, [0], settings)
     assert f'1.png: planned by a worker with another {difference} than that of' in failed.reason
