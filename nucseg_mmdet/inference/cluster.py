@@ -49,7 +49,8 @@ class Cluster:
         self, paths: Sequence[Path], names: Sequence[str], settings: Settings
     ) -> Iterator[Plan | UserError]:
         futures = [
-            self._client.submit(_plan, self._options, path.resolve(), name, settings, pure=False)
+            # Links are not followed: a slide's further files lie beside the link.
+            self._client.submit(_plan, self._options, path.absolute(), name, settings, pure=False)
             for path, name in zip(paths, names, strict=True)
         ]
         for future, path in zip(futures, paths, strict=True):

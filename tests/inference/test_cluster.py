@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from unittest.mock import MagicMock
@@ -218,6 +219,36 @@ def test_rows_of_another_package_or_model_are_not_joined(
     (failed,) = cluster._segment(theirs, plan, [0], settings)
     assert f'1.png: planned by a worker with another {difference} than that of' in failed.reason
     assert not plan.shard(0).exists()
+
+
+class AtOnce:
+    """A client of Dask whose one worker is this process, in another folder."""
+
+    dashboard_link = None
+
+    def __init__(self, folder):
+        self._folder = folder
+
+    def submit(self, function, *arguments, **_):
+        future, before = Future(), Path.cwd()
+        os.chdir(self._folder)
+        try:
+            future.set_result(function(*arguments))
+        finally:
+            os.chdir(before)
+        future.release = lambda: None
+        return future
+
+
+def test_links_are_not_followed(random_model, folder, tmp_path, monkeypatch):
+    """The further files of a DICOM slide lie beside the link, as of git-annex."""
+    link = tmp_path / 'linked.png'
+    link.symlink_to(folder / '1.png')
+    options = dict(config=random_model[0], checkpoint=random_model[1], device='cpu')
+    engine = cluster.Cluster(AtOnce(folder), 1, tuple(options.items()))
+    monkeypatch.chdir(tmp_path)
+    (plan,) = engine.plan([Path('linked.png')], ['a'], Settings(tmp_path, ('csv',)))
+    assert plan.path == link
 
 
 def test_tasks_hold_whole_rows_of_enough_tiles():
