@@ -48,6 +48,7 @@ class Cluster:
     def plan(
         self, paths: Sequence[Path], names: Sequence[str], settings: Settings
     ) -> Iterator[Plan | UserError]:
+        settings = _anywhere(settings)
         futures = [
             # Links are not followed: a slide's further files lie beside the link.
             self._client.submit(_plan, self._options, path.absolute(), name, settings, pure=False)
@@ -82,9 +83,15 @@ class Cluster:
             future.release()
 
     def finish(self, plan: Plan, settings: Settings, facts: dict) -> dict:
+        settings = _anywhere(settings)
         # Before any row, so that shards do not fill the disk.
         future = self._client.submit(_finish, plan, settings, facts, pure=False, priority=1)
         return future.result()
+
+
+def _anywhere(settings: Settings) -> Settings:
+    """The settings, for workers that start in another folder."""
+    return settings._replace(out=settings.out.absolute())
 
 
 def _task_size(work: Work, workers: int) -> int:

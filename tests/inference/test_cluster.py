@@ -251,6 +251,22 @@ def test_links_are_not_followed(random_model, folder, tmp_path, monkeypatch):
     assert plan.path == link
 
 
+def test_results_go_where_the_command_is(random_model, folder, tmp_path, monkeypatch):
+    """And not into a folder of the same name where the worker is."""
+    options = dict(config=random_model[0], checkpoint=random_model[1], device='cpu', score_thr=0.0)
+    elsewhere = tmp_path / 'elsewhere'
+    elsewhere.mkdir()
+    engine = cluster.Cluster(AtOnce(elsewhere), 1, tuple(options.items()))
+    monkeypatch.chdir(tmp_path)
+    settings = Settings(Path('out'), ('csv',))
+    (plan,) = engine.plan([folder / '1.png'], ['1'], settings)
+    start_or_resume(plan, settings)
+    assert list(InProcess(cluster._load(tuple(options.items()))).segment([(plan, [0])], settings))
+    engine.finish(plan, settings, dict(device='cpu'))
+    assert (tmp_path / 'out/1.csv').is_file()
+    assert list(elsewhere.iterdir()) == []
+
+
 def test_tasks_hold_whole_rows_of_enough_tiles():
     class Plan:
         wanted = np.array([[1] * 9, [1] * 9, [0] * 9, [1] * 9], bool)
