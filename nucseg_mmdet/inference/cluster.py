@@ -10,6 +10,7 @@ import importlib.util
 import logging
 import platform
 import shlex
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
@@ -244,13 +245,18 @@ def _local_cluster(options: dict[str, Any], workers: int, _: str) -> Any:
     environment = dict.fromkeys(('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS'), threads)
     with dask.config.set({'distributed.nanny.pre-spawn-environ': environment}):
         return LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=True, memory_limit=None
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=None,
         )
 
 
 def _slurm_cluster(options: dict[str, Any], workers: int, slurm: str) -> Any:
     if importlib.util.find_spec('dask_jobqueue') is None:
         raise UserError('--slurm needs dask-jobqueue: pip install nucseg-mmdet[cluster]')
+    if shutil.which('sbatch') is None:  # dask-jobqueue would try for ever
+        raise UserError('--slurm: no command sbatch, expected a machine from which Slurm is used')
     from dask_jobqueue import SLURMCluster
 
     cluster = SLURMCluster(

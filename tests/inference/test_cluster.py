@@ -308,3 +308,13 @@ class TestRefused:
         options = ['--scheduler', 'tcp://127.0.0.1:9']
         assert segment.main([*arguments(random_model, tmp_path, folder), *options]) == 2
         assert 'no cluster: ' in capsys.readouterr().err
+
+    def test_slurm_without_its_command(self, random_model, folder, tmp_path, capsys, monkeypatch):
+        pytest.importorskip('dask_jobqueue')
+        monkeypatch.setenv('PATH', str(tmp_path))
+        monkeypatch.setattr(cluster, 'PATIENCE', 1)
+        options = [*arguments(random_model, tmp_path / 'out', folder), '--slurm', '--mem=1G']
+        assert segment.main(options) == 2
+        error = capsys.readouterr().err
+        assert error.startswith('segment: --slurm: no command sbatch, expected a machine')
+        assert error.count('\n') == 1
