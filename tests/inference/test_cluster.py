@@ -135,6 +135,19 @@ def test_as_many_workers_as_asked_for(number):
     assert options['threads'] == max(1, available_cores() // number)
 
 
+def test_workers_are_ended_without_a_word(capfd):
+    """Dask warns of each task that was under way."""
+    with cluster.connect({}, 1) as engine:
+        sleep = engine._client.submit(time.sleep, 60, pure=False)
+        until = time.monotonic() + 60
+        while not any(engine._client.processing().values()):
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        time.sleep(0.5)  # for the worker to begin with it
+        assert not sleep.done()
+    assert capfd.readouterr().err == ''
+
+
 def test_workers_that_do_not_end_in_time_undo_nothing(monkeypatch):
     """Dask waits for them a few seconds, which do not suffice on a busy machine."""
 
@@ -313,7 +326,7 @@ class TestRefused:
         pytest.importorskip('dask_jobqueue')
         monkeypatch.setenv('PATH', str(tmp_path))
         monkeypatch.setattr(cluster, 'PATIENCE', 1)
-        options = [*arguments(random_model, tmp_path / 'out', folder), '--slurm', '--mem=1G']
+        options = [*arguments(random_model, tmp_path / 'out', folder), '--slurm=--mem=1G']
         assert segment.main(options) == 2
         error = capsys.readouterr().err
         assert error.startswith('segment: --slurm: no command sbatch, expected a machine')
