@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,14 +11,11 @@ from nucseg_mmdet.export.formats import FORMATS
 from nucseg_mmdet.export.writer import SUMMARY
 from nucseg_mmdet.slides.base import name_of
 from nucseg_mmdet.slides.open import IMAGES, SCANS
-from nucseg_mmdet.utils.errors import UserError, some
-from nucseg_mmdet.utils.reading import open_file
+from nucseg_mmdet.slides.parts import series_of
+from nucseg_mmdet.utils.errors import some
 
 TISSUE = '.tissue.png'  # end of the name of a picture of the tissue that is segmented
 RESULTS = (TISSUE, *(writer.suffix for writer in FORMATS.values()))  # ends of names
-HEADER = 1 << 16  # bytes at the start of a DICOM file, in which its series is named
-# SeriesInstanceUID after StudyInstanceUID, of explicit VR; elsewhere it is that of another series.
-SERIES = re.compile(rb'\x20\0\x0d\0UI..[0-9.]{1,64}\0?\x20\0\x0e\0UI(..)', re.DOTALL)
 TABLES = (*RESULTS, '.geojson.gz', SUMMARY, '.partial')  # what else a run leaves
 
 
@@ -75,7 +71,7 @@ def _inside(folder: Path, found: Inputs) -> list[Path]:
     dicom = [item for item in inside if item.suffix.lower() == '.dcm' and item not in results]
     first: dict[bytes, Path] = {}
     for item in dicom:
-        first.setdefault(_series(item), item)
+        first.setdefault(series_of(item), item)
     further = set(dicom) - set(first.values())
     chosen = [item for item in inside if item not in results and item not in further]
     # An MRXS slide has its further files in a folder of its name.
@@ -103,20 +99,6 @@ def _inside(folder: Path, found: Inputs) -> list[Path]:
 
 def _count_files(folder: Path) -> int:
     return sum(path.is_file() for path in folder.rglob('*'))
-
-
-def _series(path: Path) -> bytes:
-    """The SeriesInstanceUID of a DICOM file; empty for what is none that can be told."""
-    try:
-        with open_file(path) as file:
-            start = file.read(HEADER)
-    except (UserError, OSError):
-        return b''
-    match = SERIES.search(start)
-    if match is None:
-        return b''
-    length = int.from_bytes(match[1], 'little')
-    return start[match.end() : match.end() + length].rstrip(b'\0 ')
 
 
 def name_outputs(paths: Sequence[Path]) -> list[str]:

@@ -20,12 +20,12 @@ from nucseg_mmdet.inference.segmenter import Segmenter
 from nucseg_mmdet.inference.tiling import Grid
 from nucseg_mmdet.slides.base import RegionError, Slide
 from nucseg_mmdet.slides.open import open_shared
+from nucseg_mmdet.slides.parts import slide_signs
 from nucseg_mmdet.slides.pixel_size import PixelSize
 from nucseg_mmdet.slides.tissue import draw_mask, is_white, tissue_mask
 from nucseg_mmdet.structures.classes import ONE_CLASS, NucleusClass
 from nucseg_mmdet.utils.errors import UserError, describe
 from nucseg_mmdet.utils.files import write_bytes
-from nucseg_mmdet.utils.fingerprint import signs
 
 DENSITY = 8_000  # nuclei per mm2 of tissue, as in the class images
 SHARD_BYTES = 600  # of a nucleus while its slide is not finished, and below of its results
@@ -147,7 +147,7 @@ def plan_slide(path: Path, name: str, settings: Settings, segmenter: Segmenter) 
     Raises:
         UserError: it cannot be opened, or the region is not on it.
     """
-    file = signs(path)  # before it is read, so that a change meanwhile is one
+    file = slide_signs(path)  # before it is read, so that a change meanwhile is one
     slide = open_shared(path, settings.mpp)
     try:
         frame = make_frame(slide, settings.region)
@@ -191,7 +191,8 @@ def check_unchanged(plan: Plan) -> None:
     Raises:
         UserError: it is not, or cannot be opened.
     """
-    if signs(plan.path).items() - plan.identity['slide'].items():
+    known = plan.identity['slide']
+    if dict(slide_signs(plan.path), width=known['width'], height=known['height']) != known:
         raise UserError(f'{plan.path}: has changed during the run, expected the same until its end')
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from nucseg_mmdet.slides.base import MAX_WHOLE, ArraySlide, Slide, over, upright
 from nucseg_mmdet.slides.openslide import ScannerSlide
+from nucseg_mmdet.slides.parts import further_files, version_of
 from nucseg_mmdet.slides.probe import vendor_of
 from nucseg_mmdet.slides.tiff import TiffSlide
 from nucseg_mmdet.slides.whole import is_whole, open_whole
@@ -61,8 +62,8 @@ def open_shared(path: Path, mpp: float | None = None) -> Slide:
     Do not close it: others may read it. Arguments and errors are those of ``open_slide``.
     """
     path = Path(path)
-    known = path.stat() if os.path.isfile(path) else None
-    return _open_shared(path, mpp, known and (known.st_size, known.st_mtime_ns))
+    files = [path, *further_files(path)] if os.path.isfile(path) else []
+    return _open_shared(path, mpp, tuple((file, version_of(file)) for file in files))
 
 
 def open_image(image: np.ndarray | Image.Image | str | Path, mpp: float | None = None) -> Slide:
@@ -92,7 +93,7 @@ def open_image(image: np.ndarray | Image.Image | str | Path, mpp: float | None =
 
 
 @lru_cache(maxsize=SHARED)
-def _open_shared(path: Path, mpp: float | None, changed: tuple[int, int] | None) -> Slide:
+def _open_shared(path: Path, mpp: float | None, files: tuple) -> Slide:
     return open_slide(path, mpp)
 
 

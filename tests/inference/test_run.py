@@ -48,3 +48,16 @@ def test_rows_that_are_missing_at_the_end_are_told(engine, slides, tmp_path, mon
         'do all workers see the same --out?'
     ]
     assert sorted(summary['name'] for summary in run.summaries) == ['b', 'c']
+
+
+def test_a_further_file_that_changes_during_the_run_is_a_change(engine, tmp_path, monkeypatch):
+    """Also the last of them that goes."""
+    path, further = tmp_path / 'a.png', tmp_path / 'further'
+    cv2.imwrite(str(path), synthesize(0, 80, 80, 20)[0])
+    further.touch()
+    monkeypatch.setattr(
+        'nucseg_mmdet.slides.parts.further_files', lambda _: [further] if further.exists() else []
+    )
+    run = start(engine, [path], Settings(tmp_path / 'out', ('csv',)))
+    run.run(lambda *_: further.unlink(), print)
+    assert run.problems == [f'{path}: has changed during the run, expected the same until its end']
