@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nucseg_mmdet import __version__
-from nucseg_mmdet.inference.output_folder import start_or_resume
+from nucseg_mmdet.inference.output_folder import finished
 from nucseg_mmdet.inference.plan import Plan, Settings, try_to_plan
 from nucseg_mmdet.inference.predictor import RUNTIME_SUFFIX
 from nucseg_mmdet.inference.results import finish
@@ -150,7 +150,9 @@ def _check_same(plan: Plan, segmenter: Segmenter) -> None:
 
 def _finish(plan: Plan, settings: Settings, facts: dict) -> dict:
     """What a worker does to write a slide's files; a lost worker may have written them all."""
-    return start_or_resume(plan, settings) or finish(plan, settings, facts)
+    if all(path.is_file() for path in plan.shards()):
+        return finish(plan, settings, facts)
+    return finished(plan, settings) or finish(plan, settings, facts)  # which says what is missing
 
 
 def _load(options: Options) -> Segmenter:

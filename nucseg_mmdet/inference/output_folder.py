@@ -24,24 +24,20 @@ def start_or_resume(plan: Plan, settings: Settings) -> dict | None:
         settings: for all slides.
 
     Returns:
-        The summary if the slide is finished already, else None.
+        The summary if the slide is finished already, else None. One with tiles that could not be
+        read is begun anew where that is allowed.
 
     Raises:
         UserError: there are results, or rows of tiles, of other settings, or files that no run
             has made.
     """
+    done = finished(plan, settings)
+    if done and not (done['broken_tiles'] and settings.overwrite):
+        shutil.rmtree(plan.folder, ignore_errors=True)
+        return done
     summary = _read_json(summary_path(plan, settings))
     known = summary.get('identity')
-    if known == plan.identity:
-        written = dict(summary['output'], formats=sorted(summary['output']['formats']))
-        if (
-            written == output_settings(settings)
-            and all((settings.out / name).exists() for name in summary['files'])
-            and _is_unchanged(settings, summary, summary['files'])
-        ):
-            shutil.rmtree(plan.folder, ignore_errors=True)
-            return summary
-    elif known and not settings.overwrite:
+    if known and known != plan.identity and not settings.overwrite:
         _refuse(plan, summary_path(plan, settings), known)
     found = _read_json(plan.folder / NOTE)
     if found == plan.identity:
@@ -55,6 +51,24 @@ def start_or_resume(plan: Plan, settings: Settings) -> dict | None:
     with new_folder(plan.folder, replace=True) as folder:
         write_json(folder / NOTE, plan.identity)
     return None
+
+
+def finished(plan: Plan, settings: Settings) -> dict | None:
+    """The summary of a slide whose files are all there, else None.
+
+    Raises:
+        UserError: a file is not as its run left it, and not to be overwritten.
+    """
+    summary = _read_json(summary_path(plan, settings))
+    if summary.get('identity') != plan.identity:
+        return None
+    written = dict(summary['output'], formats=sorted(summary['output']['formats']))
+    is_whole = (
+        written == output_settings(settings)
+        and all((settings.out / name).exists() for name in summary['files'])
+        and _is_unchanged(settings, summary, summary['files'])
+    )
+    return summary if is_whole else None
 
 
 def _is_unchanged(settings: Settings, summary: dict, names: Sequence[str]) -> bool:

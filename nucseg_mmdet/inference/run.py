@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 
+from nucseg_mmdet.inference import shards
 from nucseg_mmdet.inference.output_folder import picture_path, start_or_resume
 from nucseg_mmdet.inference.plan import Plan, Settings, problem, write_png
 from nucseg_mmdet.inference.results import describe
@@ -44,7 +45,7 @@ class SlideRun:
                 if summary := start_or_resume(plan, settings):
                     self._add(plan, summary)
                     continue
-                rows = [row for row, path in enumerate(plan.shards()) if not _is_there(path)]
+                rows = [row for row, path in enumerate(plan.shards()) if not _is_done(path)]
                 if plan.tissue_picture is not None:
                     write_png(picture_path(plan, settings), plan.tissue_picture)
                     plan = replace(plan, tissue_picture=None)
@@ -122,21 +123,26 @@ class SlideRun:
 
     def _add(self, plan: Plan, summary: dict) -> None:
         self.summaries.append(summary)
-        self.problems += [f'{plan.path}: {line}' for line in summary['broken_tiles']]
+        self.problems += [
+            f'{plan.path}: {line}; --overwrite does the slide again'
+            for line in summary['broken_tiles']
+        ]
 
     def _give_up(self, folder: Path, reason: str) -> None:
         self._given_up.add(folder)
         self.problems.append(reason)
 
 
-def _is_there(shard: Path) -> bool:
-    """Whether a row of tiles is done.
+def _is_done(shard: Path) -> bool:
+    """Whether a row of tiles is done; one with tiles that could not be read is removed.
 
     Raises:
         UserError: something else has its place.
     """
     if shard.is_file():
-        return True
-    if shard.exists() or shard.is_symlink():
+        if not shards.read_broken(shard):
+            return True
+        shard.unlink()
+    elif shard.exists() or shard.is_symlink():
         raise UserError(f'{shard}: is no file, expected a row of tiles or nothing; remove it')
     return False

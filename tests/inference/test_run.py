@@ -7,6 +7,7 @@ from nucseg_mmdet.inference.plan import Settings
 from nucseg_mmdet.inference.rows import InProcess, RowDone
 from nucseg_mmdet.inference.run import SlideRun
 from nucseg_mmdet.inference.segmenter import Segmenter
+from nucseg_mmdet.slides.base import RegionError
 from nucseg_mmdet.synthetic.fields import synthesize
 
 
@@ -61,3 +62,48 @@ def test_a_further_file_that_changes_during_the_run_is_a_change(engine, tmp_path
     run = start(engine, [path], Settings(tmp_path / 'out', ('csv',)))
     run.run(lambda *_: further.unlink(), print)
     assert run.problems == [f'{path}: has changed during the run, expected the same until its end']
+
+
+@pytest.fixture
+def broken_once(engine, monkeypatch):
+    """The next tile cannot be read, those after it can, as of a disk that hangs for a moment."""
+    load, left = Segmenter._load, [1]
+
+    def stumble(segmenter, job):
+        return RegionError('Input/output error') if left and left.pop() else load(segmenter, job)
+
+    monkeypatch.setattr(Segmenter, '_load', stumble)
+    return left
+
+
+def finish(engine, slides, settings):
+    run = start(engine, slides, settings)
+    run.run(lambda *_: None, print)
+    return run
+
+
+def test_a_tile_that_could_not_be_read_is_done_again_where_asked(
+    engine, slides, tmp_path, broken_once
+):
+    settings = Settings(tmp_path / 'out', ('csv',))
+    line = f'{slides[0]}: tile at 0,0: Input/output error; --overwrite does the slide again'
+    assert finish(engine, slides, settings).problems == [line]
+    again = finish(engine, slides, settings)
+    assert (again.num_tiles, again.problems) == (0, [line])
+    again = finish(engine, slides, settings._replace(overwrite=True))
+    assert (again.num_tiles, again.problems) == (1, [])
+    assert sum(summary['nuclei'] > 0 for summary in again.summaries) == 3
+    assert finish(engine, slides, settings).problems == []
+
+
+def test_a_stopped_run_does_a_tile_again_that_could_not_be_read(
+    engine, slides, tmp_path, broken_once, monkeypatch
+):
+    settings = Settings(tmp_path / 'out', ('csv',))
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, 'finish', lambda *_: 1 / 0)
+        assert len(finish(engine, slides, settings).problems) == 3
+    again = start(engine, slides, settings)
+    assert again.num_tiles == 1
+    again.run(lambda *_: None, print)
+    assert again.problems == []
