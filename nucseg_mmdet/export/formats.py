@@ -37,7 +37,7 @@ class Writers:
     """
 
     def __init__(self, writers: Sequence[Writer], notes: Sequence[str] = ()) -> None:
-        self._writers = writers
+        self._writers, self._finished = writers, False
         self.paths = [writer.path for writer in writers]
         self.notes = notes
 
@@ -50,6 +50,20 @@ class Writers:
         for writer in self._writers:
             writer.write(nuclei)
 
+    def finish(self) -> dict[str, Path]:
+        """Complete all files, beside their places.
+
+        Returns:
+            Where they are until ``close``, by the names that they will have.
+
+        Raises:
+            UserError: a file cannot be written.
+        """
+        for writer in self._writers:
+            writer.finish()
+        self._finished = True
+        return {writer.path.name: writer.partial for writer in self._writers}
+
     def close(self) -> None:
         """Complete all files, then move all into place; none if one of them fails.
 
@@ -57,8 +71,8 @@ class Writers:
             UserError: a file cannot be written.
         """
         try:
-            for writer in self._writers:
-                writer.finish()
+            if not self._finished:
+                self.finish()
             for writer in self._writers:
                 writer.publish()
         except BaseException:

@@ -124,6 +124,11 @@ class Writer:
             self.abort()
             raise
 
+    @property
+    def partial(self) -> Path:
+        """Where the file is until ``publish``."""
+        return self._part.partial
+
     @classmethod
     def file_name(cls, target: Target, options: Options) -> str:
         return target.name + cls.suffix

@@ -14,6 +14,7 @@ from nucseg_mmdet.utils.files import new_folder, write_json
 from nucseg_mmdet.utils.fingerprint import has_fingerprint
 
 NOTE = 'run.json'  # in the folder of a slide's rows: what they depend on
+FILES = 'files.json'  # likewise: fingerprints of what is about to be put in place
 
 
 def start_or_resume(plan: Plan, settings: Settings) -> dict | None:
@@ -40,12 +41,13 @@ def start_or_resume(plan: Plan, settings: Settings) -> dict | None:
     if known and known != plan.identity and not settings.overwrite:
         _refuse(plan, summary_path(plan, settings), known)
     found = _read_json(plan.folder / NOTE)
-    if found == plan.identity:
-        return None
+    goes_on = found == plan.identity
     if not settings.overwrite:
-        if found:
+        if found and not goes_on:
             _refuse(plan, plan.folder, found)
-        _refuse_unknown_files(plan, settings, summary)
+        _refuse_unknown_files(plan, settings, summary, goes_on)
+    if goes_on:
+        return None
     if plan.folder.is_symlink():
         plan.folder.unlink()  # and not what it leads to
     with new_folder(plan.folder, replace=True) as folder:
@@ -97,15 +99,24 @@ def _refuse(plan: Plan, path: Path, found: dict) -> None:
     )
 
 
-def _refuse_unknown_files(plan: Plan, settings: Settings, summary: dict) -> None:
-    """Refuse to replace files that the run of this summary, if there is one, has not made so."""
+def _refuse_unknown_files(plan: Plan, settings: Settings, summary: dict, goes_on: bool) -> None:
+    """Refuse to replace files that no run has made so.
+
+    Args:
+        plan: of the slide.
+        settings: for all slides.
+        summary: of an earlier run, if there is one.
+        goes_on: whether there are rows of a stopped run, which may have put files in place.
+    """
+    known = []
     if 'identity' in summary:
-        known = [summary_path(plan, settings).name, picture_path(plan, settings).name]
-        known += summary['files']
-    else:
-        known = []
+        known = [summary_path(plan, settings).name, *summary['files']]
+    if 'identity' in summary or goes_on:
+        known.append(picture_path(plan, settings).name)
+    own = _read_json(plan.folder / FILES) if goes_on else {}
     options = Options(settings.compress)
     names = [FORMATS[name].file_name(plan.target, options) for name in settings.formats]
+    names = [name for name in names if not _is_own(settings.out / name, own.get(name))]
     paths = [*(settings.out / name for name in names), summary_path(plan, settings)]
     if plan.tissue_picture is not None:
         paths.append(picture_path(plan, settings))
@@ -117,6 +128,24 @@ def _refuse_unknown_files(plan: Plan, settings: Settings, summary: dict) -> None
                 f'{path}: is there, but of no earlier run, expected another --out, or --overwrite'
             )
     _is_unchanged(settings, summary, names)
+
+
+def _is_own(path: Path, known: dict | None) -> bool:
+    """Whether a file is one that a stopped run has put in place."""
+    return known is not None and path.exists() and has_fingerprint(path, known)
+
+
+def note_files(plan: Plan, fingerprints: dict[str, dict]) -> None:
+    """Note the files that are about to be put in place, before a summary tells of them.
+
+    Args:
+        plan: of the slide.
+        fingerprints: of the files, by name.
+
+    Raises:
+        UserError: the note cannot be written.
+    """
+    write_json(plan.folder / FILES, fingerprints)
 
 
 def summary_path(plan: Plan, settings: Settings) -> Path:

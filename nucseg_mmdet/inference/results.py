@@ -13,7 +13,7 @@ from nucseg_mmdet.export.formats import open_writers
 from nucseg_mmdet.export.writer import Options
 from nucseg_mmdet.inference import shards, tiling
 from nucseg_mmdet.inference.features import FEATURES, with_features
-from nucseg_mmdet.inference.output_folder import output_settings, summary_path
+from nucseg_mmdet.inference.output_folder import note_files, output_settings, summary_path
 from nucseg_mmdet.inference.plan import (
     Plan,
     Settings,
@@ -59,6 +59,8 @@ def finish(plan: Plan, settings: Settings, facts: dict) -> dict:
     with open_writers(settings.formats, settings.out, plan.target, options) as writers:
         for nuclei in batches:
             writers.write(nuclei)
+        fingerprints = {name: fingerprint(path) for name, path in writers.finish().items()}
+        note_files(plan, fingerprints)
     num = counts['nuclei']
     rectangles = tile_rectangles(plan.frame, plan.grid).reshape(*plan.wanted.shape, 4)
     summary = dict(
@@ -84,7 +86,7 @@ def finish(plan: Plan, settings: Settings, facts: dict) -> dict:
         seconds=round(sum(map(shards.read_seconds, plan.shards())), 1),
         **facts,
         files=[path.name for path in writers.paths],
-        fingerprints={path.name: fingerprint(path) for path in writers.paths},
+        fingerprints=fingerprints,
         notes=[*plan.notes, *writers.notes],
         output=output_settings(settings),
         identity=plan.identity,

@@ -238,16 +238,40 @@ def test_finished_is_what_its_run_wrote(random_model, tmp_path, capsys):
     assert (out / 'a.csv').read_text() == 'mine'
 
 
-def test_what_a_killed_run_has_written_is_no_edit(random_model, tmp_path):
-    """Files come before their summary, so that of an earlier run may lie beside them."""
+@pytest.fixture
+def killed(random_model, tmp_path):
+    """A finished slide, and a run with other outlines that ended before its summary."""
     path, out = save(tmp_path / 'a.png'), tmp_path / 'out'
     assert run(random_model, out, path) == 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('nucseg_mmdet.inference.rows.finish', lambda *_: 1 / 0)
+        patch.setattr('nucseg_mmdet.inference.results.write_json', lambda *_: 1 / 0)
         assert run(random_model, out, path, '--simplify', '1') == 1
-    (out / 'a.csv').write_text('half of it')
+    return path, out
+
+
+def test_what_a_killed_run_has_written_is_no_edit(random_model, killed):
+    """Files come before their summary, so that of an earlier run may lie beside them."""
+    path, out = killed
     assert run(random_model, out, path, '--simplify', '1') == 0
-    assert (out / 'a.csv').read_text() != 'half of it'
+    assert json.loads((out / 'a.summary.json').read_text())['output']['simplify'] == 1
+
+
+def test_what_it_has_not_written_is_one(random_model, killed, capsys):
+    path, out = killed
+    (out / 'a.geojson').write_text('mine')
+    assert run(random_model, out, path, '--simplify', '1') == 2
+    assert 'a.geojson: is not what the run wrote' in capsys.readouterr().err
+    assert (out / 'a.geojson').read_text() == 'mine'
+
+
+def test_a_stopped_run_goes_on_over_no_file_of_others(random_model, stopped, capsys):
+    path, out = stopped
+    (out / 'tall.csv').write_text('mine')
+    assert run(random_model, out, path) == 2
+    assert 'tall.csv: is there, but of no earlier run' in capsys.readouterr().err
+    assert (out / 'tall.csv').read_text() == 'mine'
+    (out / 'tall.csv').unlink()
+    assert run(random_model, out, path) == 0
 
 
 @pytest.mark.parametrize('value', ['-1', 'nan', 'inf'])
