@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from nucseg_mmdet.export.formats import FORMATS
@@ -131,7 +131,7 @@ def _refuse_unknown_files(plan: Plan, settings: Settings, summary: dict, goes_on
 
 
 def _is_own(path: Path, known: dict | None) -> bool:
-    """Whether a file is one that a stopped run has put in place."""
+    """Whether a file is as a run has put it in place."""
     return known is not None and path.exists() and has_fingerprint(path, known)
 
 
@@ -146,6 +146,25 @@ def note_files(plan: Plan, fingerprints: dict[str, dict]) -> None:
         UserError: the note cannot be written.
     """
     write_json(plan.folder / FILES, fingerprints)
+
+
+def remove_old_files(plan: Plan, settings: Settings, names: Collection[str]) -> None:
+    """Remove what an earlier run has left of other nuclei; files edited since then stay.
+
+    Args:
+        plan: of the slide.
+        settings: for all slides.
+        names: of the files that are in place now.
+    """
+    summary = _read_json(summary_path(plan, settings))
+    if summary.get('identity') in (None, plan.identity):
+        return
+    for name, known in summary.get('fingerprints', {}).items():
+        path = settings.out / Path(name).name
+        if path.name not in names and _is_own(path, known):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if plan.wanted.all():
+        picture_path(plan, settings).unlink(missing_ok=True)
 
 
 def summary_path(plan: Plan, settings: Settings) -> Path:

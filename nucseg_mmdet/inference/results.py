@@ -13,7 +13,12 @@ from nucseg_mmdet.export.formats import open_writers
 from nucseg_mmdet.export.writer import Options
 from nucseg_mmdet.inference import shards, tiling
 from nucseg_mmdet.inference.features import FEATURES, with_features
-from nucseg_mmdet.inference.output_folder import note_files, output_settings, summary_path
+from nucseg_mmdet.inference.output_folder import (
+    note_files,
+    output_settings,
+    remove_old_files,
+    summary_path,
+)
 from nucseg_mmdet.inference.plan import (
     Plan,
     Settings,
@@ -61,6 +66,7 @@ def finish(plan: Plan, settings: Settings, facts: dict) -> dict:
             writers.write(nuclei)
         fingerprints = {name: fingerprint(path) for name, path in writers.finish().items()}
         note_files(plan, fingerprints)
+    remove_old_files(plan, settings, fingerprints)
     num = counts['nuclei']
     rectangles = tile_rectangles(plan.frame, plan.grid).reshape(*plan.wanted.shape, 4)
     summary = dict(

@@ -144,6 +144,21 @@ class TestResults:
         assert segment.main(again) == 0
         assert summary(tmp_path, 'small')['nuclei'] == 0
 
+    def test_overwrite_leaves_nothing_of_other_nuclei(self, random_model, images, tmp_path):
+        path = images / 'tall.png'
+        first = ['--format', 'csv', 'geojson', 'ome-zarr', 'coco']
+        options = arguments(random_model, tmp_path, path)
+        assert segment.main([*options, *first]) == 0
+        (tmp_path / 'tall.coco.json').write_text('[]')  # edited
+        again = [*options, '--no-tissue-mask', '--overwrite', '--gzip', '--format', 'geojson']
+        assert segment.main(again) == 0
+        left = {'tall.coco.json', 'tall.geojson.gz', 'tall.summary.json'}
+        assert {path.name for path in tmp_path.iterdir()} == left
+        assert segment.main([*again, 'csv']) == 0  # of the same nuclei
+        assert segment.main([*again[:-1], 'csv']) == 0
+        left.add('tall.csv')
+        assert {path.name for path in tmp_path.iterdir()} == left
+
     @pytest.mark.parametrize(
         ('name', 'options'),
         [
