@@ -235,7 +235,7 @@ def segment(engine: Engine, found: inputs.Inputs, settings: planning.Settings) -
     """Do all slides; returns the exit code.
 
     Raises:
-        UserError: nothing of all can be done.
+        UserError: nothing of all could be done.
     """
     problems = list(found.problems)
 
@@ -258,6 +258,8 @@ def segment(engine: Engine, found: inputs.Inputs, settings: planning.Settings) -
         print('segment: stopped; the same command goes on', file=sys.stderr)
         return 130
     problems += run.problems
+    if problems and not run.summaries:
+        raise UserError(*problems)
     if problems:
         print('Problems:', len(problems), file=sys.stderr)
         for problem in problems:

@@ -316,7 +316,7 @@ class TestGoesOn:
         stopped_after(None, random_model, path, tmp_path)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr('nucseg_mmdet.inference.results.write_json', lambda *_: 1 / 0)
-            assert segment.main(arguments(random_model, tmp_path, path)) == 1
+            assert segment.main(arguments(random_model, tmp_path, path)) == 2
         assert (tmp_path / 'tall.csv').is_file()
         assert start(random_model, path, tmp_path)[0].num_tiles == 0
         assert segment.main(arguments(random_model, tmp_path, path)) == 0

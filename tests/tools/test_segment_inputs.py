@@ -172,6 +172,15 @@ def test_a_file_that_cannot_be_written_is_of_one_slide(random_model, tmp_path, c
     assert (tmp_path / 'out/b.csv').is_file()
 
 
+def test_nothing_finished_is_an_error(random_model, tmp_path, capsys):
+    """As of a disk that is full when the files are written."""
+    (tmp_path / 'out/a.csv').mkdir(parents=True)
+    path = save(tmp_path / 'a.png')
+    assert run(random_model, tmp_path / 'out', path, '--overwrite') == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line == f'segment: {path}: {tmp_path}/out/a.csv: cannot be written (Is a directory)'
+
+
 def test_nothing_that_is_named_is_left_out_in_silence(tmp_path):
     names = ['a.bmp', 'a.png', 'a.txt', 'b.xml', 'a.csv', 'a.geojson', 'a.tissue.png', '.hidden']
     for name in names:
@@ -245,7 +254,7 @@ def killed(random_model, tmp_path):
     assert run(random_model, out, path) == 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('nucseg_mmdet.inference.results.write_json', lambda *_: 1 / 0)
-        assert run(random_model, out, path, '--simplify', '1') == 1
+        assert run(random_model, out, path, '--simplify', '1') == 2
     return path, out
 
 
@@ -317,7 +326,7 @@ def stopped(random_model, tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('nucseg_mmdet.inference.rows.finish', stop)
-        assert run(random_model, out, path) == 1
+        assert run(random_model, out, path) == 2
     return path, out
 
 
