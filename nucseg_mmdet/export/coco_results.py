@@ -17,6 +17,7 @@ class CocoResults(Writer):
     """COCO results with run lengths at the size of the slide; categories count from 1."""
 
     suffix = '.coco.json'
+    nucleus_bytes = 200
 
     @classmethod
     def obstacle(cls, target: Target) -> str | None:

@@ -60,6 +60,7 @@ class DicomAnn(Writer):
     """
 
     suffix = '.ann.dcm'
+    nucleus_bytes = 300
 
     @classmethod
     def check(cls) -> None:

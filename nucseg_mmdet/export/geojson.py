@@ -40,6 +40,7 @@ class GeoJson(Writer):
     """
 
     suffix = '.geojson'
+    nucleus_bytes = 1_200
 
     @classmethod
     def file_name(cls, target: Target, options: Options) -> str:

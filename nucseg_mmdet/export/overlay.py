@@ -19,6 +19,7 @@ class Overlay(Writer):
     """
 
     suffix = '.overlay.png'
+    nucleus_bytes = 0
 
     def _start(self) -> None:
         if self.options.image is None:

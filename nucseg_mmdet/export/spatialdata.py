@@ -46,6 +46,7 @@ class SpatialData(FolderWriter):
     """
 
     suffix = '.spatialdata.zarr'
+    nucleus_bytes = 300
 
     @classmethod
     def check(cls) -> None:

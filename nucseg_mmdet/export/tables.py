@@ -39,6 +39,7 @@ class Csv(Writer):
     """
 
     suffix = '.csv'
+    nucleus_bytes = 180
 
     def _start(self) -> None:
         self._ends = [f',{_cell(name)}\n' for name in self.classes] or ['\n']
@@ -68,6 +69,7 @@ class Parquet(Writer):
     """GeoParquet: the columns of the CSV and the outline; what is undefined is null."""
 
     suffix = '.parquet'
+    nucleus_bytes = 300
 
     @classmethod
     def check(cls) -> None:

@@ -100,12 +100,15 @@ class Writer:
     """One file of nuclei.
 
     Attributes:
+        suffix: end of its name.
+        nucleus_bytes: that a nucleus takes, for the check of the free space.
         path: the file that ``finish`` and ``publish`` leave.
         names: of the measurements.
         classes: names of the classes, where there are several, else empty.
     """
 
     suffix: str
+    nucleus_bytes = 600
 
     def __init__(self, out_dir: Path, target: Target, options: Options) -> None:
         self.target, self.options = target, options

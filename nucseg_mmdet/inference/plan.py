@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from nucseg_mmdet import __version__
+from nucseg_mmdet.export.formats import FORMATS
 from nucseg_mmdet.export.writer import Target
 from nucseg_mmdet.inference.frame import MODEL_MPP, Frame, Region, make_frame
 from nucseg_mmdet.inference.segmenter import Segmenter
@@ -28,18 +29,7 @@ from nucseg_mmdet.utils.errors import UserError, describe
 from nucseg_mmdet.utils.files import write_bytes
 
 DENSITY = 8_000  # nuclei per mm2 of tissue, as in the class images
-SHARD_BYTES = 600  # of a nucleus while its slide is not finished, and below of its results
-FORMAT_BYTES = {
-    'geojson': 1_200,
-    'csv': 180,
-    'parquet': 300,
-    'label': 600,
-    'coco': 200,
-    'overlay': 0,
-    'spatialdata': 300,
-    'ome-zarr': 600,
-    'dicom-ann': 300,
-}
+SHARD_BYTES = 600  # of a nucleus while its slide is not finished
 
 
 class Settings(NamedTuple):
@@ -287,7 +277,7 @@ def check_space(plans: Sequence[Plan], settings: Settings) -> None:
         UserError: the space will not do if there are as many nuclei as in the class images.
     """
     area = sum(plan.tissue_mm2 for plan in plans)
-    each = SHARD_BYTES + sum(FORMAT_BYTES[name] for name in settings.formats)
+    each = SHARD_BYTES + sum(FORMATS[name].nucleus_bytes for name in settings.formats)
     need, free = area * DENSITY * each, shutil.disk_usage(settings.out).free
     if need > free:
         raise UserError(

@@ -19,6 +19,7 @@ import torch
 from nucseg_mmdet import __version__
 from nucseg_mmdet.commands import segment
 from nucseg_mmdet.export.formats import FORMATS as FORMATS_KNOWN
+from nucseg_mmdet.export.writer import Writer
 from nucseg_mmdet.inference import inputs
 from nucseg_mmdet.inference import plan as planning
 from nucseg_mmdet.inference import run as running
@@ -407,13 +408,28 @@ class TestWrong:
         self.check(capsys, options, 2, '90.0 microns per pixel given')
 
     def test_no_space(self, random_model, images, tmp_path):
-        assert planning.FORMAT_BYTES.keys() == FORMATS_KNOWN.keys()
         finder = Segmenter(*random_model, device='cpu')
         settings = planning.Settings(tmp_path, ('csv',))
         plan = planning.plan_slide(images / 'small.png', 'small', settings, finder)
         planning.check_space([plan], settings)
         # 8,000 nuclei on a mm2, 600 + 180 bytes each: 6.24 MB a mm2.
         with pytest.raises(UserError, match=r' [kMGT]B free, about 6,240\.0 TB needed for'):
+            planning.check_space([replace(plan, tissue_mm2=1e9)], settings)
+
+    def test_space_of_a_format_that_says_no_figure(
+        self, random_model, images, tmp_path, monkeypatch
+    ):
+        class Centroids(Writer):
+            suffix = '.centroids.txt'
+
+            def _write(self, nuclei, ids):
+                pass
+
+        monkeypatch.setitem(FORMATS_KNOWN, 'centroids', Centroids)
+        finder = Segmenter(*random_model, device='cpu')
+        settings = planning.Settings(tmp_path, ('csv', 'centroids'))
+        plan = planning.plan_slide(images / 'small.png', 'small', settings, finder)
+        with pytest.raises(UserError, match=r'about 11,040\.0 TB needed for'):  # 600 + 180 + 600
             planning.check_space([replace(plan, tissue_mm2=1e9)], settings)
 
     @pytest.mark.parametrize(
