@@ -33,13 +33,11 @@ class Writers:
 
     Attributes:
         paths: the files that ``close`` leaves.
-        notes: a line for each format that cannot be written for this image.
     """
 
-    def __init__(self, writers: Sequence[Writer], notes: Sequence[str] = ()) -> None:
+    def __init__(self, writers: Sequence[Writer]) -> None:
         self._writers, self._finished = writers, False
         self.paths = [writer.path for writer in writers]
-        self.notes = notes
 
     def write(self, nuclei: Nuclei) -> None:
         """Add nuclei to every file; they are numbered from 1 in the order of all calls.
@@ -94,10 +92,16 @@ class Writers:
             self.abort()
 
 
+def obstacles(formats: Sequence[str], target: Target) -> dict[str, str]:
+    """Which formats cannot be written for a target, and why."""
+    reasons = {name: FORMATS[name].obstacle(target) for name in formats}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
 def open_writers(
     formats: Sequence[str], out_dir: Path, target: Target, options: Options | None = None
 ) -> Writers:
-    """Open ``<out_dir>/<target.name><suffix>`` for each format.
+    """Open ``<out_dir>/<target.name><suffix>`` for each format that has no obstacle.
 
     Args:
         formats: keys of ``FORMATS``.
@@ -113,18 +117,12 @@ def open_writers(
     unknown = [name for name in formats if name not in FORMATS]
     if unknown:
         raise UserError(f'format {unknown[0]}: unknown, expected one of {", ".join(FORMATS)}')
-    notes, kinds = [], []
-    for name in dict.fromkeys(formats):
-        note = FORMATS[name].obstacle(target)
-        if note:
-            notes.append(f'{target.name}: no {name}, {note}')
-        else:
-            kinds.append(FORMATS[name])
+    possible = [name for name in formats if name not in obstacles(formats, target)]
     writers = []
     try:
-        for kind in kinds:
-            writers.append(kind(out_dir, target, options))
+        for name in dict.fromkeys(possible):
+            writers.append(FORMATS[name](out_dir, target, options))
     except BaseException:
         Writers(writers).abort()
         raise
-    return Writers(writers, notes)
+    return Writers(writers)

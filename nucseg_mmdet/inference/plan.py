@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from nucseg_mmdet import __version__
-from nucseg_mmdet.export.formats import FORMATS
+from nucseg_mmdet.export.formats import FORMATS, obstacles
 from nucseg_mmdet.export.writer import Target
 from nucseg_mmdet.inference.frame import MODEL_MPP, Frame, Region, make_frame
 from nucseg_mmdet.inference.segmenter import Segmenter
@@ -135,7 +135,7 @@ def plan_slide(path: Path, name: str, settings: Settings, segmenter: Segmenter) 
         segmenter: of its tiles.
 
     Raises:
-        UserError: it cannot be opened, or the region is not on it.
+        UserError: it cannot be opened, the region is not on it, or no format can be written for it.
     """
     file = slide_signs(path)  # before it is read, so that a change meanwhile is one
     slide = open_shared(path, settings.mpp)
@@ -144,6 +144,17 @@ def plan_slide(path: Path, name: str, settings: Settings, segmenter: Segmenter) 
     except UserError as error:
         raise UserError(f'{path}: {error}') from None
     grid = segmenter.make_grid(frame)
+    target = Target(
+        name,
+        slide.width,
+        slide.height,
+        frame.scale,
+        MODEL_MPP,
+        frame.region if settings.region else None,
+        corner=frame.corner,
+        qupath_corner=slide.bounds[:2] if slide.bounds else (0, 0),
+    )
+    left_out = _check_formats(path, target, settings)
     tissue = find_tiles(slide, frame, grid, settings.skip_glass)
     return Plan(
         path=path,
@@ -152,20 +163,11 @@ def plan_slide(path: Path, name: str, settings: Settings, segmenter: Segmenter) 
         grid=grid,
         wanted=tissue.wanted,
         tissue_mm2=tissue.mm2,
-        target=Target(
-            name,
-            slide.width,
-            slide.height,
-            frame.scale,
-            MODEL_MPP,
-            frame.region if settings.region else None,
-            corner=frame.corner,
-            qupath_corner=slide.bounds[:2] if slide.bounds else (0, 0),
-        ),
+        target=target,
         pixel_size=slide.pixel_size,
         notes=[
             note if str(path) in note else f'{path}: {note}'
-            for note in [*slide.notes, *tissue.notes]
+            for note in [*slide.notes, *tissue.notes, *left_out]
         ],
         identity=identify(file, slide, frame, settings, segmenter),
         device=segmenter.predictor.device,
@@ -173,6 +175,19 @@ def plan_slide(path: Path, name: str, settings: Settings, segmenter: Segmenter) 
         colors=segmenter.slide_colors(slide, frame, grid, tissue.wanted),
         tissue_picture=tissue.picture,
     )
+
+
+def _check_formats(path: Path, target: Target, settings: Settings) -> list[str]:
+    """A line for each format that cannot be written for a slide.
+
+    Raises:
+        UserError: none can.
+    """
+    found = obstacles(settings.formats, target)
+    lines = [f'no {name}, {reason}' for name, reason in found.items()]
+    if len(found) == len(settings.formats):
+        raise UserError(f'{path}: {"; ".join(lines)}: expected another --format')
+    return lines
 
 
 def check_unchanged(plan: Plan) -> None:

@@ -53,19 +53,8 @@ def finish(plan: Plan, settings: Settings, facts: dict) -> dict:
             f'{plan.folder}: {missing} of {len(plan.wanted)} rows of tiles are missing, expected '
             'all: do all workers see the same --out?'
         )
-    image = partial(_read_image, plan, settings)
-    names = FEATURES if settings.features else ()
-    options = Options(settings.compress, settings.simplify, image, plan.path, names, plan.classes)
     counts: dict[str, Any] = {}
-    batches = _join(plan, counts)
-    if settings.features:
-        slide = open_planned(plan, settings)
-        batches = with_features(partial(_join, plan, counts), slide, plan.frame)
-    with open_writers(settings.formats, settings.out, plan.target, options) as writers:
-        for nuclei in batches:
-            writers.write(nuclei)
-        fingerprints = {name: fingerprint(path) for name, path in writers.finish().items()}
-        note_files(plan, fingerprints)
+    fingerprints = _write_files(plan, settings, counts)
     remove_old_files(plan, settings, fingerprints)
     num = counts['nuclei']
     rectangles = tile_rectangles(plan.frame, plan.grid).reshape(*plan.wanted.shape, 4)
@@ -91,15 +80,32 @@ def finish(plan: Plan, settings: Settings, facts: dict) -> dict:
         tile_grid=_describe_grid(rectangles, plan.wanted),
         seconds=round(sum(map(shards.read_seconds, plan.shards())), 1),
         **facts,
-        files=[path.name for path in writers.paths],
+        files=list(fingerprints),
         fingerprints=fingerprints,
-        notes=[*plan.notes, *writers.notes],
+        notes=plan.notes,
         output=output_settings(settings),
         identity=plan.identity,
     )
     write_json(summary_path(plan, settings), summary)
     shutil.rmtree(plan.folder, ignore_errors=True)
     return summary
+
+
+def _write_files(plan: Plan, settings: Settings, counts: dict[str, Any]) -> dict[str, dict]:
+    """Join all rows into files, counting as ``_join``; their fingerprints, by name."""
+    image = partial(_read_image, plan, settings)
+    names = FEATURES if settings.features else ()
+    options = Options(settings.compress, settings.simplify, image, plan.path, names, plan.classes)
+    batches = _join(plan, counts)
+    if settings.features:
+        slide = open_planned(plan, settings)
+        batches = with_features(partial(_join, plan, counts), slide, plan.frame)
+    with open_writers(settings.formats, settings.out, plan.target, options) as writers:
+        for nuclei in batches:
+            writers.write(nuclei)
+        fingerprints = {name: fingerprint(path) for name, path in writers.finish().items()}
+        note_files(plan, fingerprints)
+    return fingerprints
 
 
 def _describe_broken(plan: Plan, rectangles: np.ndarray) -> list[str]:

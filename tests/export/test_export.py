@@ -19,7 +19,7 @@ import tifffile
 from pycocotools import mask as coco_mask
 from scipy import ndimage
 
-from nucseg_mmdet.export.formats import open_writers
+from nucseg_mmdet.export.formats import obstacles, open_writers
 from nucseg_mmdet.export.outlines import touching
 from nucseg_mmdet.export.writer import Options, Target
 from nucseg_mmdet.structures.coco import parse_truth, read_results
@@ -363,18 +363,17 @@ def test_coco_results_without_nuclei(tmp_path):
     assert strict_json(path.read_text()) == []
 
 
-def test_coco_results_of_more_pixels_than_pycocotools_counts_are_skipped_with_a_note(tmp_path):
+def test_coco_results_of_more_pixels_than_pycocotools_counts_are_skipped(tmp_path):
     # 2^32 px; a region of such a slide has run lengths of the whole slide, too.
     target = Target('slide', 1 << 16, 1 << 16, scale=1.0, mpp=0.25, region=(0, 0, 9, 9))
-    with open_writers(['csv', 'coco'], tmp_path, target) as writers:
-        assert writers.notes == [
-            'slide: no coco, 65536 x 65536 px are more than pycocotools can count'
-        ]
+    reason = '65536 x 65536 px are more than pycocotools can count'
+    assert obstacles(['csv', 'coco'], target) == dict(coco=reason)
+    with open_writers(['csv', 'coco'], tmp_path, target):
+        pass
     assert [path.name for path in tmp_path.iterdir()] == ['slide.csv']
     largest = target._replace(height=(1 << 16) - 1)
     with open_writers(['coco'], tmp_path, largest) as writers:
         writers.write(ONE)
-        assert not writers.notes
     (result,) = strict_json((tmp_path / 'slide.coco.json').read_text())
     assert coco_mask.area(result['segmentation']) == 6
 
@@ -395,10 +394,12 @@ def test_overlay_has_outlines_on_the_image(tmp_path):
     assert not changed.any()
 
 
-def test_overlay_of_a_large_image_is_skipped_with_a_note(tmp_path):
+def test_overlay_of_a_large_image_is_skipped(tmp_path):
     target = Target('slide', 5000, 4000, scale=1.0, mpp=0.25)
-    with open_writers(['csv', 'overlay'], tmp_path, target) as writers:
-        assert writers.notes == ['slide: no overlay, 5000 x 4000 px are more than 17 million']
+    reason = '5000 x 4000 px are more than 17 million'
+    assert obstacles(['csv', 'overlay'], target) == dict(overlay=reason)
+    with open_writers(['csv', 'overlay'], tmp_path, target):
+        pass
     assert [path.name for path in tmp_path.iterdir()] == ['slide.csv']
 
 

@@ -1,8 +1,10 @@
 """A run over several slides: one that cannot be finished holds back no other."""
 
 import cv2
+import numpy as np
 import pytest
 
+from nucseg_mmdet.export import overlay
 from nucseg_mmdet.inference.plan import Settings
 from nucseg_mmdet.inference.rows import InProcess, RowDone
 from nucseg_mmdet.inference.run import SlideRun
@@ -107,3 +109,17 @@ def test_a_stopped_run_does_a_tile_again_that_could_not_be_read(
     assert again.num_tiles == 1
     again.run(lambda *_: None, print)
     assert again.problems == []
+
+
+def test_a_format_that_cannot_be_written_is_told_before_the_work(engine, tmp_path):
+    path = tmp_path / 'wide.png'
+    cv2.imwrite(str(path), np.full((1, 70_000, 3), 243, np.uint8))
+    region = (0, 0, 70_000, 1)
+    settings = Settings(tmp_path / 'out', ('csv', 'overlay'), region=region)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(overlay, 'OVERLAY_LIMIT', 60_000)
+        (plan,) = engine.plan([path], ['wide'], settings)
+        (problem,) = engine.plan([path], ['wide'], settings._replace(formats=('overlay',)))
+    reason = 'no overlay, 70000 x 1 px are more than 0 million'
+    assert f'{path}: {reason}' in plan.notes
+    assert str(problem) == f'{path}: {reason}: expected another --format'
