@@ -21,6 +21,7 @@ from nucseg_mmdet.converters import (
     monuseg_xml,
     pannuke,
     qupath,
+    target,
     vrdl,
 )
 from nucseg_mmdet.utils.errors import UserError, exit_code, few, printable
@@ -138,9 +139,11 @@ def prepare(args: argparse.Namespace) -> None:
     """Read raw data, write COCO, say what was found."""
     reader = READERS[args.format]
     classes = parse_classes(args.classes)
-    base.check_target(args.out, args.overwrite)
+    target.check_target(args.out, args.overwrite)
     given = {option: getattr(args, option) for option in reader.OPTIONS}
     given = {option: text for option, text in given.items() if text}
+    folders = [given['images']] if 'images' in given else []  # or a pattern under RAW
+    target.check_apart(args.out, args.raw, *map(Path, folders))
     if hasattr(reader, 'find_left_out'):  # said first: it may be why an image has no truth
         for line in few(reader.find_left_out(args.raw, **given)):
             print(f'note: {printable(line)}', flush=True)
@@ -157,7 +160,7 @@ def prepare(args: argparse.Namespace) -> None:
         workers=args.workers,
         progress=show_progress,
     )
-    for line in few(summary.left_out):
+    for line in summary.left_out:  # all: what is missing is told nowhere else
         print(f'left out: {printable(line)}')
     for line in few(summary.notes):
         print(f'note: {printable(line)}')

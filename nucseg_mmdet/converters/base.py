@@ -26,8 +26,9 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
-from nucseg_mmdet.converters.folds import deal_folds, too_few_slides
+from nucseg_mmdet.converters.folds import deal_folds, fold_notes
 from nucseg_mmdet.converters.pool import in_processes
+from nucseg_mmdet.converters.target import check_target
 from nucseg_mmdet.structures.coco_entries import (
     CATEGORY_ID,
     make_annotation,
@@ -74,7 +75,7 @@ class ImageFile:
             is copied byte for byte.
         name: of the written file; by default the raw file's, with ``.png`` for pixels.
         notes: what was done to the pixels, a line each.
-        slide: that the image is a part of; None where each image is its own.
+        slide: name of the slide that the image is a part of; None where each image is its own.
     """
 
     path: Path
@@ -85,7 +86,7 @@ class ImageFile:
     pixels: np.ndarray | None = None
     name: str = ''
     notes: list[str] = field(default_factory=list)
-    slide: Path | None = None
+    slide: str | None = None
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -186,43 +187,24 @@ def prepare(
         nuclei={category['name']: counts[category['id']] for category in truth['categories']},
         test_images=len(test_images),
         left_out=problems,
-        notes=_notes(annotated, len(truth['annotations'])),
+        notes=_notes(annotated, truth),
     )
 
 
-def _notes(annotated: Sequence[AnnotatedImage], num_written: int) -> list[str]:
-    """What a user should know of the images, ``num_written`` of whose nuclei were written."""
-    notes = too_few_slides([item.image for item in annotated])
+def _notes(annotated: Sequence[AnnotatedImage], truth: dict) -> list[str]:
+    """What a user should know of the images, whose nuclei were written as ``truth``."""
+    notes = fold_notes([item.image for item in annotated])
     notes += [note for item in annotated for note in item.image.notes + item.notes]
-    empty = sum(not item.nuclei for item in annotated)
+    empty = len(annotated) - len({entry['image_id'] for entry in truth['annotations']})
     if empty:
         notes.append(
             f'{empty:,} of {len(annotated):,} images have no nucleus; tools/train.py leaves them '
             'out unless --keep-empty is given'
         )
-    dropped = sum(len(item.nuclei) for item in annotated) - num_written
+    dropped = sum(len(item.nuclei) for item in annotated) - len(truth['annotations'])
     if dropped:
         notes.append(f'{dropped:,} nuclei are of types that no class takes in')
     return notes
-
-
-def check_target(out: Path, overwrite: bool) -> None:
-    """Refuse to write where something is that this module did not make.
-
-    Raises:
-        UserError: ``out`` is a file, or a folder with content that may not be replaced.
-    """
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not out.is_dir():
-        raise UserError(f'{out}: a file, expected a folder to make')
-    if not overwrite:
-        raise UserError(f'{out}: there already; --overwrite replaces it')
-    others = sorted({path.name for path in out.iterdir()} - {'annotations', 'train', 'test'})
-    if others or not (out / 'annotations').is_dir():
-        raise UserError(
-            f'{out}: not a prepared data set (has {others}), will not replace it: take another OUT'
-        )
 
 
 def _convert(
@@ -303,7 +285,7 @@ def _write(
 
 
 def _image_record(image: ImageFile) -> dict:
-    return make_image(image.id, image.name, image.height, image.width, image.organ)
+    return make_image(image.id, image.name, image.height, image.width, image.organ, image.slide)
 
 
 def _write_json(path: Path, content: dict) -> None:

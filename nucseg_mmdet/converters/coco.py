@@ -7,11 +7,11 @@
 
 The pixels of a nucleus are those that pycocotools gives; nuclei may overlap. The type of a
 nucleus is its annotation's ``type``, as this project writes it, or else the name of its
-category where there are several.
+category, unless that is nucleus.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -28,7 +28,7 @@ from nucseg_mmdet.imaging.image_files import read_size
 from nucseg_mmdet.structures.coco import load_json, parse_truth
 from nucseg_mmdet.structures.coco_entries import CATEGORY_ID
 from nucseg_mmdet.structures.coco_tidy import tidy
-from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.errors import UserError, some
 
 OPTIONS = {
     'images': 'folder of the images, default: that of the JSON file',
@@ -46,7 +46,7 @@ class Entry(NamedTuple):
         path: of the image.
         info: the image's object.
         annotations: of the image.
-        types: of nuclei by category id; None where there is one category.
+        types: names of the categories by id.
         notes: on the file, with its first image.
     """
 
@@ -54,7 +54,7 @@ class Entry(NamedTuple):
     path: Path
     info: dict
     annotations: list[dict]
-    types: dict[int, str] | None
+    types: dict[int, str]
     notes: Sequence[str] = ()
 
 
@@ -75,12 +75,8 @@ def find_images(raw: Path, images: str | None = None, crowds: str | None = None)
     )
     if crowds:
         notes += _take_crowds(annotations)
-    types = {}
-    for index, category in enumerate(categories):
-        where = f'{raw}: category {index}'
-        types[_field(category, 'id', int, where)] = _field(category, 'name', str, where)
-    if len(types) != len(categories):
-        raise UserError(f'{raw}: {len(categories)} categories, {len(types)} ids, expected as many')
+    notes += _leave_foreign_types(annotations)
+    types = _types_of(categories, raw)
     if not folder.is_dir():
         raise UserError(f'{folder}: no such folder, expected the images')
     entries, respelled = {}, 0
@@ -93,7 +89,8 @@ def find_images(raw: Path, images: str | None = None, crowds: str | None = None)
         path = folder / _as_on_disk(folder, named)
         respelled += path != folder / named
         _check_text(info, 'organ', where)
-        entries[number] = Entry(raw, path, info, [], types if len(types) > 1 else None)
+        _check_text(info, 'slide', where)
+        entries[number] = Entry(raw, path, info, [], types)
     for index, annotation in enumerate(annotations):
         where = f'{raw}: annotation {index}'
         number = _field(annotation, 'image_id', int, where)
@@ -103,14 +100,36 @@ def find_images(raw: Path, images: str | None = None, crowds: str | None = None)
                 f'{where}: image_id {number}, category_id {category}: one is not there, '
                 'expected both in the file'
             )
-        _check_text(annotation, 'type', where)
         entries[number].annotations.append(annotation)
     if not entries:
         raise UserError(f'{raw}: no images, expected at least one')
+    _check_folder(folder, entries.values(), raw)
     if respelled:
         notes.append(f'{respelled:,} file names in percent signs or other Unicode than the files')
     first, *others = entries.values()
     return [first._replace(notes=[f'{raw}: {note}' for note in notes]), *others]
+
+
+def _types_of(categories: list, raw: Path) -> dict[int, str]:
+    """The names of the categories by id, checked."""
+    types = {}
+    for index, category in enumerate(categories):
+        where = f'{raw}: category {index}'
+        types[_field(category, 'id', int, where)] = _field(category, 'name', str, where)
+    if len(types) != len(categories):
+        raise UserError(f'{raw}: {len(categories)} categories, {len(types)} ids, expected as many')
+    return types
+
+
+def _check_folder(folder: Path, entries: Iterable[Entry], raw: Path) -> None:
+    """Refuse a folder that has no image of the file: it is another one."""
+    entries = list(entries)
+    if not any(os.path.lexists(entry.path) for entry in entries):
+        listed = some([entry.info['file_name'] for entry in entries])
+        raise UserError(
+            f'{folder}: none of the images of {raw.name} ({listed}), expected them, or --images '
+            'with the folder that has them'
+        )
 
 
 def _take_crowds(annotations: list) -> list[str]:
@@ -119,6 +138,22 @@ def _take_crowds(annotations: list) -> list[str]:
     for entry in found:
         entry['iscrowd'] = 0
     return [f'{len(found):,} annotations with iscrowd 1, each taken for a nucleus'] if found else []
+
+
+def _leave_foreign_types(annotations: list) -> list[str]:
+    """Take out ``type`` of annotations where it is none of nuclei, in place; a line that says so.
+
+    Other tools have a key of this name for the kind of mask, say. One that tells nuclei apart is a
+    text, and all that have it are of one category, as ``--classes`` gathers types.
+    """
+    typed = [one for one in annotations if isinstance(one, dict) and one.get('type') is not None]
+    if all(isinstance(one['type'], str) for one in typed):
+        pairs = {(one['type'], repr(one.get('category_id'))) for one in typed}
+        if len(pairs) == len({kind for kind, _ in pairs}):
+            return []
+    for one in typed:
+        del one['type']
+    return [f"{len(typed):,} annotations with a 'type' that is none of nuclei, left out"]
 
 
 def _size_of(folder: Path, name: str) -> tuple[int, int] | None:
@@ -174,7 +209,7 @@ def read_image(entry: Entry) -> AnnotatedImage:
         UserError: the image is missing, broken, or not of the listed size.
     """
     image, rles, problems = read_masks(entry)
-    image.organ = entry.info.get('organ')
+    image.organ, image.slide = entry.info.get('organ'), entry.info.get('slide')
     nuclei = []
     for index, rle in rles.items():
         kind = type_of(entry.annotations[index], entry.types)
@@ -182,10 +217,12 @@ def read_image(entry: Entry) -> AnnotatedImage:
     return AnnotatedImage(image, nuclei, problems, list(entry.notes))
 
 
-def type_of(annotation: dict, types: dict[int, str] | None) -> str | None:
-    """The type of a nucleus: the annotation's own, or the name of its category."""
+def type_of(annotation: dict, types: dict[int, str]) -> str | None:
+    """The type of a nucleus: the annotation's own, or the name of its category but for nucleus."""
     kind = annotation.get('type')
-    return types[annotation['category_id']] if kind is None and types else kind
+    if kind is None and list(types.values()) != ['nucleus']:
+        return types[annotation['category_id']]
+    return kind
 
 
 def read_masks(entry: Entry) -> tuple[ImageFile, dict[int, dict], list[str]]:

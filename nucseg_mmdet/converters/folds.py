@@ -1,8 +1,9 @@
 """Folds: which training images are held out together."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from nucseg_mmdet.converters.tcga import patient_of
 
 if TYPE_CHECKING:
     from nucseg_mmdet.converters.base import ImageFile
@@ -13,9 +14,10 @@ NUM_FOLDS = 4
 def deal_folds(images: Sequence['ImageFile']) -> list[set[int]]:
     """Deal the images over the folds, organ after organ, so that organs are spread evenly.
 
-    The images of a slide stay together: slides of many images come first, each to the fold that
-    has the fewest. Where there are fewer slides than folds, each image is dealt on its own. A
-    fold of more than half of the images is the last one, since fold 1 is held out by default.
+    The images of a slide stay together, and so do those of a patient, where their names have the
+    barcodes of TCGA: slides of many images come first, each to the fold that has the fewest. Where
+    there are fewer slides than folds, each image is dealt on its own. A fold of more than half of
+    the images is the last one, since fold 1 is held out by default.
 
     Args:
         images: whose ids are set.
@@ -35,10 +37,12 @@ def deal_folds(images: Sequence['ImageFile']) -> list[set[int]]:
     return sorted(folds, key=lambda fold: 2 * len(fold) > len(images))
 
 
-def too_few_slides(images: Sequence['ImageFile']) -> list[str]:
-    """A line where there are folds, and too few slides for folds that share none."""
+def fold_notes(images: Sequence['ImageFile']) -> list[str]:
+    """A line where there are too few images for folds, or too few slides for any to share none."""
     num_slides = len(_ids_by_slide(images))
-    if not num_slides < NUM_FOLDS <= len(images):
+    if len(images) < NUM_FOLDS:
+        return [f'no folds: {len(images)} training images, {NUM_FOLDS} are needed to hold some out']
+    if num_slides >= NUM_FOLDS:
         return []
     return [
         f'fewer slides ({num_slides}) than folds ({NUM_FOLDS}): held-out images are of slides '
@@ -47,8 +51,8 @@ def too_few_slides(images: Sequence['ImageFile']) -> list[str]:
 
 
 def _ids_by_slide(images: Sequence['ImageFile']) -> list[list[int]]:
-    """The ids of each slide's images, in order; an image without a slide is its own."""
-    slides: dict[Path | int, list[int]] = {}
+    """The ids of each patient's or slide's images, in order; one without either is its own."""
+    slides: dict[str | int, list[int]] = {}
     for image in images:
-        slides.setdefault(image.slide or image.id, []).append(image.id)
+        slides.setdefault(patient_of(image.name) or image.slide or image.id, []).append(image.id)
     return list(slides.values())

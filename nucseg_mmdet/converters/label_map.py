@@ -18,13 +18,14 @@ import io
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from nucseg_mmdet.converters.base import AnnotatedImage, Nucleus
-from nucseg_mmdet.converters.nuclei import check_labels, from_labels, refuse_foreground
+from nucseg_mmdet.converters.nuclei import check_labels, check_parts, from_labels
 from nucseg_mmdet.converters.pictures import (
     Pair,
     check_pair,
@@ -40,7 +41,7 @@ OPTIONS = {
     'images': 'pattern of the images under RAW, default: images/*',
     'labels': 'pattern of the label maps under RAW, default: labels/*',
 }
-READ_ALL = "patterns such as --images 'images/**/*' read folders in folders"
+READ_ALL = "--images 'images/**/*' --labels 'labels/**/*' read folders in folders"
 TIFF = {'.tif', '.tiff'}
 SUFFIXES = TIFF | {'.png', '.npy'}
 LABEL = re.compile(r'[0-9]{1,19}')
@@ -72,9 +73,10 @@ def find_left_out(raw: Path, images: str | None = None, labels: str | None = Non
     """A line for each folder that ``find_images`` passes over, and for types of no image."""
     patterns = _patterns(raw, images, labels)
     lines = pair_folders_left_out(raw, *patterns, _is_label_map, READ_ALL)
-    if raw.is_dir():
-        pairs = find_pairs(raw, *patterns, _is_label_map)
-        lines += types_left_out(raw, {pair.image.name for pair in pairs if pair.image})
+    if types_of(raw) is not None:
+        with suppress(UserError):  # find_images says it, after these lines
+            pairs = find_pairs(raw, *patterns, _is_label_map)
+            lines += types_left_out(raw, {pair.image.name for pair in pairs if pair.image})
     return lines
 
 
@@ -134,17 +136,17 @@ def read_image(entry: Entry) -> AnnotatedImage:
 
     Raises:
         UserError: one of the two is missing, broken, or not of the size of the other, or
-            the label map is a foreground mask.
+            the labels are not those of single nuclei.
     """
     pair = entry.pair
     check_pair(pair)
     image = open_picture(pair.image)
     labels = check_labels(decode_labels(pair.truth), (image.height, image.width), pair.truth)
-    refuse_foreground(labels, pair.truth)
+    notes = check_parts(labels, pair.truth)
     nuclei = from_labels(labels)
     if entry.types is not None:
         set_types(nuclei, entry.types, pair.truth)
-    return AnnotatedImage(image, list(nuclei.values()))
+    return AnnotatedImage(image, list(nuclei.values()), notes=notes)
 
 
 def set_types(nuclei: Mapping[int, Nucleus], types: Mapping[int, str | None], path: Path) -> None:

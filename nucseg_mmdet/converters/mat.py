@@ -19,8 +19,8 @@ from scipy.io import loadmat, whosmat
 from scipy.sparse import issparse
 
 from nucseg_mmdet.converters.base import AnnotatedImage
-from nucseg_mmdet.converters.label_map import READ_ALL, set_types
-from nucseg_mmdet.converters.nuclei import check_labels, from_labels
+from nucseg_mmdet.converters.label_map import set_types
+from nucseg_mmdet.converters.nuclei import check_labels, check_parts, from_labels
 from nucseg_mmdet.converters.pictures import (
     Pair,
     check_pair,
@@ -36,6 +36,7 @@ OPTIONS = {
     'images': 'pattern of the images under RAW, default: Images/*',
     'labels': 'pattern of the .mat files under RAW, default: Labels/*',
 }
+READ_ALL = "--images 'Images/**/*' --labels 'Labels/**/*' read folders in folders"
 # Graham et al., Medical Image Analysis 58 (2019); README of the data set.
 TYPES = (
     'other',
@@ -70,7 +71,8 @@ def read_image(pair: Pair) -> AnnotatedImage:
     """Read one training image and its label map.
 
     Raises:
-        UserError: one of the two is missing, broken, or not of the size of the other.
+        UserError: one of the two is missing, broken, or not of the size of the other, or the
+            labels are not those of single nuclei.
     """
     check_pair(pair)
     image = open_picture(pair.image)
@@ -78,6 +80,7 @@ def read_image(pair: Pair) -> AnnotatedImage:
     if 'inst_map' not in content:
         raise UserError(f'{pair.truth}: no variable inst_map, expected one')
     labels = check_labels(content['inst_map'], (image.height, image.width), pair.truth)
+    notes = check_parts(labels, pair.truth)
     nuclei = from_labels(labels)
     if 'inst_type' in content:
         numbers = content['inst_type'].ravel()
@@ -91,7 +94,7 @@ def read_image(pair: Pair) -> AnnotatedImage:
             raise UserError(f"{pair.truth}: inst_type beyond 1 to {len(TYPES)}, expected CoNSeP's")
         kinds = [TYPES[int(number) - 1] for number in numbers]
         set_types(nuclei, dict(zip(order, kinds, strict=True)), pair.truth)
-    return AnnotatedImage(image, list(nuclei.values()))
+    return AnnotatedImage(image, list(nuclei.values()), notes=notes)
 
 
 def _order(content: dict, labels: list[int], path: Path) -> list[int]:

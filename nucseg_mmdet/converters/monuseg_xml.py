@@ -29,12 +29,13 @@ from nucseg_mmdet.converters.pictures import (
     open_picture,
     pair_folders_left_out,
 )
+from nucseg_mmdet.converters.tcga import organ_of
 from nucseg_mmdet.structures.polygons import polygons_to_rle
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.reading import MOST_TEXT, read_bytes
 
 OPTIONS: dict[str, str] = {}
-PATTERNS = ('**/*', '**/*.xml')  # of images and outlines
+PATTERNS = ('**/*', '**/*.[xX][mM][lL]')  # of images and outlines
 SHIFT = -0.5  # px, from the vertices' frame to pixel edges at integers
 LAYOUT = 'Annotation/Regions/Region/Vertices/Vertex'
 DEEPEST = 20  # elements in one another
@@ -52,7 +53,7 @@ def find_images(raw: Path) -> list[Pair]:
 
 def find_left_out(raw: Path) -> list[str]:
     """A line for each folder that ``find_images`` does not look into."""
-    return pair_folders_left_out(raw, *PATTERNS, lambda path: path.suffix == '.xml', LINKS)
+    return pair_folders_left_out(raw, *PATTERNS, lambda path: path.suffix.lower() == '.xml', LINKS)
 
 
 def read_image(pair: Pair) -> AnnotatedImage:
@@ -65,6 +66,7 @@ def read_image(pair: Pair) -> AnnotatedImage:
     """
     check_pair(pair)
     image = open_picture(pair.image)
+    image.organ = organ_of(image.name)
     owned = np.zeros((image.height, image.width), dtype=bool)
     annotated = AnnotatedImage(image, [])
     contested = regions = 0

@@ -10,6 +10,8 @@ from nucseg_mmdet.converters.base import Nucleus
 from nucseg_mmdet.structures.polygons import mask_to_polygons
 from nucseg_mmdet.utils.errors import UserError
 
+FEW_PARTS = 3  # beyond one for each label, in which nuclei may be that another one divides
+
 
 def from_mask(
     mask: np.ndarray, origin: tuple[int, int] = (0, 0), kind: str | None = None
@@ -79,21 +81,34 @@ def check_labels(labels: np.ndarray, shape: tuple[int, int], path: Path) -> np.n
     return labels.astype(np.int64)
 
 
-def refuse_foreground(labels: np.ndarray, path: Path) -> None:
-    """Refuse a foreground mask, which has one label for all nuclei.
+def check_parts(labels: np.ndarray, path: Path) -> list[str]:
+    """Refuse labels that are not those of single nuclei: foreground, types, or cut to 8 bits.
 
     Args:
         labels: int, (H, W).
         path: what messages name.
 
+    Returns:
+        A line where many labels are in several parts, which touch at no pixel's corner.
+
     Raises:
-        UserError: the only label is in several parts.
+        UserError: the only label is in several parts, or more than half of the labels are.
     """
-    present = np.unique(labels[labels != 0])
-    if present.size == 1:
-        parts = ndimage.label(labels)[1]
-        if parts > 1:
-            raise UserError(
-                f'{path}: one label, {present[0]}, in {parts} parts: a foreground mask, '
-                'expected another label for each nucleus'
-            )
+    present, dense = np.unique(labels, return_inverse=True)
+    dense = dense.reshape(labels.shape) + (0 if present.size and present[0] == 0 else 1)
+    number = np.count_nonzero(present)
+    split = parts = 0
+    for label, window in enumerate(ndimage.find_objects(dense), start=1):
+        of_label = ndimage.label(dense[window] == label, np.ones((3, 3)))[1]
+        parts += of_label
+        split += of_label > 1
+    expected = 'expected another label for each nucleus'
+    if number == 1 and split:
+        found = f'one label, {present.max()}, in {parts} parts: a foreground mask'
+        raise UserError(f'{path}: {found}, {expected}')
+    if parts > number + FEW_PARTS and 2 * split > number:
+        found = f'{number} labels in {parts} parts: of types, or cut to 8 bits'
+        raise UserError(f'{path}: {found}, {expected}')
+    if parts > number + FEW_PARTS and 10 * split > number:
+        return [f'{path}: {split} of {number} labels are in several parts, each taken as a nucleus']
+    return []

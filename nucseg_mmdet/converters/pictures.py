@@ -25,6 +25,9 @@ SUFFIXES = {'.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp'}
 LINKS = 'links to folders are not followed, expected the folder itself'
 UNREAD = {'.webp', '.gif', '.jp2'}  # images all the same, which are refused by name
 TRUTH_ENDING = re.compile(r'(_cp)?_(masks?|labels?)$')  # 'x_masks.png' belongs to 'x.png'
+BESIDE_MASKS = re.compile(
+    r'_(flows|cp_output|outlines)$'
+)  # pictures that Cellpose makes of 'x.png'
 
 
 class Pair(NamedTuple):
@@ -75,7 +78,8 @@ def open_picture(path: Path) -> ImageFile:
 def find_pairs(raw: Path, images: str, truths: str, is_truth: Callable[[Path], bool]) -> list[Pair]:
     """Pair images and truth files by their names without suffix.
 
-    ``x.png`` goes with ``x.tif``, ``x_mask.tif``, ``x_masks.png``, ``x_label.png``, ...
+    ``x.png`` goes with ``x.tif``, ``x_mask.tif``, ``x_masks.png``, ``x_label.png``, ..., and
+    ``x_img.png`` with ``x_masks.png``, as in the data of Cellpose.
 
     Args:
         raw: folder.
@@ -98,12 +102,14 @@ def find_pairs(raw: Path, images: str, truths: str, is_truth: Callable[[Path], b
         for path in _glob(raw, images)
         if path.suffix.lower() in SUFFIXES | UNREAD and path not in taken
     ]
+    stems = {path.stem for path in image_paths}
+    image_paths = [
+        path
+        for path in image_paths
+        if not BESIDE_MASKS.search(path.stem) or BESIDE_MASKS.sub('', path.stem) not in stems
+    ]
     by_name = _index(image_paths, {path: path.stem for path in image_paths})
-    names = {
-        path: path.stem if path.stem in by_name else TRUTH_ENDING.sub('', path.stem)
-        for path in truth_paths
-    }
-    truth_by_name = _index(truth_paths, names)
+    truth_by_name = _index(truth_paths, {path: _image_of(path.stem, stems) for path in truth_paths})
     if not by_name or not truth_by_name:
         raise UserError(
             f'{raw}: {len(by_name)} images as {images} and {len(truth_by_name)} truth files '
@@ -113,6 +119,12 @@ def find_pairs(raw: Path, images: str, truths: str, is_truth: Callable[[Path], b
         Pair(name, by_name.get(name), truth_by_name.get(name))
         for name in sorted(by_name.keys() | truth_by_name.keys())
     ]
+
+
+def _image_of(truth: str, images: set[str]) -> str:
+    """The name of the image that a truth file belongs to, whether it is there or not."""
+    name = truth if truth in images else TRUTH_ENDING.sub('', truth)
+    return f'{name}_img' if name not in images and f'{name}_img' in images else name
 
 
 def folders_left_out(
@@ -155,7 +167,9 @@ def pair_folders_left_out(
 
 
 def _glob(raw: Path, pattern: str) -> list[Path]:
-    return [path for path in _glob_all(raw, pattern) if not path.is_dir()]
+    """The files of a pattern, but for those that macOS leaves beside others."""
+    found = [path for path in _glob_all(raw, pattern) if not path.name.startswith('._')]
+    return [path for path in found if not path.is_dir()]
 
 
 def _glob_all(raw: Path, pattern: str) -> list[Path]:

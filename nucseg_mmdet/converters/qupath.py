@@ -41,7 +41,7 @@ OPTIONS = {
     'field': 'largest side of a field, px of 0.25 microns, default: 1000',
 }
 REGIONS = 'Region*,annotated'
-IGNORED = 'ignore*'  # as QuPath's own class
+IGNORED = 'Ignore*'  # as QuPath's own class
 MPP = 0.25  # microns per pixel that the models work at
 FIELD = 1_000  # px
 SMALL = 2  # px of 0.25 microns; what is wider in x and y covers the center of a pixel
@@ -93,7 +93,8 @@ def find_images(
     microns = _number(mpp, 'mpp', 0) if mpp else None
     paths = [raw] if raw.is_file() else sorted(path for path in raw.rglob('*') if _is_geojson(path))
     if not paths:
-        raise UserError(f'{raw}: no .geojson file, expected one for each image')
+        found = 'no .geojson file' if raw.is_dir() else 'no such file or folder'
+        raise UserError(f'{raw}: {found}, expected one for each image')
     entries = []
     for path in paths:
         try:
@@ -159,7 +160,10 @@ def _find_image(path: Path, folder: Path) -> Path:
     )
     if len(found) != 1:
         names = ', '.join(item.name for item in found) or 'none'
-        raise UserError(f'{path}: images named {name} in {folder}: {names}, expected one')
+        raise UserError(
+            f'{path}: images named {name} in {folder}: {names}, expected one; --images names '
+            'another folder'
+        )
     return found[0]
 
 
@@ -214,20 +218,32 @@ def _fields(
 def _sort(
     objects: Sequence[QuPathObject], regions: str, notes: list[str], path: Path
 ) -> tuple[list[QuPathObject], list[QuPathObject]]:
-    """Tell regions from nuclei; what is to be ignored gets a note."""
-    patterns = [pattern.strip().casefold() for pattern in regions.split(',')]
-    areas, nuclei, ignored = [], [], 0
+    """Tell regions from nuclei; what is neither gets a note."""
+    areas, nuclei, ignored, others = [], [], 0, 0
     for item in objects:
-        name = (item.name or '').casefold()
-        if item.kind == 'annotation' and any(fnmatchcase(name, one) for one in patterns):
+        if item.kind == 'annotation' and _is_named(item, regions):
             areas.append(item)
-        elif fnmatchcase(name, IGNORED):
+        elif item.kind == 'annotation' and _is_named(item, REGIONS):
+            others += 1
+        elif _is_named(item, IGNORED):
             ignored += 1
         else:
             nuclei.append(item)
     if ignored:
         notes.append(f'{path}: {ignored:,} objects of a class Ignore* are left out')
+    if others:
+        names = REGIONS.replace(',', ' or ')
+        notes.append(
+            f'{path}: {others:,} annotations of a class {names} are no nuclei, and no regions by '
+            f'--regions {regions}; left out'
+        )
     return areas, nuclei
+
+
+def _is_named(item: QuPathObject, patterns: str) -> bool:
+    """Whether a pattern of several, with commas between them, is that of an object's class."""
+    name = (item.name or '').casefold()
+    return any(fnmatchcase(name, one.strip().casefold()) for one in patterns.split(','))
 
 
 def _shape(region: QuPathObject) -> shapely.Geometry:
@@ -284,7 +300,9 @@ def read_image(entry: Entry) -> AnnotatedImage:
     annotated = _annotated(entry)
     pixels = np.where(annotated[..., None], pixels, np.uint8(255))
     pixels = np.ascontiguousarray(pixels[..., ::-1])
-    image = ImageFile(entry.image, height, width, pixels=pixels, name=entry.name, slide=entry.image)
+    image = ImageFile(
+        entry.image, height, width, pixels=pixels, name=entry.name, slide=entry.image.name
+    )
     nuclei = [_nucleus(item, entry, annotated) for item in entry.nuclei]
     nuclei = [nucleus for nucleus in nuclei if nucleus is not None]
     return AnnotatedImage(image, nuclei, list(entry.problems), list(entry.notes))

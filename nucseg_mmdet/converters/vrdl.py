@@ -8,36 +8,17 @@
     RAW/test_img_ids.json              [{"file_name", "height", "id", "width"}, ...]
 """
 
-import re
 from pathlib import Path
 
 from nucseg_mmdet.converters import mask_folder
 from nucseg_mmdet.converters.base import AnnotatedImage, ImageFile
-from nucseg_mmdet.converters.pictures import is_image
-from nucseg_mmdet.imaging.image_files import decode_image
+from nucseg_mmdet.converters.pictures import is_image, open_picture
+from nucseg_mmdet.converters.tcga import organ_of
 from nucseg_mmdet.structures.coco import load_json
 from nucseg_mmdet.utils.errors import UserError, some
 
-# Organs of the MoNuSeg training images, by tissue source site and patient of the
-# TCGA barcode. Kumar et al., IEEE Trans. Med. Imaging 36 (2017), and monuseg.grand-challenge.org.
-ORGANS = {
-    'breast': 'A7-A13E A7-A13F AR-A1AK AR-A1AS E2-A1B5 E2-A14V',
-    'kidney': 'B0-5711 HE-7128 HE-7129 HE-7130 B0-5710 B0-5698',
-    'liver': '18-5592 38-6178 49-4488 50-5931 21-5784 21-5786',
-    'prostate': 'G9-6336 G9-6348 G9-6356 G9-6363 CH-5767 G9-6362',
-    'bladder': 'DK-A2I6 G2-A2EK',
-    'colon': 'AY-A8YK NH-A8F7',
-    'stomach': 'KB-A93J RD-A8N9',
-}
-ORGAN_OF_CASE = {case: organ for organ, cases in ORGANS.items() for case in cases.split()}
 OPTIONS: dict[str, str] = {}
 LIST = 'test_img_ids.json'
-
-
-def organ_of(name: str) -> str | None:
-    """The organ of an image by its TCGA barcode; None for other names."""
-    barcode = re.match(r'TCGA-(\w\w-\w{4})-', name)
-    return ORGAN_OF_CASE.get(barcode[1]) if barcode else None
 
 
 def find_images(raw: Path) -> list[Path]:
@@ -102,6 +83,8 @@ def _read_list(path: Path) -> list[dict]:
         _check_test_entry(path, entry)
     for key in ('id', 'file_name'):
         values = [entry[key] for entry in entries]
+        if key == 'file_name':  # a.png and A.png are one file on some systems
+            values = [value.casefold() for value in values]
         twice = {value for value in values if values.count(value) > 1}
         if twice:
             raise UserError(f'{path}: {key} {twice.pop()} stands there twice, expected once')
@@ -120,8 +103,11 @@ def _check_test_entry(path: Path, entry: object) -> None:
 
 
 def _test_image(path: Path, entry: dict) -> ImageFile:
-    height, width = decode_image(path).shape[:2]
-    if (height, width) != (entry['height'], entry['width']):
+    image = open_picture(path)
+    if (image.height, image.width) != (entry['height'], entry['width']):
         listed = f'{entry["width"]} x {entry["height"]} px in {LIST}'
-        raise UserError(f'{path}: {width} x {height} px, expected {listed}')
-    return ImageFile(path, height, width, id=entry['id'], organ=organ_of(path.name))
+        raise UserError(f'{path}: {image.width} x {image.height} px, expected {listed}')
+    if image.pixels is not None:  # answers name the file as it is listed
+        raise UserError(f'{path}: no upright, opaque PNG or JPEG, expected one for the answers')
+    image.id, image.organ = entry['id'], organ_of(path.name)
+    return image

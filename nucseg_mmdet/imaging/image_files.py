@@ -27,7 +27,7 @@ from nucseg_mmdet.utils.files import make_folder, write_bytes
 from nucseg_mmdet.utils.reading import open_file, read_bytes
 
 MAX_PIXELS = 178_956_970  # of an image that is decoded as a whole; 0.5 GB in color
-INDEXED = 3  # color type of a PNG
+GRAY, INDEXED = 0, 3  # color types of a PNG
 PNG, JPEG = b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff'
 # Pixels, their colors, their size, and how the image is to be turned. The rest is text, profiles
 # of colors, and the later frames of an animation, whose number stands in acTL.
@@ -47,8 +47,9 @@ def decode_image(path: Path, indices: bool = False) -> np.ndarray:
 
     Args:
         path: of the file; its content tells of what kind it is.
-        indices: give the numbers as they are stored, and no colors: those of a palette, and those
-            of a TIFF in which 0 is white, which OpenCV turns round. JPEG has lost them.
+        indices: give the numbers as they are stored, and no colors: those of a palette, those of
+            a TIFF in which 0 is white, which OpenCV turns round, and those of a PNG of less than
+            8 bits. JPEG has lost them.
 
     Returns:
         (H, W) or (H, W, C), BGR(A); uint8 or uint16, from TIFF any numbers.
@@ -64,7 +65,11 @@ def decode_image(path: Path, indices: bool = False) -> np.ndarray:
             if indices and data[25] == INDEXED:
                 with Image.open(io.BytesIO(essential_png(data)[0])) as image:
                     return np.array(image)
-            return _decode(data)
+            pixels = _decode(data)
+            bits, color = data[24], data[25]
+            if indices and color == GRAY and bits < 8:  # OpenCV spreads them over 0 to 255
+                return pixels // (255 // (2**bits - 1))
+            return pixels
         if data.startswith(JPEG):
             if indices:
                 raise _Damaged(LOSSY)

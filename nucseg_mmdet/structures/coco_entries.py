@@ -17,11 +17,17 @@ def make_categories(names: Sequence[str] = ('nucleus',)) -> list[dict[str, Any]]
 
 
 def make_image(
-    image_id: int | None, file_name: str, height: int, width: int, organ: str | None = None
+    image_id: int | None,
+    file_name: str,
+    height: int,
+    width: int,
+    organ: str | None = None,
+    slide: str | None = None,
 ) -> dict[str, Any]:
-    """Make an image of a COCO file; this project's own key ``organ`` only where it is known."""
-    image = dict(id=image_id, file_name=file_name, height=height, width=width)
-    return image if organ is None else image | dict(organ=organ)
+    """Make an image of a COCO file; ``organ`` and ``slide``, own keys, only where known."""
+    own = dict(organ=organ, slide=slide)
+    known = {key: value for key, value in own.items() if value is not None}
+    return dict(id=image_id, file_name=file_name, height=height, width=width) | known
 
 
 def make_annotation(

@@ -75,7 +75,7 @@ def test_every_segmentation(raw, case):
     assert (coco_mask.decode(polygons_to_rle(entry['segmentation'], *SIZE)) == mask).all()
     assert entry['area'] == mask.sum()
     assert truth_of(raw)['images'][0]['file_name'] == 'a.png'
-    assert 'type' not in entry  # one category
+    assert entry['type'] == 'cell'
 
 
 BOXES = [[[x, 1, x + 2, 1, x + 2, 3, x, 3]] for x in (0, 2, 4, 6)]
@@ -120,8 +120,47 @@ def test_wrong_classes(raw, capsys, options, message):
 
 
 def test_classes_without_types(raw, capsys):
-    assert run(raw, document(*BOXES), '--classes') == 2
+    assert run(raw, document(*BOXES, categories=['nucleus']), '--classes') == 2
     assert 'nuclei without a type' in capsys.readouterr().err
+
+
+def test_one_category_is_a_type(raw):
+    assert run(raw, document(*BOXES), '--classes', 'cell') == 0
+    assert truth_of(raw)['categories'] == [dict(id=1, name='cell')]
+
+
+@pytest.mark.parametrize('kinds', ['pppp', 'pqpq', [1, 2, 3, 1]])
+def test_a_type_that_is_none_of_nuclei_is_left_out(raw, capsys, kinds):
+    content = document(*BOXES, categories=('tumor', 'other'))
+    for annotation, kind in zip(content['annotations'], kinds, strict=True):
+        annotation['type'] = kind
+    if kinds == 'pqpq':  # one of each category would be a type of its own
+        content['annotations'][2]['category_id'] = 4
+    assert run(raw, content, '--classes') == 0
+    names = {entry['id']: entry['name'] for entry in truth_of(raw)['categories']}
+    found = [names[entry['category_id']] for entry in truth_of(raw)['annotations']]
+    expected = ['tumor', 'other', 'other' if kinds == 'pqpq' else 'tumor', 'other']
+    assert found == expected
+    assert "4 annotations with a 'type' that is none of nuclei" in capsys.readouterr().out
+
+
+def test_types_of_this_project_outrank_its_categories(raw):
+    """Data that was prepared with --classes can be prepared with others."""
+    assert (
+        run(raw, document(*BOXES, categories=THREE), '--classes', 'all=tumour,immune,stroma') == 0
+    )
+    source, again = raw.parent / 'out', raw.parent / 'again'
+    argv = ['coco', str(source / 'annotations/train.json'), str(again), '--images']
+    assert prepare_data.main([*argv, str(source / 'train'), '--workers=1', '--classes']) == 0
+    truth = json.loads((again / 'annotations/train.json').read_text())
+    assert [entry['name'] for entry in truth['categories']] == ['immune', 'stroma', 'tumour']
+
+
+def test_images_in_another_folder(raw, capsys):
+    assert run(raw, changed('images', file_name='elsewhere/b.png')) == 2
+    error = capsys.readouterr().err
+    assert f'{raw}: none of the images of any.json (elsewhere/b.png), expected them' in error
+    assert '--images' in error
 
 
 def test_overlaps_are_kept(raw):
@@ -169,7 +208,7 @@ def test_percent_signs_lead_nowhere_else(raw, capsys, name):
     content = document(BOXES[0])
     content['images'][0]['file_name'] = name
     assert run(raw, content) == 2
-    assert f'{name}: No such file' in capsys.readouterr().err
+    assert f'none of the images of any.json ({name})' in capsys.readouterr().err
 
 
 def with_annotation(**changes):
@@ -227,9 +266,12 @@ BAD_FILES = {
     'unknown image': (changed('annotations', image_id=41), 'image_id 41'),
     'unknown category': (changed('annotations', category_id=9), 'category_id 9'),
     'organ of a number': (changed('images', organ=5), 'image 0: organ is 5, expected str'),
-    'type of a list': (changed('annotations', type=['a']), "annotation 0: type is ['a']"),
+    'slide of a number': (changed('images', slide=5), 'image 0: slide is 5, expected str'),
     'image of another size': (changed('images', width=11), 'expected 11 x 8 px as in any.json'),
-    'no image file': (changed('images', file_name='b.png'), 'b.png: No such file'),
+    'no image file': (
+        changed('images', file_name='b.png'),
+        'none of the images of any.json (b.png)',
+    ),
 }
 
 

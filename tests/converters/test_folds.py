@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 
 from nucseg_mmdet.converters.base import ImageFile
-from nucseg_mmdet.converters.folds import NUM_FOLDS, deal_folds, too_few_slides
+from nucseg_mmdet.converters.folds import NUM_FOLDS, deal_folds, fold_notes
+
+PATIENTS = ('5P-A9K0', 'AA-0001', 'B9-A44B', 'ZZ-1111')
 
 
 def images_of(sizes):
     """So many images of each slide, ids from 1 on; the names tell nothing of the slide."""
     slides = np.repeat(np.arange(len(sizes)), sizes)
     return [
-        ImageFile(Path('x'), 1, 1, id=index, name=f'{index:03}.png', slide=Path(f'{slide}.svs'))
+        ImageFile(Path('x'), 1, 1, id=index, name=f'{index:03}.png', slide=f'{slide}.svs')
         for index, slide in enumerate(slides, start=1)
     ]
 
@@ -33,7 +35,7 @@ def test_images_without_a_slide_by_hand():
     ]
     # In order d, then a, c, e of the colon, then b, f of the liver.
     assert deal_folds(images) == [{3, 2}, {4, 1}, {5}, {6}]
-    assert too_few_slides(images) == []
+    assert fold_notes(images) == []
 
 
 @pytest.mark.parametrize('own_slides', [False, True])
@@ -45,9 +47,9 @@ def test_images_that_are_each_their_own_are_dealt_in_turn(own_slides):
             for index, name in enumerate(rng.permutation(many), start=1)
         ]
         for image in images:
-            image.slide = image.path if own_slides else None
+            image.slide = image.name if own_slides else None
         assert deal_folds(images) == dealt_in_turn(images)
-        assert too_few_slides(images) == []
+        assert fold_notes(images) == []
 
 
 def test_slides_by_hand():
@@ -69,7 +71,7 @@ def test_no_slide_is_on_both_sides_of_a_fold():
             assert fold
             held_out = {slide_of[number] for number in fold}
             assert not held_out & {slide_of[number] for number in slide_of.keys() - fold}
-        assert too_few_slides(images) == []
+        assert fold_notes(images) == []
 
 
 def test_as_many_images_of_each_slide_make_equal_folds():
@@ -83,7 +85,7 @@ def test_a_fold_of_most_images_is_not_the_one_held_out_by_default():
 def test_fewer_slides_than_folds():
     images = images_of([2, 3, 1])
     assert deal_folds(images) == dealt_in_turn(images) == [{1, 5}, {2, 6}, {3}, {4}]
-    assert too_few_slides(images) == [
+    assert fold_notes(images) == [
         'fewer slides (3) than folds (4): held-out images are of slides that are trained on as '
         'well, so their scores tell nothing of other slides'
     ]
@@ -92,4 +94,20 @@ def test_fewer_slides_than_folds():
 def test_fewer_images_than_folds():
     images = images_of([2, 1])
     assert deal_folds(images) == []
-    assert too_few_slides(images) == []
+    assert fold_notes(images) == ['no folds: 3 training images, 4 are needed to hold some out']
+
+
+def test_images_of_a_patient_stay_together():
+    """As in MoNuSAC, which has several images of each slide of TCGA."""
+    names = [
+        f'TCGA-{patient}-01Z-00-DX{number}_{number}.tif'
+        for patient in PATIENTS
+        for number in (1, 2)
+    ]
+    images = [ImageFile(Path(name), 1, 1, id=index) for index, name in enumerate(names, start=1)]
+    assert deal_folds(images) == [{1, 2}, {3, 4}, {5, 6}, {7, 8}]
+    of_slides = [
+        ImageFile(Path(name), 1, 1, id=index, slide=name)
+        for index, name in enumerate(names, start=1)
+    ]
+    assert deal_folds(of_slides) == deal_folds(images)

@@ -1,6 +1,8 @@
 """Label maps of every kind of file, what is no label map, and files of images."""
 
 import json
+import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -125,6 +127,87 @@ def test_cellpose_layout(tmp_path):
     assert [entry['area'] for entry in annotations(tmp_path / 'raw')] == AREAS
 
 
+def test_cellpose_pictures_and_names(tmp_path):
+    raw = tmp_path / 'raw'
+    for image, masks in (('x', 'x_cp_masks'), ('000_img', '000_masks')):
+        write_image(raw / f'{image}.png')
+        write_labels(raw / f'{masks}.png', LABELS.astype(np.uint16))
+    for name in ('x_flows.tif', 'x_cp_output.png', 'x_outlines.png'):
+        (raw / name).touch()
+    assert run(raw) == 0
+    assert {path.name for path in (tmp_path / 'out/train').iterdir()} == {'x.png', '000_img.png'}
+
+
+def test_files_of_macos_are_not_read(raw):
+    for name in ('images/._a.png', 'labels/._a.png', 'images/._b.png'):
+        (raw / name).write_bytes(b'Mac OS X')
+    assert run(raw) == 0
+    assert [path.name for path in (raw.parent / 'out/train').iterdir()] == ['a.png']
+
+
+@pytest.mark.parametrize('bits', [2, 4])
+def test_png_of_few_bits_gives_the_numbers_that_are_stored(raw, bits):
+    labels = np.arange(24).reshape(4, 6) % 2**bits
+    packed = np.packbits(
+        (labels[..., None] >> np.arange(bits - 1, -1, -1) & 1).reshape(4, -1), axis=1
+    )
+    rows = b''.join(b'\0' + row.tobytes() for row in packed)
+
+    def chunk(kind, data):
+        return (
+            struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+        )
+
+    header = struct.pack('>IIBBBBB', 6, 4, bits, 0, 0, 0, 0)
+    parts = [chunk(b'IHDR', header), chunk(b'IDAT', zlib.compress(rows)), chunk(b'IEND', b'')]
+    path = raw / 'labels/a.png'
+    path.write_bytes(b'\x89PNG\r\n\x1a\n' + b''.join(parts))
+    assert (decode_labels(path) == labels).all()
+
+
+def squares(number, side=60):
+    """Squares of 2 px, apart from one another, with labels from 1 on."""
+    labels = np.zeros((side, side), np.int64)
+    places = np.mgrid[: side // 3, : side // 3].reshape(2, -1).T[:number] * 3
+    for label, (y, x) in enumerate(places, start=1):
+        labels[y : y + 2, x : x + 2] = label
+    return labels
+
+
+NOT_SINGLE = {  # labels, and what is said; label 256 is background in 8 bits
+    'types': (1 + squares(40) % 2 * (squares(40) > 0) - (squares(40) == 0), '2 labels in 40 parts'),
+    'cut to 8 bits': (squares(400) % 256, '255 labels in 399 parts'),
+}
+
+
+@pytest.mark.parametrize('case', NOT_SINGLE)
+def test_labels_of_several_nuclei_are_refused(raw, capsys, case):
+    labels, message = NOT_SINGLE[case]
+    write_image(raw / 'images/a.png', labels.shape)
+    write_labels(raw / 'labels/a.png', labels.astype(np.uint8))
+    assert run(raw) == 2
+    assert f'labels/a.png: {message}: of types, or cut to 8 bits' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('cut', [60, 20])
+def test_many_labels_in_several_parts_are_said(raw, capsys, cut):
+    labels = squares(300)
+    labels[labels > 300 - cut] -= 200
+    write_image(raw / 'images/a.png', labels.shape)
+    write_labels(raw / 'labels/a.png', labels.astype(np.uint16))
+    assert run(raw) == 0
+    note = f'{cut} of {300 - cut} labels are in several parts, each taken as a nucleus'
+    assert (note in capsys.readouterr().out) == (10 * cut > 300 - cut)
+
+
+def test_a_label_whose_parts_touch_at_a_corner_is_a_nucleus(raw):
+    labels = np.zeros(LABELS.shape, np.uint8)
+    labels[1, 1] = labels[2, 2] = 1
+    write_labels(raw / 'labels/a.png', labels)
+    assert run(raw) == 0
+    assert [entry['area'] for entry in annotations(raw)] == [2]
+
+
 def test_patterns(tmp_path):
     for organ in ('human liver', 'mouse fat'):
         write_image(tmp_path / f'raw/{organ}/tissue images/{organ}_01.png')
@@ -143,9 +226,9 @@ def save_pages(path):
     pages[0].save(path, save_all=True, append_images=pages[1:])
 
 
-FOREGROUND = np.where(LABELS > 0, 255, 0).astype(np.uint8)  # 4 parts: 7, 7, 300, 2
+FOREGROUND = np.where(LABELS > 0, 255, 0).astype(np.uint8)  # 3 parts: 7, 7, 300 and 2
 BAD = {
-    'foreground mask': ('a.png', FOREGROUND, 'one label, 255, in 4 parts: a foreground mask'),
+    'foreground mask': ('a.png', FOREGROUND, 'one label, 255, in 3 parts: a foreground mask'),
     'colors': ('a.png', np.zeros((4, 6, 3), np.uint8), 'array of shape (4, 6, 3)'),
     'another size': ('a.png', np.zeros((6, 4), np.uint8), '4 x 6 px, expected 6 x 4 px'),
     'negative': ('a.npy', LABELS - 1, 'label -1, expected labels from 0'),
@@ -278,7 +361,7 @@ def flip(path, share):
 def test_damaged_pictures_are_refused(raw, capsys, kind):
     image = fields.synthesize(1, 160, 240, 30)[0]
     path = raw / f'images/b.{dict(zlib="tif").get(kind, kind)}'
-    write_labels(raw / 'labels/b.png', np.tile(LABELS, (40, 40)).astype(np.uint16))
+    write_labels(raw / 'labels/b.png', np.kron(LABELS, np.ones((40, 40))).astype(np.uint16))
     if kind == 'zlib':
         tifffile.imwrite(path, image, photometric='rgb', compression='zlib', rowsperstrip=16)
     else:
@@ -383,15 +466,12 @@ def test_a_folder_in_a_folder_is_said(raw, capsys, names, line):
         (raw / name).parent.mkdir(parents=True, exist_ok=True)
         (raw / name).touch()
     assert run(raw) == 0
-    notes = [text for text in capsys.readouterr().out.splitlines() if text.startswith('note: ')]
+    said = capsys.readouterr().out.splitlines()
+    notes = [text for text in said if text.startswith('note: ') and 'no folds' not in text]
     where, _, count = (line or '').partition(': ')
     said = f'note: {raw}/{where}: a folder in a folder, left out: {count} files; '
-    assert (
-        notes
-        == ([f"{said}patterns such as --images 'images/**/*' read folders in folders"])[
-            : len(where)
-        ]
-    )
+    advice = "--images 'images/**/*' --labels 'labels/**/*' read folders in folders"
+    assert notes == [f'{said}{advice}'][: len(where)]
 
 
 @pytest.mark.parametrize(
@@ -426,6 +506,19 @@ def test_folders_in_folders_are_read_as_said(raw, capsys):
     said = capsys.readouterr().out
     assert '2 training images with 6 nuclei' in said
     assert 'left out' not in said
+
+
+@pytest.mark.parametrize('kind', ['label-map', 'mat'])
+def test_folders_in_folders_alone_are_said_as_well(tmp_path, capsys, kind):
+    upper = str.title if kind == 'mat' else str
+    for name in ('images/p1/a.png', f'labels/p1/a.{"mat" if kind == "mat" else "npy"}'):
+        path = tmp_path / 'raw' / upper(name.split('/')[0]) / name.partition('/')[2]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert prepare_data.main([kind, str(tmp_path / 'raw'), str(tmp_path / 'out')]) == 2
+    output = capsys.readouterr()
+    assert output.out.count('p1: a folder in a folder, left out: 1 files; --images ') == 2
+    assert '0 images as ' in output.err
 
 
 def test_pattern_outside(raw, capsys):

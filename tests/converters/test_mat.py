@@ -83,6 +83,7 @@ def version_73(path):
 
 
 BAD = {
+    'foreground': (dict(inst_map=INST_MAP > 0), 'one label, 1, in 3 parts: a foreground mask'),
     'MATLAB 7.3': (version_73, "MATLAB 7.3 (HDF5), expected an older version; save it with '-v7'"),
     'damaged': (damaged, 'not readable'),
     'empty': (lambda path: path.write_bytes(b''), 'not readable'),

@@ -98,6 +98,26 @@ def test_first_region_keeps_shared_pixels(raw, capsys):
     assert 'a.xml: 4 px lie in two regions' in capsys.readouterr().out
 
 
+def test_names_tell_organ_and_patient(raw):
+    """In any case of the suffix: images of a patient of MoNuSAC are held out together."""
+    (raw / 'Tissue Images/a.tif').unlink()
+    patients = ('B0-5710', 'AA-0001', 'BB-0002', 'CC-0003')
+    for patient in patients:
+        for number in (1, 2):
+            name = f'TCGA-{patient}-01Z-00-DX1_{number}'
+            write = raw / 'Tissue Images' / f'{name}.TIF'
+            write.write_bytes(cv2.imencode('.tif', np.zeros((12, 20, 3), np.uint8))[1].tobytes())
+            (raw / 'Annotations' / f'{name}.XML').write_text(document(layer(region(BOX))))
+    out = raw.parent / 'out'
+    assert prepare_data.main(['monuseg-xml', str(raw), str(out), '--workers=1']) == 0
+    images = json.loads((out / 'annotations/train.json').read_text())['images']
+    assert [image.get('organ') for image in images] == [None, None, 'kidney', 'kidney'] + [None] * 4
+    for number in (1, 2, 3, 4):
+        held_out = json.loads((out / f'annotations/fold{number}_val.json').read_text())['images']
+        assert len({image['file_name'][5:12] for image in held_out}) == 1
+        assert len(held_out) == 2
+
+
 def test_layers_give_types(raw):
     far = [(x + 8, y) for x, y in BOX]
     text = document(layer(region(BOX), name='Epithelial'), layer(region(far), name='Lymphocyte'))

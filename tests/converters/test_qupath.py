@@ -109,7 +109,9 @@ def test_a_field_by_hand(tmp_path):
     image = noise(60, 80)
     summary, truth = convert(save(tmp_path / 'raw', features, image), tmp_path / 'out')
     (record,) = truth['images']
-    assert record == dict(id=1, file_name='slide_x5_y15.png', height=12, width=20)
+    assert record == dict(
+        id=1, file_name='slide_x5_y15.png', height=12, width=20, slide='slide.png'
+    )
     written = cv2.imread(str(tmp_path / 'out/train/slide_x5_y15.png'))[..., ::-1]
     np.testing.assert_array_equal(written, image[15:27, 5:25])
     first, second = masks_of(truth, record)
@@ -174,6 +176,14 @@ def test_folds_are_of_slides_where_these_are_enough(tmp_path, capsys, num_slides
     note = 'note: fewer slides (3) than folds (4): '
     assert (note in capsys.readouterr().out) == (num_slides == 3)
 
+    again = tmp_path / 'again'  # slides are known to the COCO file as well
+    argv = ['coco', str(out / 'annotations/train.json'), str(again), '--images', str(out / 'train')]
+    assert prepare_data.main([*argv, '--workers', '1']) == 0
+    for path in (out / 'annotations').iterdir():
+        assert json.loads((again / 'annotations' / path.name).read_text()) == json.loads(
+            path.read_text()
+        )
+
 
 def test_a_slide_that_qupath_crops(tmp_path):
     """Coordinates count from the corner of the scanned part, as of mrxs."""
@@ -192,6 +202,18 @@ def test_regions_that_overlap_are_one(tmp_path):
     _, truth = convert(save(tmp_path / 'raw', features), tmp_path / 'out')
     assert [(item['width'], item['height']) for item in truth['images']] == [(50, 30)]
     assert len(truth['annotations']) == 1
+
+
+@pytest.mark.parametrize('regions', ['all', 'Done'])
+def test_regions_are_never_nuclei(tmp_path, regions):
+    done = region(0, 0, 60, 60)
+    done['properties']['classification'] = dict(name='Done')
+    features = [region(5, 5, 20, 20), feature(SQUARE), *([done] if regions == 'Done' else [])]
+    summary, truth = convert(save(tmp_path / 'raw', features), tmp_path / 'out', regions=regions)
+    assert len(truth['annotations']) == 1
+    (note,) = [note for note in summary.notes if 'Region' in note]
+    found = '1 annotations of a class Region* or annotated are no nuclei'
+    assert f'{found}, and no regions by --regions {regions}; left out' in note
 
 
 def test_whole_images_only_when_asked(tmp_path):

@@ -142,11 +142,6 @@ def test_folds_spread_the_organs(tmp_path):
         assert sorted(organs[index] for index in fold) == ['colon', 'liver']
 
 
-def test_organ_of_barcode():
-    assert vrdl.organ_of('TCGA-AY-A8YK-01A-01-TS1.png') == 'colon'
-    assert vrdl.organ_of('TCGA-ZZ-0000-01A-01-TS1.png') is None
-
-
 def truncate(path):
     path.write_bytes(path.read_bytes()[:60])
 
@@ -177,6 +172,25 @@ DAMAGE = {
     'test image of another size': (
         lambda raw: write_png(raw / 'test/t.png', np.zeros((10, 10), np.uint8)),
         't.png: 10 x 10 px, expected 30 x 20 px',
+    ),
+    'test image of 16 bits': (
+        lambda raw: write_png(raw / 'test/t.png', np.zeros((20, 30), np.uint16)),
+        't.png: 16 bits a channel',
+    ),
+    'test image with alpha': (
+        lambda raw: write_png(raw / 'test/t.png', np.zeros((20, 30, 4), np.uint8)),
+        't.png: no upright, opaque PNG or JPEG',
+    ),
+    'test images that differ in case': (
+        lambda raw: (raw / 'test_img_ids.json').write_text(
+            json.dumps(
+                [
+                    dict(file_name=name, height=20, id=index, width=30)
+                    for index, name in enumerate(('t.png', 'T.png'))
+                ]
+            )
+        ),
+        'file_name t.png stands there twice',
     ),
     'image without masks': (
         lambda raw: shutil.rmtree(raw / 'train/a/masks'),
