@@ -21,7 +21,9 @@ class SharedCOCO(COCO):
 
     def __init__(self, annotation_file: str) -> None:
         super().__init__()
-        self.dataset = load_shared_json(Path(annotation_file))
+        shared = load_shared_json(Path(annotation_file))
+        # mmdet writes into the images.
+        self.dataset = dict(shared, images=[dict(image) for image in shared['images']])
         self.createIndex()
         self.img_ann_map, self.cat_img_map = self.imgToAnns, self.catToImgs
 

@@ -84,6 +84,7 @@ def _overlaps(boxes: np.ndarray, iou_thr: float) -> tuple[np.ndarray, np.ndarray
                 continue
             reach = np.maximum(sides[narrow].max(0), sides[wide].max(0))
             reach *= 1.001 * (1 - iou_thr) / (1 + iou_thr)
+            reach = np.maximum(reach, 1e-3)  # of an IoU of 1 it would be 0
             one, other = _near(center[narrow], center[wide], reach)
             one, other = narrow[one], wide[other]
             if step == 0:  # each pair has come twice, and each box with itself

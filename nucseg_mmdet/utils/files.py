@@ -270,10 +270,16 @@ class PartialFolder:
         """
         earlier = _hidden(self.path)
         with cannot_be_written(self.path):
-            if replace and self.path.exists():
+            replaced = replace and self.path.exists()
+            if replaced:
                 os.replace(self.path, earlier)  # at once, so that no half of it stands there
-                self._stack.callback(shutil.rmtree, earlier, ignore_errors=True)
-            os.replace(self.partial, self.path)  # also takes the place of an empty folder
+            try:
+                os.replace(self.partial, self.path)  # also takes the place of an empty folder
+            except OSError:
+                if replaced:
+                    os.replace(earlier, self.path)
+                raise
+            shutil.rmtree(earlier, ignore_errors=True)
         self.abort()
 
     def abort(self) -> None:

@@ -1,8 +1,11 @@
 """What the page shows beneath the nuclei: tiles of the slide as JPEG, tissue as PNG."""
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from functools import lru_cache
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,6 +20,7 @@ from nucseg_mmdet.viewer.results import Result
 TILE = 512  # px, side of an image tile
 QUALITY = 88  # of JPEG: no artifact to be seen at one screen px for one image px
 CACHE_BYTES = 256 << 20
+SAMPLES = 64  # slides whose bytes are known
 GLASS_SHADE = (70, 70, 78, 110)  # RGBA over what was left out
 EDGE = 1  # px of the mask, width of the line around tissue
 
@@ -62,9 +66,23 @@ def open_image(result: Result) -> Slide:
             f'{result.height} as the results are of'
         )
     known = (result.summary.get('identity') or {}).get('slide', {}).get('sampled')
-    if known and signs(result.slide)['sampled'] != known:
+    if known and _sample(result.slide, version_of(result)) != known:
         raise UserError(f'{result.slide}: another image, expected the one that the results are of')
     return slide
+
+
+def version_of(result: Result) -> str | None:
+    """What is another text once the slide's file is another one; None if there is none."""
+    if result.slide is None or not os.path.isfile(result.slide):
+        return None
+    status = result.slide.stat()
+    return f'{status.st_size:x}-{status.st_mtime_ns:x}'
+
+
+@lru_cache(maxsize=SAMPLES)
+def _sample(path: Path, version: str | None) -> int | str:
+    """A digest of some bytes from all over a slide, read once a version."""
+    return signs(path)['sampled']
 
 
 def num_levels(width: int, height: int) -> int:
@@ -72,19 +90,19 @@ def num_levels(width: int, height: int) -> int:
     return max(0, max(width, height) - 1).bit_length() + 1
 
 
-def image_tile(slide: Slide, level: int, x: int, y: int) -> bytes:
+def image_tile(slide: Slide, place: tuple[int, int, int]) -> bytes:
     """Cut a tile and pack it as JPEG; those on the right and lower edge are smaller.
 
     Args:
         slide: to cut from.
-        level: 0 is one px; ``num_levels - 1`` the full size.
-        x: number of the tile from the left.
-        y: likewise.
+        place: level, 0 is one px, ``num_levels - 1`` the full size; x, number of the tile from
+            the left; y, likewise.
 
     Raises:
         UserError: there is no such tile.
         RegionError: the slide is damaged there.
     """
+    level, x, y = place
     coarser = num_levels(slide.width, slide.height) - 1 - level
     columns = rows = 0.0
     scale = 2.0 ** max(0, coarser)

@@ -24,6 +24,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from nucseg_mmdet.slides.base import Slide
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.errors import describe as describe_error
 from nucseg_mmdet.viewer import images
@@ -61,7 +62,6 @@ HEADERS = {
 READERS = min(4, os.cpu_count() or 1)  # slides' tiles that are read at once
 PATIENCE = 0.5  # s until the page is told how far the making of an index is
 GONE = 499  # status for a client that has left; nobody reads it
-KEEP = {'Cache-Control': 'private, max-age=3600'}  # for what stays as long as the token
 
 
 class Site:
@@ -301,32 +301,38 @@ async def describe(site: Site, request: Request) -> Response:
 
 
 async def image(site: Site, request: Request) -> Response:
-    number, result = site.number(request), site.result(request)
     place = tuple(request.path_params[key] for key in ('level', 'x', 'y'))
-    data = await site.read(
-        request,
-        ('image', number, *place),
-        lambda: images.image_tile(images.open_image(result), *place),
-    )
-    if data is None:
-        return Response(status_code=GONE)
-    return Response(data, media_type='image/jpeg', headers=KEEP)
+    return await _picture(site, request, 'image/jpeg', partial(images.image_tile, place=place))
 
 
 async def tissue(site: Site, request: Request) -> Response:
-    number, result = site.number(request), site.result(request)
-    data = await site.read(
-        request, ('tissue', number), lambda: images.tissue_layer(images.open_image(result))
-    )
+    return await _picture(site, request, 'image/png', images.tissue_layer)
+
+
+async def _picture(
+    site: Site, request: Request, kind: str, draw: Callable[[Slide], bytes]
+) -> Response:
+    """What is drawn of the slide, as its file is now."""
+    result = site.result(request)
+    version = await run_in_threadpool(images.version_of, result)
+    known = _asked_again(version)
+    if version and request.headers.get('if-none-match') == known['ETag']:
+        return Response(status_code=304, headers=known)
+    key = (request.url.path, version)
+    data = await site.read(request, key, lambda: draw(images.open_image(result)))
     if data is None:
         return Response(status_code=GONE)
-    return Response(data, media_type='image/png', headers=KEEP)
+    return Response(data, media_type=kind, headers=known)
+
+
+def _asked_again(version: object) -> dict[str, str]:
+    """Headers by which the browser asks before it shows it again: the files may have changed."""
+    return {'Cache-Control': 'private, no-cache', 'ETag': f'"{version}"'}
 
 
 async def tile_of_nuclei(site: Site, request: Request) -> Response:
     index = await site.index(request)
-    # The browser asks before it shows a tile again: results may have changed.
-    known = {'Cache-Control': 'private, no-cache', 'ETag': f'"{index.info["source"]}"'}
+    known = _asked_again(index.info['source'])
     if request.headers.get('if-none-match') == known['ETag']:
         return Response(status_code=304, headers=known)
     level, x, y = (request.path_params[key] for key in ('level', 'x', 'y'))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from nucseg_mmdet.datasets.nuclei_dataset import NucleiDataset
+from nucseg_mmdet.structures.coco import load_shared_json
 from nucseg_mmdet.utils.errors import UserError
 
 
@@ -43,6 +44,15 @@ def test_nuclei_and_how_many_were_skipped(tmp_path):
     assert np.allclose(instance['bbox'], [2, 2, 6, 6])
     assert instance['mask'] == [[2, 2, 6, 2, 6, 6, 2, 6]]
     assert dataset.num_skipped == 1
+
+
+def test_what_others_read_of_the_file_stays_as_it_is(tmp_path):
+    """mmdet adds to the images that it is given."""
+    write(tmp_path)
+    shared = load_shared_json(tmp_path / 'truth.json')
+    load(tmp_path)
+    assert load_shared_json(tmp_path / 'truth.json') is shared
+    assert shared == json.loads((tmp_path / 'truth.json').read_text())
 
 
 def jpeg_with_zeros(data):

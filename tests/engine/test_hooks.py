@@ -8,14 +8,17 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 from torch.utils.data import Dataset
 
 from nucseg_mmdet.engine.hooks.outlines import OutlineHook
+from nucseg_mmdet.engine.hooks.unfit_checkpoint import RefuseUnfitCheckpointHook
+from nucseg_mmdet.models.mask_tta import MaskTTAModel
 from nucseg_mmdet.utils.errors import UserError
 
 
@@ -140,6 +143,32 @@ def test_unfit_checkpoint_of_a_resumed_run_is_named(tmp_path):
     torch.save(dict(state_dict={'weight': torch.ones(2)}), tmp_path / 'iter_1.pth')
     with pytest.raises(UserError, match=r'iter_1\.pth: does not fit this config'):
         run(tmp_path, OneWeight(), refuse, resume=True)
+
+
+@pytest.fixture
+def process_group(tmp_path):
+    """A distributed run of one process."""
+    store = dist.FileStore(str(tmp_path / 'store'), 1)
+    dist.init_process_group('gloo', store=store, rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize('distributed', [False, True])
+@pytest.mark.parametrize('in_views', [False, True])
+def test_checkpoint_fits_a_wrapped_model(tmp_path, request, distributed, in_views):
+    """One of several views in a distributed run lies two wrappers deep."""
+    model = OneWeight()
+    if in_views:
+        model = MaskTTAModel(module=model)
+    if distributed:
+        request.getfixturevalue('process_group')
+        model = MMDistributedDataParallel(model)
+    runner = SimpleNamespace(model=model, _load_from='good.pth', work_dir=str(tmp_path))
+    hook = RefuseUnfitCheckpointHook()
+    hook.after_load_checkpoint(runner, dict(state_dict={'weight': torch.ones(1)}))
+    with pytest.raises(UserError, match=r'good\.pth: does not fit this config'):
+        hook.after_load_checkpoint(runner, dict(state_dict={'weight': torch.ones(2)}))
 
 
 def test_outlines_are_written(tmp_path):

@@ -1,6 +1,7 @@
 """Files appear whole or not at all, and never through another's file or link."""
 
 import contextlib
+import errno
 import json
 import os
 import subprocess
@@ -262,6 +263,25 @@ def test_folder_that_is_replaced_stands_whole_at_every_moment(tmp_path, monkeypa
         (folder / 'new').touch()
     assert seen == [['old'], None]  # never a part of it
     assert look(out) == ['new']
+    assert [path.name for path in tmp_path.iterdir()] == ['out']
+
+
+def test_folder_whose_place_cannot_be_taken_is_kept(tmp_path, monkeypatch):
+    out = tmp_path / 'out'
+    out.mkdir()
+    (out / 'old').touch()
+    replace, left = os.replace, iter([True, False, True])  # the second time, as a full disk does
+
+    def replace_or_fail(*paths):
+        if not next(left):
+            raise OSError(errno.EIO, 'Input/output error')
+        replace(*paths)
+
+    monkeypatch.setattr(os, 'replace', replace_or_fail)
+    expected = pytest.raises(UserError, match='out: cannot be written')
+    with expected, new_folder(out, replace=True) as folder:
+        (folder / 'new').touch()
+    assert look(out) == ['old']
     assert [path.name for path in tmp_path.iterdir()] == ['out']
 
 

@@ -26,7 +26,7 @@ def test_tiles_make_up_the_slide():
     top = num_levels(1100, 700) - 1
     rows = []
     for y in range(2):
-        parts = [image_tile(slide, top, x, y) for x in range(3)]
+        parts = [image_tile(slide, (top, x, y)) for x in range(3)]
         parts = [cv2.imdecode(np.frombuffer(part, np.uint8), cv2.IMREAD_COLOR) for part in parts]
         rows.append(np.hstack(parts))
     assert rows[0].shape == (TILE, 1100, 3)
@@ -37,7 +37,7 @@ def test_tiles_make_up_the_slide():
 def test_coarser_level_is_half_as_large():
     slide = smooth(701, 1101)
     top = num_levels(1101, 701) - 1
-    tile = image_tile(slide, top - 1, 1, 0)
+    tile = image_tile(slide, (top - 1, 1, 0))
     image = cv2.imdecode(np.frombuffer(tile, np.uint8), cv2.IMREAD_COLOR)
     assert image.shape == (351, 551 - TILE, 3)
     # Its first column shows x 1024 to 1026 of 1101, where red is 237.
@@ -47,7 +47,7 @@ def test_coarser_level_is_half_as_large():
 @pytest.mark.parametrize('place', [(11, 3, 0), (11, 0, 2), (12, 0, 0), (11, -1, 0), (-1, 0, 0)])
 def test_no_tile_beyond_the_slide(place):
     with pytest.raises(UserError, match='not of a slide'):
-        image_tile(smooth(700, 1100), *place)
+        image_tile(smooth(700, 1100), place)
 
 
 def test_tissue_layer_shades_glass():

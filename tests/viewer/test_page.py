@@ -156,6 +156,30 @@ def test_opens_with_the_slide_and_its_nuclei(reader):
     assert reader.mode() == 'outlines'
 
 
+FAIL_ONCE = """
+let failed = false;
+self.onmessage = (event) => {
+  if (failed) return work(event);
+  failed = true;
+  throw new Error('on purpose');
+};"""
+
+
+def test_a_picture_that_fails_holds_up_no_other(reader):
+    source = (ROOT / 'nucseg_mmdet/viewer/static/painter.js').read_text()
+    body = source.replace('self.onmessage =', 'const work =') + FAIL_ONCE
+    reader.page.route(
+        '**/painter.js', lambda route: route.fulfill(body=body, content_type='text/javascript')
+    )
+    reader.open(at(1300, 900, 4))
+    reader.page.evaluate('nucseg.viewer.viewport.zoomBy(0.5)')
+    reader.settle()
+    assert reader.is_near(1262, 850, GREEN)
+    assert reader.problems
+    assert all('on purpose' in problem for problem in reader.problems)
+    reader.problems.clear()
+
+
 def test_zoom_changes_what_is_drawn(reader):
     reader.open(at(1300, 900, 4))
     assert reader.mode() == 'outlines'

@@ -248,6 +248,28 @@ class TestOddResults:
             (folder / f'{NAME}.summary.json').unlink()  # what is known stays
             assert client.get('/slides.json').json()['slides'][0]['nuclei'] == 7
 
+    def test_slide_that_is_another_one_is_not_shown_in_parts(self, folder):
+        """Neither from what the server keeps, nor from what the browser does."""
+        slide = folder / f'{NAME}.png'
+        paths = ('/slides/0/image/12/0_0.jpg', '/slides/0/tissue.png')
+        with serve(folder) as client:
+            kept = {path: client.get(path) for path in paths}
+            for path, answer in kept.items():
+                assert 'no-cache' in answer.headers['cache-control']
+                known = {'If-None-Match': answer.headers['etag']}
+                assert client.get(path, headers=known).status_code == 304
+            gray = np.full((HEIGHT, WIDTH, 3), 30, np.uint8)
+            gray[:, WIDTH // 2 :] = 255  # glass
+            slide.write_bytes(cv2.imencode('.png', gray)[1].tobytes())
+            for path, answer in kept.items():
+                known = {'If-None-Match': answer.headers['etag']}
+                again = client.get(path, headers=known)
+                assert again.status_code == 200
+                assert again.content != answer.content
+            slide.unlink()
+            for path in paths:
+                assert client.get(path).status_code == 422
+
     def test_browser_keeps_no_tile_of_older_results(self, folder):
         path = '/slides/0/tiles/0/0_0'
         with serve(folder) as client:

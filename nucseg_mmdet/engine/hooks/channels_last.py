@@ -5,9 +5,10 @@ from types import MethodType
 import torch.nn.functional as F
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, channels_last, nn
+
+from nucseg_mmdet.engine.hooks.wrapped import unwrap
 
 
 @HOOKS.register_module()
@@ -20,8 +21,7 @@ class ChannelsLastHook(Hook):
     """
 
     def before_train(self, runner: Runner) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        use_channels_last(model)
+        use_channels_last(unwrap(runner.model))
 
 
 def use_channels_last(model: nn.Module) -> nn.Module:

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from nucseg_mmdet.engine.checkpoint import refuse_unfit
+from nucseg_mmdet.engine.hooks.wrapped import unwrap
 
 
 @HOOKS.register_module()
@@ -28,10 +28,7 @@ class EnsembleHook(Hook):
         self.checkpoints = checkpoints
 
     def before_test(self, runner: Runner) -> None:
-        ensemble = runner.model
-        if is_model_wrapper(ensemble) and not hasattr(ensemble, 'others'):
-            ensemble = ensemble.module
-        for model, path in zip(ensemble.others, self.checkpoints, strict=True):
+        for model, path in zip(unwrap(runner.model).others, self.checkpoints, strict=True):
             checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu')
             refuse_unfit(model, checkpoint, path)
             model.load_state_dict(checkpoint.get('state_dict', checkpoint))

@@ -2,9 +2,9 @@
 
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from nucseg_mmdet.engine.hooks.wrapped import unwrap
 from nucseg_mmdet.models.half_precision import prepare_for_inference
 
 
@@ -20,5 +20,4 @@ class InferencePrecisionHook(Hook):
         self.precision = precision
 
     def before_test(self, runner: Runner) -> None:  # after the checkpoint is loaded
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        prepare_for_inference(model, self.precision)
+        prepare_for_inference(unwrap(runner.model), self.precision)

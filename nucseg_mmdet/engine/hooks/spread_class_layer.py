@@ -4,6 +4,7 @@ from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from nucseg_mmdet.engine.hooks.wrapped import find_detector
 from nucseg_mmdet.engine.types_of_nuclei import spread_class_layer
 
 
@@ -17,6 +18,5 @@ class SpreadClassLayerHook(Hook):
     priority = 'HIGH'  # before RefuseUnfitCheckpointHook looks
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        model = runner.model.module if hasattr(runner.model, 'module') else runner.model
-        model = getattr(model, 'module', model)  # of an ensemble
-        spread_class_layer(checkpoint, model.roi_head.bbox_head.num_classes)
+        detector = find_detector(runner.model)
+        spread_class_layer(checkpoint, detector.roi_head.bbox_head.num_classes)

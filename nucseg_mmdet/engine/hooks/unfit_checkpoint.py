@@ -5,6 +5,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from nucseg_mmdet.engine.checkpoint import refuse_unfit
+from nucseg_mmdet.engine.hooks.wrapped import find_detector
 
 
 @HOOKS.register_module()
@@ -16,7 +17,6 @@ class RefuseUnfitCheckpointHook(Hook):
     """
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        model = runner.model.module if hasattr(runner.model, 'module') else runner.model
         # A resumed run that was told of no file takes the last one of its work folder.
         path = runner._load_from or find_latest_checkpoint(runner.work_dir)
-        refuse_unfit(model, checkpoint, path)
+        refuse_unfit(find_detector(runner.model), checkpoint, path)

@@ -16,26 +16,19 @@ const PICTURE = 640; // device px, largest side of a picture without its margin
 const PICTURES = 160; // kept
 const REACH = 96; // px beyond its tile that a nucleus is painted at most
 
-/* Workers that paint; a job is answered by its own promise. */
+/* Workers that paint; a job is answered by its own promise, also if its worker fails. */
 class Painters {
   constructor() {
-    this.idle = Array.from({ length: WORKERS }, () => {
-      const worker = new Worker('painter.js', { type: 'module' });
-      worker.onmessage = ({ data }) => {
-        this.idle.push(worker);
-        this.answer.get(data.id)(data);
-        this.answer.delete(data.id);
-      };
-      return worker;
-    });
-    this.answer = new Map();
-    this.count = 0;
+    this.idle = Array.from({ length: WORKERS }, () => new Worker('painter.js', { type: 'module' }));
   }
 
   paint(job) {
-    const id = ++this.count;
-    this.idle.pop().postMessage({ ...job, id });
-    return new Promise((resolve) => this.answer.set(id, resolve));
+    const worker = this.idle.pop();
+    return new Promise((resolve, reject) => {
+      worker.onmessage = ({ data }) => resolve(data);
+      worker.onerror = ({ message }) => reject(new Error(message));
+      worker.postMessage(job);
+    }).finally(() => this.idle.push(worker));
   }
 }
 
@@ -252,18 +245,16 @@ export class NucleiLayer {
     this.painting.add(key);
     const { columns, classes } = this.slide;
     const square = [left - request.x * request.side, top - request.y * request.side, side];
-    const { picture: bitmap, num } = await painters.paint({
-      buffer: tile.buffer,
-      square,
-      margin,
-      look,
-      slide: { columns, classes },
+    const job = { buffer: tile.buffer, square, margin, look, slide: { columns, classes } };
+    const { picture: bitmap, num } = await painters.paint(job).catch((error) => {
+      console.error(error); // the square stays empty, the others are painted
+      return { num: 0 };
     });
     if (this.lookText === text) {
       this.painting.delete(key);
       this.pictures.set(key, { bitmap, num, left, top, margin, scale: look.scale });
     } else {
-      bitmap.close();
+      bitmap?.close();
     }
     this.redraw();
   }

@@ -3,7 +3,7 @@
 import { paintTile } from './painting.js';
 import { parseTile } from './tiles.js';
 
-self.onmessage = ({ data: { id, buffer, square, margin, look, slide } }) => {
+self.onmessage = ({ data: { buffer, square, margin, look, slide } }) => {
   const [left, top, side] = square,
     { scale } = look;
   const size = Math.ceil(side * scale) + 2 * margin;
@@ -12,5 +12,5 @@ self.onmessage = ({ data: { id, buffer, square, margin, look, slide } }) => {
   context.setTransform(scale, 0, 0, scale, margin - left * scale, margin - top * scale);
   const num = paintTile(context, parseTile(buffer), square, look, slide);
   const picture = canvas.transferToImageBitmap();
-  self.postMessage({ id, picture, num }, [picture]);
+  self.postMessage({ picture, num }, [picture]);
 };
