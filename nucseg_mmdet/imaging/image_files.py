@@ -58,7 +58,11 @@ def decode_image(path: Path, indices: bool = False) -> np.ndarray:
         UserError: the file is missing, damaged, too large, or no image; or numbers are wanted of
             a JPEG.
     """
-    data = read_bytes(path)
+    return _decode_whole(read_bytes(path), path, indices)
+
+
+def _decode_whole(data: bytes, path: Path, indices: bool = False) -> np.ndarray:
+    """Decode the bytes of a file, see ``decode_image``."""
     try:
         if data.startswith(PNG):
             _check_png(data)
@@ -97,8 +101,9 @@ def read_color(path: Path) -> np.ndarray:
     Raises:
         UserError: as ``decode_image``.
     """
-    decode_image(path)
-    image = cv2.imdecode(np.frombuffer(read_bytes(path), np.uint8), cv2.IMREAD_COLOR)
+    data = read_bytes(path)
+    _decode_whole(data, path)  # only to refuse it
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
         raise UserError(f'{path}: numbers that are no colors, expected an image of 8 bits')
     return image

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nucseg_mmdet.imaging.stain import STAIN_OD
+from nucseg_mmdet.imaging.stain import DENSITY_OF_GRAY, STAIN_OD
 from nucseg_mmdet.structures.nuclei import MEASUREMENTS
 from nucseg_mmdet.utils import ragged
 
@@ -215,5 +215,4 @@ def _densities(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
             f'masks reach from {x.min()}, {y.min()} to {x.max() + 1}, {y.max() + 1} px, '
             f'expected 0, 0 to {width}, {height}'
         )
-    table = -np.log10(np.maximum(np.arange(256), 1) / 255)  # 1: black stays finite
-    return table[image[y, x]]
+    return DENSITY_OF_GRAY[image[y, x]]

@@ -1,6 +1,7 @@
 """Color of H&E images: stain strengths and two normalizations. NumPy, OpenCV.
 
-Images are uint8, (H, W, 3), RGB. Optical densities are natural logarithms.
+Images are uint8, (H, W, 3), RGB. Optical densities are natural logarithms, but where
+it is said.
 """
 
 from typing import NamedTuple
@@ -11,6 +12,8 @@ import numpy as np
 # Optical density of hematoxylin, eosin and DAB (rows) in R, G, B (columns).
 # Ruifrok and Johnston, Anal. Quant. Cytol. Histol. 23 (2001).
 STAIN_OD = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+
+DENSITY_OF_GRAY = -np.log10(np.maximum(np.arange(256), 1) / 255)  # base 10; of 0 as of 1: finite
 
 # Macenko et al., ISBI 2009, with the numbers of the code that the field uses,
 # mitkovetta/staining-normalization.

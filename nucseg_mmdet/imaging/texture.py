@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nucseg_mmdet.imaging.stain import STAIN_OD
+from nucseg_mmdet.imaging.stain import DENSITY_OF_GRAY, STAIN_OD
 
 TEXTURE = ('hematoxylin_od_sd', 'eosin_od_sd', 'hematoxylin_contrast')
 LEVELS = 32  # of the hematoxylin's density, for the contrast
@@ -42,9 +42,8 @@ def texture(labels: np.ndarray, image: np.ndarray, num: int) -> np.ndarray:
     pixels = np.flatnonzero(framed)
     number = framed[pixels]
     owner = number.astype(np.intp) - 1
-    table = -np.log10(np.maximum(np.arange(256), 1) / 255)  # as ``measure``
     colors = np.pad(image, (*border, (0, 0))).reshape(-1, 3)[pixels]
-    density = table.astype(np.float32)[colors]
+    density = DENSITY_OF_GRAY.astype(np.float32)[colors]
     amounts = density @ np.linalg.inv(STAIN_OD)[:, :2].astype(np.float32)
     area = np.bincount(owner, minlength=num).astype(float)
     area[area == 0] = np.nan

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from nucseg_mmdet.slides.pixel_size import ASSUMED_MPP
 from nucseg_mmdet.utils import ragged
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.viewer import parquet_source
@@ -25,7 +26,6 @@ from nucseg_mmdet.viewer.sources import SCORE, read_header, read_row
 SUFFIX = '.view'
 CELL_UM = 32.0  # microns, side of a cell of the density: about three nuclei
 MAX_CELLS = 1 << 20  # of the density of a slide
-ASSUMED_MPP = 0.25  # where nothing says
 BINS = 40  # of a histogram
 
 

@@ -1,5 +1,6 @@
 """The run-length mask head, against the stock head and pycocotools, to the byte."""
 
+import itertools
 import json
 
 import numpy as np
@@ -264,6 +265,25 @@ def test_doubles_by_hand():
     # 3 of 5 px, which is no more than 0.6, though 3 / 8 * (8 / 5) is.
     assert not doubles.find_doubles(squares((0, 0, 5, 1), (2, 0, 8, 1)), labels[:2], 0.6).any()
     assert doubles.find_doubles([], labels[:0], 0.5).tolist() == []
+
+
+def test_an_iom_at_the_threshold_is_no_double():
+    """Also where the quotient of pycocotools, times the area, is not whole: 13 / 23 * 23."""
+    for width, shared in itertools.product(range(20, 40), range(1, 20)):
+        strips = torch.zeros(2, 1, 60)
+        strips[0, :, :width] = strips[1, :, width - shared : width - shared + 20] = 1
+        for pair in (encode(strips), encode(strips.flip(0))):
+            assert not doubles.find_doubles(pair, np.zeros(2), shared / 20).any()
+            found = doubles.find_doubles(pair, np.zeros(2), shared / 20 - 1e-9)
+            assert found.tolist() == [False, True]
+
+
+@pytest.mark.parametrize('scale', [1.6, 1.4])
+def test_masks_as_the_network_got_the_image(scale):
+    meta = dict(ori_shape=(3, 4), scale_factor=(scale, scale))
+    expected = (round(3 * scale), round(4 * scale))
+    assert rle_mask_head._image_size(meta, rescale=False) == expected
+    assert rle_mask_head._image_size(meta, rescale=True) == (3, 4)
 
 
 def test_doubles_are_those_of_a_literal_search(monkeypatch):

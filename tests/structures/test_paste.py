@@ -28,6 +28,12 @@ def test_by_hand():
     assert coco_mask.decode(mask).tolist() == expected.tolist()
 
 
+def test_threshold_itself_is_inside():
+    probs = np.full((1, 28, 28), 0.5, np.float32)
+    (mask,) = paste(probs, np.array([[0, 0, 28, 28]], np.float32), 28, 28, 0.5)
+    assert coco_mask.decode(mask).all()
+
+
 @pytest.mark.parametrize('threshold', [0.3, 0.5])
 def test_is_that_of_torch(threshold):
     rng = np.random.default_rng(0)
