@@ -11,6 +11,7 @@ import io
 import os
 import pickle
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -162,13 +163,13 @@ def refuse_unfit(model: nn.Module, checkpoint: dict, name: str) -> None:
         )
 
 
-def publish(source: Path, out: Path, facts: dict) -> int:
+def publish(sources: Sequence[Path], out: Path, facts: dict) -> int:
     """Write the weights of a checkpoint alone, in half precision, as a file to share.
 
     Statistics of batch norms stay float32: a variance may be smaller than float16 goes.
 
     Args:
-        source: checkpoint of a training.
+        sources: checkpoints of a training; of several, the mean of their weights is written.
         out: the file, written beside and renamed.
         facts: plain values to keep in ``meta``, such as config, data and license.
 
@@ -176,18 +177,26 @@ def publish(source: Path, out: Path, facts: dict) -> int:
         Size of the file, bytes.
 
     Raises:
-        UserError: no checkpoint, a weight that is too large for float16, or no place to write.
+        UserError: no checkpoint, checkpoints of different models, a weight that is too large for
+            float16, or no place to write.
+
+    Source:
+        Wortsman et al., "Model soups", ICML 2022, for means of trainings that went on from one.
     """
-    checkpoint = load_weights_only(str(source), 'cpu')
+    checkpoints = [load_weights_only(str(source), 'cpu') for source in sources]
+    parts = [_weights_of(one, source) for one, source in zip(checkpoints, sources, strict=True)]
+    for part, source in zip(parts, sources, strict=True):
+        _check_same_model(part, parts[0], source, sources[0])
     weights = {}
-    for key, value in checkpoint.get('state_dict', checkpoint).items():
-        if not isinstance(value, torch.Tensor):
-            raise UserError(f'{source}: {key} is no tensor, expected the weights of a model')
+    for key, value in parts[0].items():
         half = value.is_floating_point() and 'running_' not in key
-        weights[key] = value.half() if half else value.clone()
+        if value.is_floating_point():
+            mean = torch.stack([part[key].double() for part in parts]).mean(0)
+            value = mean.half() if half else mean.to(value.dtype)
+        weights[key] = value.clone()
         if half and not weights[key].isfinite().all():
-            raise UserError(f'{source}: {key} has values beyond float16 or not finite')
-    known = checkpoint.get('meta', {})
+            raise UserError(f'{sources[0]}: {key} has values beyond float16 or not finite')
+    known = checkpoints[0].get('meta', {})
     kept = dict(iteration=known.get('iter'))
     if 'dataset_meta' in known:  # names of the classes
         kept['dataset_meta'] = {
@@ -197,6 +206,26 @@ def publish(source: Path, out: Path, facts: dict) -> int:
         }
     save(dict(meta=facts | kept, state_dict=weights), out)
     return out.stat().st_size
+
+
+def _weights_of(checkpoint: dict, source: Path) -> dict[str, torch.Tensor]:
+    weights = checkpoint.get('state_dict', checkpoint)
+    for key, value in weights.items():
+        if not isinstance(value, torch.Tensor):
+            raise UserError(f'{source}: {key} is no tensor, expected the weights of a model')
+    return weights
+
+
+def _check_same_model(
+    weights: dict[str, torch.Tensor], others: dict[str, torch.Tensor], source: Path, other: Path
+) -> None:
+    """Refuse weights that have other names or shapes than those of another file."""
+    for key in [*others, *weights]:
+        shapes = [
+            tuple(part[key].shape) if key in part else 'missing' for part in (weights, others)
+        ]
+        if shapes[0] != shapes[1]:
+            raise UserError(f'{source}: {key} is {shapes[0]}, expected {shapes[1]} as in {other}')
 
 
 def save(content: dict, path: Path) -> None:

@@ -229,8 +229,41 @@ def test_published_weights_are_half_and_nothing_else(tmp_path):
 def test_weights_that_half_precision_cannot_hold(value, message, tmp_path):
     torch.save(dict(state_dict=dict(weight=torch.tensor([value]))), tmp_path / 'a.pth')
     with pytest.raises(UserError, match=f'weight has values {message}'):
-        publish(tmp_path / 'a.pth', tmp_path / 'b.pth', {})
+        publish([tmp_path / 'a.pth'], tmp_path / 'b.pth', {})
     assert not (tmp_path / 'b.pth').exists()
+
+
+def test_mean_of_several_trainings(tmp_path):
+    for name, value, count in (('a', 1.0, 7), ('b', 3.0, 9), ('c', 4.0, 9)):
+        weights = {
+            'weight': torch.full((2, 3), value),
+            'bn.running_var': torch.tensor([value * 1e-12]),
+            'bn.num_batches_tracked': torch.tensor(count),
+        }
+        torch.save(dict(state_dict=weights, meta=dict(iter=5)), tmp_path / f'{name}.pth')
+    paths = [str(tmp_path / f'{name}.pth') for name in ('a', 'b', 'c', 'mean')]
+    assert main(paths) == 0
+    found = load_weights_only(paths[-1])['state_dict']
+    assert (found['weight'] == torch.tensor(8 / 3).half()).all()
+    assert found['bn.running_var'].item() == pytest.approx(8e-12 / 3)
+    assert found['bn.num_batches_tracked'].item() == 7
+
+
+@pytest.mark.parametrize(
+    ('other', 'message'),
+    [
+        (dict(weight=torch.ones(3)), 'b.pth: weight is (3,), expected (2,) as in'),
+        (dict(other=torch.ones(2)), 'b.pth: weight is missing, expected (2,) as in'),
+        (dict(weight=torch.ones(2), more=torch.ones(1)), 'more is (1,), expected missing as in'),
+    ],
+)
+def test_mean_of_different_models_is_refused(tmp_path, capsys, other, message):
+    torch.save(dict(state_dict=dict(weight=torch.ones(2))), tmp_path / 'a.pth')
+    torch.save(dict(state_dict=other), tmp_path / 'b.pth')
+    paths = [str(tmp_path / f'{name}.pth') for name in ('a', 'b', 'mean')]
+    assert main(paths) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / 'mean.pth').exists()
 
 
 def test_a_place_that_cannot_be_written(tmp_path, capsys):

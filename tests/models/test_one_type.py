@@ -107,7 +107,7 @@ def test_types_leave_nuclei_as_they_were(typed_model, tmp_path):
 
 def test_names_go_with_published_weights(typed_model, tmp_path):
     out = tmp_path / 'published.pth'
-    publish(typed_model, out, dict(data='made up'))
+    publish([typed_model], out, dict(data='made up'))
     cfg = Config.fromfile(model_zoo.find_config('finetune'))
     classes = types_of_nuclei.fit_types(cfg, load_weights_only(str(out), 'cpu'), 'x')
     assert tuple(one.name for one in classes) == TYPES

@@ -1,9 +1,10 @@
 """Make a file to share of a training checkpoint.
 
-    python tools/model_converters/publish_model.py CHECKPOINT OUT
+    python tools/model_converters/publish_model.py CHECKPOINT [CHECKPOINT ...] OUT
 
 Keeps the weights alone, in half precision: an eighth of the size of a checkpoint that training
-can go on from. The result loads wherever a checkpoint does.
+can go on from. The result loads wherever a checkpoint does. Of several checkpoints it has the mean
+weights, which are a model where the trainings went on from one, with other seeds for instance.
 """
 
 from nucseg_mmdet.utils.processes import end_on_ctrl_c
@@ -25,7 +26,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('checkpoint', type=Path, help='file of tools/train.py')
+    parser.add_argument(
+        'checkpoints', nargs='+', type=Path, metavar='checkpoint', help='file of tools/train.py'
+    )
     parser.add_argument('out', type=Path, help='file to write, .pth')
     parser.add_argument('--config', type=Path, help='kept by name in the file')
     parser.add_argument('--data', help='kept in the file: what the model was trained on')
@@ -38,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     facts = dict(config_name=args.config and args.config.stem, data=args.data, license=args.license)
     check_file_is_writable(args.out)
-    check_is_not_read(args.out, args.checkpoint)
-    size = publish(args.checkpoint, args.out, facts)
+    check_is_not_read(args.out, *args.checkpoints)
+    size = publish(args.checkpoints, args.out, facts)
     print(f'{args.out}: {size / 1e6:.1f} MB')
     return 0
 
