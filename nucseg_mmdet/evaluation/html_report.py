@@ -92,13 +92,7 @@ def collect(run: Run, score_thr: float) -> tuple[dict[str, Any], list[dict[str, 
     rows = report['per_image']
     for image, path, row, name in zip(run.images, run.image_paths, rows, names, strict=True):
         nuclei = compare(image, run.detections[image.id], score_thr, run.names)
-        tally = {
-            f'{side}_{verdict}': sum(nucleus['verdict'] == verdict for nucleus in nuclei[side])
-            for side in ('truth', 'pred')
-            for verdict in ('found', 'cut', 'alone')
-        }
-        tally['wrong_type'] = sum(nucleus.get('wrong', False) for nucleus in nuclei['pred'])
-        row.update(name=name, **tally)
+        row.update(name=name, **count_verdicts(nuclei))
         pixels = read_color(path)
         check_size(path, pixels.shape[1::-1], image)
         for error in find_errors(nuclei, image.width, image.height):
@@ -186,6 +180,16 @@ def compare(
             pred = sides['pred'][other]
             pred['wrong'] = pred['type'] != sides['truth'][one]['type']
     return sides
+
+
+def count_verdicts(nuclei: Mapping[str, list[dict]]) -> dict[str, int]:
+    """Count the nuclei of ``compare`` by verdict, as ``truth_found``, ..., and ``wrong_type``."""
+    counts = {
+        f'{side}_{verdict}': sum(nucleus['verdict'] == verdict for nucleus in nuclei[side])
+        for side in ('truth', 'pred')
+        for verdict in ('found', 'cut', 'alone')
+    }
+    return counts | dict(wrong_type=sum(one.get('wrong', False) for one in nuclei['pred']))
 
 
 def pq_by_threshold(

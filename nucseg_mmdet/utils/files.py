@@ -269,17 +269,13 @@ class PartialFolder:
             UserError: its place is taken.
         """
         earlier = _hidden(self.path)
-        with cannot_be_written(self.path):
-            replaced = replace and self.path.exists()
-            if replaced:
+        with cannot_be_written(self.path), contextlib.ExitStack() as back:
+            if replace and self.path.exists():
                 os.replace(self.path, earlier)  # at once, so that no half of it stands there
-            try:
-                os.replace(self.partial, self.path)  # also takes the place of an empty folder
-            except OSError:
-                if replaced:
-                    os.replace(earlier, self.path)
-                raise
-            shutil.rmtree(earlier, ignore_errors=True)
+                back.callback(os.replace, earlier, self.path)
+            os.replace(self.partial, self.path)  # also takes the place of an empty folder
+            back.pop_all()
+        shutil.rmtree(earlier, ignore_errors=True)
         self.abort()
 
     def abort(self) -> None:
