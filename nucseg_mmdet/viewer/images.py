@@ -1,5 +1,6 @@
 """What the page shows beneath the nuclei: tiles of the slide as JPEG, tissue as PNG."""
 
+import hashlib
 import os
 import threading
 from collections import OrderedDict
@@ -12,9 +13,10 @@ import numpy as np
 
 from nucseg_mmdet.slides.base import Slide
 from nucseg_mmdet.slides.open import open_shared
+from nucseg_mmdet.slides.parts import further_files, slide_signs
+from nucseg_mmdet.slides.parts import version_of as version_of_file
 from nucseg_mmdet.slides.tissue import OUTLINE, tissue_mask
 from nucseg_mmdet.utils.errors import UserError
-from nucseg_mmdet.utils.fingerprint import signs
 from nucseg_mmdet.viewer.results import Result
 
 TILE = 512  # px, side of an image tile
@@ -65,24 +67,27 @@ def open_image(result: Result) -> Slide:
             f'{result.slide}: {slide.width} x {slide.height} px, expected {result.width} x '
             f'{result.height} as the results are of'
         )
-    known = (result.summary.get('identity') or {}).get('slide', {}).get('sampled')
-    if known and _sample(result.slide, version_of(result)) != known:
+    known = (result.summary.get('identity') or {}).get('slide', {})
+    found = _sample(result.slide, version_of(result)) if known.get('sampled') else {}
+    if any(known.get(key, value) != value for key, value in found.items()):
         raise UserError(f'{result.slide}: another image, expected the one that the results are of')
     return slide
 
 
 def version_of(result: Result) -> str | None:
-    """What is another text once the slide's file is another one; None if there is none."""
+    """What is another text once the slide's files are others; None if there are none."""
     if result.slide is None or not os.path.isfile(result.slide):
         return None
-    status = result.slide.stat()
-    return f'{status.st_size:x}-{status.st_mtime_ns:x}'
+    paths = [result.slide, *further_files(result.slide)]
+    versions = repr([(path.name, version_of_file(path)) for path in paths])
+    return hashlib.sha256(versions.encode()).hexdigest()
 
 
 @lru_cache(maxsize=SAMPLES)
-def _sample(path: Path, version: str | None) -> int | str:
-    """A digest of some bytes from all over a slide, read once a version."""
-    return signs(path)['sampled']
+def _sample(path: Path, version: str | None) -> dict[str, int | str]:
+    """Digests of some bytes from all over a slide, read once a version."""
+    found = slide_signs(path)
+    return {key: found[key] for key in found if key in ('sampled', 'others')}
 
 
 def num_levels(width: int, height: int) -> int:
