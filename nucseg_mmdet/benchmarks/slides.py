@@ -40,7 +40,7 @@ from nucseg_mmdet.inference.segmenter import Segmenter
 from nucseg_mmdet.slides.open import open_slide
 from nucseg_mmdet.structures.nuclei import Nuclei
 from nucseg_mmdet.structures.polygons import ring_runs
-from nucseg_mmdet.structures.rle import from_runs, label_map
+from nucseg_mmdet.structures.rle import from_runs, label_map, painting_order
 from nucseg_mmdet.utils.errors import UserError, exit_code
 
 SIDES = ('ours', 'before', 'stardist', 'instanseg')
@@ -194,7 +194,7 @@ def to_labels(nuclei: Nuclei, height: int, width: int) -> np.ndarray:
     """Label map of nuclei at 0.25 microns per pixel."""
     owner, x, top, bottom = ring_runs(np.int64(nuclei.points), nuclei.sizes, axis=1)
     masks = from_runs(x * height + top, bottom - top, owner, len(nuclei), height, width)
-    return label_map(masks, height, width, order=np.argsort(nuclei.scores, kind='stable'))
+    return label_map(masks, height, width, order=painting_order(nuclei.scores))
 
 
 def agreement(ours: Segmenter, image: np.ndarray, folder: Path, name: str) -> float:

@@ -36,7 +36,8 @@ def set_types(cfg: Config, names: Sequence[str]) -> None:
             dataset.metainfo = ConfigDict(classes=tuple(names))
     if cfg.get('optim_wrapper'):
         options = dict(cfg.optim_wrapper.get('paramwise_cfg') or {})
-        options['custom_keys'] = {CLASS_LAYER: dict(lr_mult=RATE)}
+        rates = options.get('custom_keys') or {}
+        options['custom_keys'] = {**rates, CLASS_LAYER: dict(lr_mult=RATE)}
         cfg.optim_wrapper.paramwise_cfg = ConfigDict(options)
     cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='SpreadClassLayerHook')]
 

@@ -43,7 +43,7 @@ def paint(image: TruthImage, found: Detections, score_thr: float = -np.inf) -> n
     Returns:
         int32, (height, width); 0 is background.
     """
-    ascending = np.argsort(-found.scores, kind='stable')[::-1]
+    ascending = rle.painting_order(found.scores)
     order = ascending[found.scores[ascending] >= score_thr]
     return rle.label_map(found.rles, image.height, image.width, order)
 

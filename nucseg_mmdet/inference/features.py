@@ -12,6 +12,7 @@ from nucseg_mmdet.imaging.texture import TEXTURE, texture
 from nucseg_mmdet.inference.frame import MODEL_MPP, Frame
 from nucseg_mmdet.slides.base import RegionError, Slide
 from nucseg_mmdet.structures.nuclei import Nuclei
+from nucseg_mmdet.structures.rle import painting_order
 
 FEATURES = (*NEIGHBORHOOD, *TEXTURE)
 BLOCK = 2_048  # working px; nuclei whose centroids lie in one share a part of the slide
@@ -54,8 +55,7 @@ def measure_texture(nuclei: Nuclei, slide: Slide, frame: Frame) -> np.ndarray:
     blocks = (nuclei.centroids // BLOCK).astype(np.int64)
     for block in np.unique(blocks, axis=0):
         chosen = np.flatnonzero((blocks == block).all(1))
-        # The surest is painted last.
-        chosen = chosen[np.argsort(nuclei.scores[chosen], kind='stable')]
+        chosen = chosen[painting_order(nuclei.scores[chosen])]
         part = nuclei.take(chosen)
         low, high = part.points.min(0), part.points.max(0)
         width, height = (high - low).tolist()

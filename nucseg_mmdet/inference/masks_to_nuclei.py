@@ -37,7 +37,7 @@ def to_nuclei(
         mpp: microns per pixel of the tile.
         labels: int, (N,), below 256, of the classes; by default all of one.
     """
-    painted = rle.label_map(rles, *image.shape[:2], order=np.argsort(scores, kind='stable'))
+    painted = rle.label_map(rles, *image.shape[:2], order=rle.painting_order(np.asarray(scores)))
     left = np.bincount(painted.ravel(), minlength=len(rles) + 1)[1:]
     kept = np.flatnonzero((left >= LEFT * rle.areas(rles)) & (left > 0))
     if not kept.size:

@@ -25,7 +25,7 @@ from nucseg_mmdet.inference.predictor import RUNTIME_SUFFIX, TILE, ModelOptions,
 from nucseg_mmdet.models.efficientnet_lite import EfficientNetLite
 from nucseg_mmdet.models.one_type_bbox_head import OneTypeBBoxHead
 from nucseg_mmdet.structures.classes import ONE_CLASS, NucleusClass
-from nucseg_mmdet.structures.rle import label_map
+from nucseg_mmdet.structures.rle import label_map, painting_order
 from nucseg_mmdet.synthetic.fields import synthesize
 from nucseg_mmdet.utils.errors import UserError
 
@@ -153,7 +153,7 @@ def agreement(
         counts.append(
             count_image(
                 *(
-                    label_map(one.masks, *shape, order=np.argsort(one.scores, kind='stable'))
+                    label_map(one.masks, *shape, order=painting_order(one.scores))
                     for one in pair
                 )
             )

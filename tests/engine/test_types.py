@@ -45,6 +45,16 @@ def test_the_config_takes_the_types_of_the_data(data):
     assert rates.norm_decay_mult == 0
 
 
+def test_types_leave_other_rates_as_they_are():
+    cfg = Config.fromfile('configs/dense/ablations/lite2-sharpness_stage2.py')
+    types_of_nuclei.set_types(cfg, ['a', 'b'])
+    rates = cfg.optim_wrapper.paramwise_cfg.custom_keys
+    assert {key: rate.lr_mult for key, rate in rates.items()} == {
+        'backbone': 0.5,
+        types_of_nuclei.CLASS_LAYER: 10,
+    }
+
+
 def test_data_of_types_is_looked_at_as_it_is_trained_on(data, tmp_path):
     arguments = ['finetune', '--data-root', str(data), '--out', str(tmp_path)]
     assert browse_data.main([*arguments, '--stats']) == 0

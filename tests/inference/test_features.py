@@ -40,12 +40,13 @@ def test_columns(made_up, monkeypatch, block):
     np.testing.assert_allclose(fine, texture(labels, image, len(nuclei)), rtol=1e-6)
 
 
-def test_a_contested_pixel_goes_to_the_higher_score(made_up):
+@pytest.mark.parametrize('scores', [(0.9, 0.8), (0.9, 0.9)])
+def test_a_contested_pixel_goes_to_the_higher_score_or_the_first(made_up, scores):
     image, _, _ = made_up
     masks = np.zeros((2, 200, 260), bool)
     masks[0, 20:60, 20:60] = masks[1, 40:80, 40:80] = True
     nuclei = nuclei_of(masks)
-    nuclei.scores[:] = 0.9, 0.8
+    nuclei.scores[:] = scores
     labels = np.where(masks[0], 1, 2 * masks[1]).astype(np.int32)
     slide = ArraySlide(image, 0.25)
     found = features.measure_texture(nuclei, slide, make_frame(slide))

@@ -34,7 +34,8 @@ def rasterized(nuclei):
 def test_the_more_certain_keeps_contested_pixels():
     # 3 of 10 columns are contested.
     one, other = rectangle(2, 5, 12, 15), rectangle(9, 5, 19, 15)
-    for scores, expected in [((0.6, 0.9), (70, 100)), ((0.9, 0.6), (100, 70))]:
+    cases = [((0.6, 0.9), (70, 100)), ((0.9, 0.6), (100, 70)), ((0.7, 0.7), (100, 70))]
+    for scores, expected in cases:  # of equal scores the first, as where they are scored
         found = traced([one, other], scores)
         assert found.measurements[:, AREA].tolist() == list(expected)
         assert sum(rasterized(found)).max() == 1
