@@ -60,7 +60,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def format_report(report: dict[str, Any]) -> str:
-    """Lay a report of ``make_report`` out as two aligned tables."""
+    """Lay a report of ``make_report`` out as aligned tables."""
     rows = report['per_image']
     paths = [row['file_name'] for row in rows]
     names = [printable(name) for name in tell_apart([Path(path).stem for path in paths], paths)]

@@ -30,6 +30,7 @@ from nucseg_mmdet.converters.pictures import LINKS, folders_left_out
 from nucseg_mmdet.converters.qupath_geojson import QuPathObject, read_objects
 from nucseg_mmdet.slides.base import RegionError, Slide, name_of
 from nucseg_mmdet.slides.open import IMAGES, SCANS, open_slide
+from nucseg_mmdet.slides.pixel_size import MODEL_MPP
 from nucseg_mmdet.structures.polygons import fill_rings
 from nucseg_mmdet.utils.errors import UserError, some
 
@@ -42,7 +43,6 @@ OPTIONS = {
 }
 REGIONS = 'Region*,annotated'
 IGNORED = 'Ignore*'  # as QuPath's own class
-MPP = 0.25  # microns per pixel that the models work at
 FIELD = 1_000  # px
 SMALL = 2  # px of 0.25 microns; what is wider in x and y covers the center of a pixel
 NO_IMAGES = ('.geojson', '.json', '.gz', '.csv', '.parquet')  # results beside the image
@@ -178,7 +178,7 @@ def _fields(
     if slide.pixel_size.assumed:
         notes.append(f'{image}: {slide.pixel_size.source} microns per pixel, see --mpp')
     areas, nuclei = _sort(objects, regions, notes, path)
-    scale = MPP / slide.mpp
+    scale = MODEL_MPP / slide.mpp
     whole = shapely.box(0, 0, slide.width, slide.height)
     shapes = [] if regions == 'all' else [_shape(item) for item in areas]
     area = whole if regions == 'all' else whole.intersection(shapely.union_all(shapes))

@@ -16,7 +16,7 @@ from nucseg_mmdet.engine.model_zoo import find_config
 from nucseg_mmdet.engine.work_dir import read_card
 from nucseg_mmdet.evaluation.summary import SCORE_THR
 from nucseg_mmdet.structures.coco import check_truth, load_shared_json
-from nucseg_mmdet.utils.errors import NO_SPACE, UserError
+from nucseg_mmdet.utils.errors import NO_SPACE, UserError, first_line
 from nucseg_mmdet.utils.reading import check_file
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -56,13 +56,13 @@ def load_config(
         # mmengine reads a copy.
         full = getattr(error, 'errno', None) in NO_SPACE
         way = f' by way of {tempfile.gettempdir()}' if full else ''
-        raise UserError(f'{path}: not readable as a config{way} ({_first_line(error)})') from None
+        raise UserError(f'{path}: not readable as a config{way} ({first_line(error)})') from None
     try:
         cfg.merge_from_dict(options)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         given = ' '.join(options)
         raise UserError(
-            f'--cfg-options {given}: does not fit {path} ({_first_line(error)})'
+            f'--cfg-options {given}: does not fit {path} ({first_line(error)})'
         ) from None
     if not isinstance(cfg.get('model'), dict):
         raise UserError(f'{path}: has no model, expected an experiment and not a part of one')
@@ -110,10 +110,6 @@ def _inner(node: dict, *keys: str) -> dict:
 
 def _is_offset(value: object) -> bool:
     return type(value) in (int, float) and math.isfinite(value) and abs(value) <= MOST_OFFSET
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [''])[0][:200] or type(error).__name__
 
 
 class ConfigOptions(DictAction):

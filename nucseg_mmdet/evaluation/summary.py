@@ -123,7 +123,7 @@ def count_fates(overlaps: Overlaps) -> dict[str, dict[str, int]]:
         name: dict(
             zip(
                 FATES,
-                np.bincount(fates[(low < areas) & (areas <= high)], minlength=5).tolist(),
+                np.bincount(fates[(low < areas) & (areas <= high)], minlength=len(FATES)).tolist(),
                 strict=True,
             )
         )

@@ -22,7 +22,7 @@ import simplejpeg
 import tifffile
 from PIL import Image
 
-from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.errors import UserError, first_line
 from nucseg_mmdet.utils.files import make_folder, write_bytes
 from nucseg_mmdet.utils.reading import open_file, read_bytes
 
@@ -88,8 +88,7 @@ def _decode_whole(data: bytes, path: Path, indices: bool = False) -> np.ndarray:
     except MemoryError:
         raise UserError(f'{path}: needs more memory than there is') from None
     except Exception as error:  # each decoder has its own
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f'{path}: not readable ({first:.200}), expected an image') from None
+        raise UserError(f'{path}: not readable ({first_line(error)}), expected an image') from None
 
 
 def read_color(path: Path) -> np.ndarray:
@@ -127,8 +126,9 @@ def read_size(path: Path) -> tuple[int, int]:
                     jpeg = header.format in ('JPEG', 'MPO')  # a TIFF has been turned already
                     orientation = _orientation(header.getexif()) if jpeg else 1
         except Exception as error:
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f'{path}: not readable ({first:.200}), expected an image') from None
+            raise UserError(
+                f'{path}: not readable ({first_line(error)}), expected an image'
+            ) from None
     return size[::-1] if orientation in LYING else size
 
 

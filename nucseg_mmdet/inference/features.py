@@ -9,8 +9,9 @@ import numpy as np
 from nucseg_mmdet.export.painting import paint
 from nucseg_mmdet.imaging.neighborhood import NEIGHBORHOOD, neighborhood
 from nucseg_mmdet.imaging.texture import TEXTURE, texture
-from nucseg_mmdet.inference.frame import MODEL_MPP, Frame
+from nucseg_mmdet.inference.frame import Frame
 from nucseg_mmdet.slides.base import RegionError, Slide
+from nucseg_mmdet.slides.pixel_size import MODEL_MPP
 from nucseg_mmdet.structures.nuclei import Nuclei
 from nucseg_mmdet.structures.rle import painting_order
 

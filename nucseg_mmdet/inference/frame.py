@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 
 from nucseg_mmdet.slides.base import Slide
+from nucseg_mmdet.slides.pixel_size import MODEL_MPP
 from nucseg_mmdet.utils.errors import UserError
 
-MODEL_MPP = 0.25  # microns per pixel that the models are trained at
 MOST_ENLARGED = 4  # nuclei of coarser images are a few px wide, and nobody has tried
 
 Region = tuple[int, int, int, int]  # x, y, width, height, level-0 px

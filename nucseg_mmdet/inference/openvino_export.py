@@ -152,10 +152,7 @@ def agreement(
         # The likelier ones lie over the others.
         counts.append(
             count_image(
-                *(
-                    label_map(one.masks, *shape, order=painting_order(one.scores))
-                    for one in pair
-                )
+                *(label_map(one.masks, *shape, order=painting_order(one.scores)) for one in pair)
             )
         )
     return summarize(counts)['pooled']['PQ']

@@ -20,7 +20,7 @@ import openvino
 from openvino import opset15
 
 from nucseg_mmdet.structures.classes import ONE_CLASS, NucleusClass, make_classes
-from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.errors import UserError, first_line
 from nucseg_mmdet.utils.files import new_file
 
 # Raised when an older reader would misread a file; one of several classes has 2, others 1.
@@ -120,7 +120,7 @@ def read(path: Path) -> RuntimeModel:
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
         if isinstance(error, UserError):
             raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise UserError(f'{path}: no model for OpenVINO ({reason})') from None
     return RuntimeModel(networks, meta)
 

@@ -16,13 +16,13 @@ import numpy as np
 from nucseg_mmdet import __version__
 from nucseg_mmdet.export.formats import FORMATS, obstacles
 from nucseg_mmdet.export.writer import Target
-from nucseg_mmdet.inference.frame import MODEL_MPP, Frame, Region, make_frame
+from nucseg_mmdet.inference.frame import Frame, Region, make_frame
 from nucseg_mmdet.inference.segmenter import Segmenter
 from nucseg_mmdet.inference.tiling import Grid
 from nucseg_mmdet.slides.base import RegionError, Slide
 from nucseg_mmdet.slides.open import open_shared
 from nucseg_mmdet.slides.parts import slide_signs
-from nucseg_mmdet.slides.pixel_size import PixelSize
+from nucseg_mmdet.slides.pixel_size import MODEL_MPP, PixelSize
 from nucseg_mmdet.slides.tissue import draw_mask, is_white, tissue_mask
 from nucseg_mmdet.structures.classes import ONE_CLASS, NucleusClass
 from nucseg_mmdet.utils.errors import UserError, describe

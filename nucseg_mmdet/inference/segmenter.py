@@ -27,12 +27,13 @@ from PIL import Image
 from nucseg_mmdet.imaging.stain import UnfitImageError, tissue_share
 from nucseg_mmdet.inference import tiling
 from nucseg_mmdet.inference.backends import load_predictor
-from nucseg_mmdet.inference.frame import MODEL_MPP, Frame, make_frame
+from nucseg_mmdet.inference.frame import Frame, make_frame
 from nucseg_mmdet.inference.masks_to_nuclei import to_nuclei
 from nucseg_mmdet.inference.predictor import ModelOptions, Prediction, Predictor
 from nucseg_mmdet.inference.tiling import Grid
 from nucseg_mmdet.slides.base import RegionError, Slide
 from nucseg_mmdet.slides.open import open_image
+from nucseg_mmdet.slides.pixel_size import MODEL_MPP
 from nucseg_mmdet.structures.nuclei import Nuclei, concatenate
 from nucseg_mmdet.utils.errors import UserError, describe
 

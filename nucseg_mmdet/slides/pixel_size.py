@@ -13,6 +13,7 @@ from nucseg_mmdet.utils.errors import UserError
 # 72, 96 and 300 dpi, which programs write when they know nothing, are 353, 265 and 85.
 MIN_MPP, MAX_MPP = 0.05, 20.0
 ASSUMED_MPP = 0.25
+MODEL_MPP = 0.25  # that the models are trained at
 AT_ONE = 10.0  # microns per pixel at magnification 1, by custom: 0.5 at x20, 0.25 at x40
 MAX_UNEVEN = 0.01  # relative difference of x and y that is taken for rounding
 # Units of length by their symbols, in OME-XML and in what ImageJ writes.

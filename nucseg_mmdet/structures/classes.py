@@ -46,7 +46,11 @@ def make_classes(names: Any, palette: Any, source: str) -> tuple[NucleusClass, .
     Raises:
         UserError: the names are no different, printable texts.
     """
-    if not isinstance(names, Sequence) or isinstance(names, str) or not 0 < len(names) < 256:
+    if (
+        not isinstance(names, Sequence)
+        or isinstance(names, str)
+        or not 0 < len(names) <= MOST_CLASSES
+    ):
         raise UserError(f'{source}: classes are {names!r:.60}, expected 1 to {MOST_CLASSES} names')
     for name in names:
         if not isinstance(name, str) or not 0 < len(name) <= MOST_LETTERS or not name.isprintable():

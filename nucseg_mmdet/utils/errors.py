@@ -64,6 +64,11 @@ def printable(text: str) -> str:
     )
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, cut to 300 letters, or else the name of its kind."""
+    return (str(error).splitlines() or [''])[0][:300] or type(error).__name__
+
+
 def say_unforeseen(error: BaseException) -> str:
     """Tell of an error that nobody foresaw, in one line."""
     first = (str(error).splitlines() or [''])[0][:300]

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.errors import UserError, first_line
 
 MOST = 1 << 31  # bytes of a file that is read as a whole
 MOST_TEXT = 1 << 29  # bytes of a text, unpacked; as Python objects it takes several times that
@@ -146,5 +146,5 @@ def read_array(path: Path) -> np.ndarray:
             return array
         found = 'several arrays'
     except Exception as error:  # NumPy raises many kinds for a damaged header
-        found = (str(error).splitlines() or [type(error).__name__])[0]
-    raise UserError(f'{path}: not readable ({found:.200}), expected an array')
+        found = first_line(error)
+    raise UserError(f'{path}: not readable ({found}), expected an array')

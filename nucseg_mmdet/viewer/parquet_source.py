@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
-from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.errors import UserError, first_line
 from nucseg_mmdet.viewer.sources import (
     CENTROIDS,
     ID,
@@ -41,8 +41,9 @@ def _open(path: Path) -> Iterator['ParquetFile']:
                 raise UserError(f'{path}: no column {missing[0]}, expected the table of a run')
             yield file
     except (OSError, pyarrow.ArrowException) as error:
-        reason = (str(error).splitlines() or [''])[0][:200]
-        raise UserError(f'{path}: no Parquet ({reason}), expected the table of a run') from None
+        raise UserError(
+            f'{path}: no Parquet ({first_line(error)}), expected the table of a run'
+        ) from None
 
 
 def read_table(path: Path) -> Table:
