@@ -3,6 +3,7 @@
 import json
 import math
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -161,6 +162,7 @@ def test_truth_of_types_is_read_by_the_classes_of_the_checkpoint(typed_model, tm
         categories=[dict(id=index, name=name) for index, name in enumerate(TYPES, 1)],
     )
     (tmp_path / 'truth.json').write_text(json.dumps(truth))
+    cv2.imwrite(str(tmp_path / 'a.png'), np.zeros((9, 9, 3), np.uint8))
     options = ['--annotations', tmp_path / 'truth.json', '--work-dir', tmp_path / 'work']
     assert main([str(one) for one in ['finetune', typed_model, *options]]) == 2
     # The truth as it is, not a copy whose types have become one.
