@@ -111,3 +111,16 @@ def test_images_of_a_patient_stay_together():
         for index, name in enumerate(names, start=1)
     ]
     assert deal_folds(of_slides) == deal_folds(images)
+
+
+def test_slides_of_few_patients_stay_together():
+    names = [f'TCGA-5P-A9K0-01Z-00-DX{slide}_x{x}.png' for slide in range(1, 5) for x in (0, 9)]
+    images = [
+        ImageFile(Path(name), 1, 1, id=index, slide=name[:23])
+        for index, name in enumerate(names, start=1)
+    ]
+    assert deal_folds(images) == [{1, 2}, {3, 4}, {5, 6}, {7, 8}]
+    assert fold_notes(images) == [
+        'fewer patients (1) than folds (4): held-out images are of patients that are trained on as '
+        'well, so their scores tell nothing of other patients'
+    ]
