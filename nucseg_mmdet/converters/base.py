@@ -23,12 +23,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-import cv2
 import numpy as np
 
 from nucseg_mmdet.converters.folds import deal_folds, fold_notes
 from nucseg_mmdet.converters.pool import in_processes
 from nucseg_mmdet.converters.target import check_target
+from nucseg_mmdet.imaging.image_files import encode
 from nucseg_mmdet.structures.coco_entries import (
     CATEGORY_ID,
     make_annotation,
@@ -221,7 +221,7 @@ def _convert(
     if image.pixels is None:
         shutil.copyfile(image.path, target)
     else:
-        target.write_bytes(cv2.imencode('.png', image.pixels)[1].tobytes())
+        target.write_bytes(encode('.png', image.pixels))
         image.pixels = None  # not sent to the main process, which would hold those of all
     _take_once(item)
     return item

@@ -27,6 +27,7 @@ from nucseg_mmdet.converters import coco
 from nucseg_mmdet.converters.base import ImageFile
 from nucseg_mmdet.converters.label_map import TYPES_HEADER
 from nucseg_mmdet.converters.pool import in_processes
+from nucseg_mmdet.imaging.image_files import encode
 from nucseg_mmdet.structures.rle import areas, label_map
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.files import new_folder
@@ -95,7 +96,7 @@ def _write_image(out: Path, layout: str, entry: coco.Entry) -> Written:
         shutil.copyfile(entry.path, target)
     else:
         pixels = cv2.imread(str(entry.path)) if image.pixels is None else image.pixels
-        _write_png(target, pixels)
+        target.write_bytes(encode('.png', pixels))
     if layout == 'labels':
         _write_labels(out / 'labels', image, rles, annotations)
     else:
@@ -121,9 +122,9 @@ def _write_labels(
         )
     folder.mkdir(exist_ok=True)
     if len(masks) <= np.iinfo(np.uint16).max:
-        _write_png(folder / f'{image.path.stem}.png', labels.astype(np.uint16))
+        (folder / f'{image.path.stem}.png').write_bytes(encode('.png', labels.astype(np.uint16)))
     else:
-        (folder / f'{image.path.stem}.tif').write_bytes(cv2.imencode('.tif', labels)[1].tobytes())
+        (folder / f'{image.path.stem}.tif').write_bytes(encode('.tif', labels))
 
 
 def _write_masks(folder: Path, rles: dict[int, dict]) -> None:
@@ -131,11 +132,7 @@ def _write_masks(folder: Path, rles: dict[int, dict]) -> None:
     digits = max(4, len(str(len(rles))))  # so that the order of names is that of the nuclei
     for number, rle in enumerate(rles.values(), start=1):
         mask = coco_mask.decode(rle) * np.uint8(255)
-        _write_png(folder / f'mask_{number:0{digits}}.png', mask)
-
-
-def _write_png(path: Path, pixels: np.ndarray) -> None:
-    path.write_bytes(cv2.imencode('.png', pixels)[1].tobytes())
+        (folder / f'mask_{number:0{digits}}.png').write_bytes(encode('.png', mask))
 
 
 def _write_types(path: Path, written: list[Written]) -> None:

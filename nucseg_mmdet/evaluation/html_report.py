@@ -30,7 +30,7 @@ from nucseg_mmdet.evaluation.summary import (
 )
 from nucseg_mmdet.evaluation.surest_errors import MOST, find_errors
 from nucseg_mmdet.evaluation.training_log import thin
-from nucseg_mmdet.imaging.image_files import read_color
+from nucseg_mmdet.imaging.image_files import encode, read_color
 from nucseg_mmdet.structures.coco import (
     Detections,
     TruthImage,
@@ -260,8 +260,8 @@ def embed(pixels: np.ndarray) -> str:
     """Turn an image, uint8, (H, W, 3), BGR, into a data URI: JPEG at full color resolution."""
     quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     full_color = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-    _, data = cv2.imencode('.jpg', pixels, quality + full_color)
-    return 'data:image/jpeg;base64,' + base64.b64encode(data.tobytes()).decode('ascii')
+    data = encode('.jpg', pixels, quality + full_color)
+    return 'data:image/jpeg;base64,' + base64.b64encode(data).decode('ascii')
 
 
 def render(page: dict[str, Any], views: Sequence[dict[str, Any]]) -> str:

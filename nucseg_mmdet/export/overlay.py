@@ -2,11 +2,11 @@
 
 from itertools import pairwise
 
-import cv2
 import numpy as np
 
 from nucseg_mmdet.export.writer import Target, Writer
 from nucseg_mmdet.imaging.draw import draw_key, draw_outlines
+from nucseg_mmdet.imaging.image_files import encode
 from nucseg_mmdet.structures.nuclei import Nuclei
 
 OVERLAY_LIMIT = 4096 * 4096  # px; the drawing is twice as wide and high, 200 MB
@@ -49,4 +49,4 @@ class Overlay(Writer):
             drawn = draw_key(draw_outlines(image, self._outlines, chosen), self.classes, colors)
         else:
             drawn = draw_outlines(image, self._outlines)
-        self._file.write(cv2.imencode('.png', drawn)[1])
+        self._file.write(encode('.png', drawn))

@@ -11,7 +11,7 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -36,7 +36,7 @@ TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # the latter two: BigTIFF
 DEFLATE, JPEG_IN_TIFF = (8, 32946), (6, 7)  # the tag Compression
 ONE_NUMBER = (0, 1, 3)  # the tag PhotometricInterpretation: 0 is white, 0 is black, a palette
 LOSSY = 'JPEG, which does not keep the numbers'  # told of a label map
-ORIENTATION, LYING = 0x0112, range(5, 9)  # EXIF tag, and its values for width taken as height
+ORIENTATION, LYING = 0x0112, range(5, 9)  # EXIF tag: 1 is upright, and these take width as height
 # What libjpeg says of a file that it decodes nonetheless.
 COMPLAINTS = ('Corrupt JPEG data', 'Premature end')
 PADDING = 8  # bytes between the last pixels of a JPEG and its end that are no sign of damage
@@ -302,7 +302,22 @@ def write_png(path: Path, pixels: np.ndarray) -> None:
         UserError: the file cannot be written.
     """
     make_folder(path.parent)
-    write_bytes(path, cv2.imencode('.png', pixels)[1].tobytes())
+    write_bytes(path, encode('.png', pixels))
+
+
+def encode(suffix: str, pixels: np.ndarray, options: Sequence[int] = ()) -> bytes:
+    """Pack an image, (H, W) or (H, W, C), BGR(A), as a file of this kind.
+
+    Args:
+        options: as of ``cv2.imencode``.
+
+    Raises:
+        ValueError: such an image cannot be packed so.
+    """
+    done, data = cv2.imencode(suffix, np.ascontiguousarray(pixels), options)
+    if not done:
+        raise ValueError(f'{pixels.shape} cannot be packed as {suffix}')
+    return data.tobytes()
 
 
 class PictureNames:

@@ -10,7 +10,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 
 from nucseg_mmdet import __version__
@@ -26,7 +25,6 @@ from nucseg_mmdet.slides.pixel_size import MODEL_MPP, PixelSize
 from nucseg_mmdet.slides.tissue import draw_mask, is_white, tissue_mask
 from nucseg_mmdet.structures.classes import ONE_CLASS, NucleusClass
 from nucseg_mmdet.utils.errors import UserError, describe
-from nucseg_mmdet.utils.files import write_bytes
 
 DENSITY = 8_000  # nuclei per mm2 of tissue, as in the class images
 SHARD_BYTES = 600  # of a nucleus while its slide is not finished
@@ -278,11 +276,6 @@ def tile_rectangles(frame: Frame, grid: Grid) -> np.ndarray:
     places = product(range(len(grid.tops)), range(len(grid.lefts)))
     corner = np.array([frame.left, frame.top, 0, 0])
     return (np.array([grid.tile(*place) for place in places]) + corner) * frame.scale
-
-
-def write_png(path: Path, image: np.ndarray) -> None:
-    """Write an image, uint8, (H, W, 3), RGB, whole or not at all."""
-    write_bytes(path, cv2.imencode('.png', image[..., ::-1])[1].tobytes())
 
 
 def check_space(plans: Sequence[Plan], settings: Settings) -> None:

@@ -11,9 +11,10 @@ from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 
+from nucseg_mmdet.imaging.image_files import write_png
 from nucseg_mmdet.inference import shards
 from nucseg_mmdet.inference.output_folder import picture_path, start_or_resume
-from nucseg_mmdet.inference.plan import Plan, Settings, problem, write_png
+from nucseg_mmdet.inference.plan import Plan, Settings, problem
 from nucseg_mmdet.inference.results import describe
 from nucseg_mmdet.inference.rows import Engine, RowsFailed
 from nucseg_mmdet.utils.errors import UserError
@@ -47,7 +48,7 @@ class SlideRun:
                     continue
                 rows = [row for row, path in enumerate(plan.shards()) if not _is_done(path)]
                 if plan.tissue_picture is not None:
-                    write_png(picture_path(plan, settings), plan.tissue_picture)
+                    write_png(picture_path(plan, settings), plan.tissue_picture[..., ::-1])
                     plan = replace(plan, tissue_picture=None)
             except Exception as error:
                 self.problems.append(str(problem(plan.path, error)))

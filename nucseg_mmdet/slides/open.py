@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from nucseg_mmdet.imaging.image_files import TIFF
 from nucseg_mmdet.slides.base import MAX_WHOLE, ArraySlide, Slide, over, upright
 from nucseg_mmdet.slides.openslide import ScannerSlide
 from nucseg_mmdet.slides.parts import further_files, version_of
@@ -25,7 +26,6 @@ from nucseg_mmdet.utils.reading import open_file
 # Suffixes by which the images and slides of a folder are known; one that is named needs none.
 IMAGES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp')
 SCANS = ('.svs', '.ndpi', '.mrxs', '.scn', '.svslide', '.bif', '.vms', '.vmu', '.dcm')
-TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # the latter two: BigTIFF
 MORE_BITS = ('I', 'F')  # starts of the modes of Pillow with 16 and 32 bits
 SHARED = 2  # slides that stay open; an image that is read as a whole may have 1.2 GB
 

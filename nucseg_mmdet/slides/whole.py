@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin
 
-from nucseg_mmdet.imaging.image_files import JPEG, PNG, essential_png, jpeg_damage
+from nucseg_mmdet.imaging.image_files import JPEG, ORIENTATION, PNG, essential_png, jpeg_damage
 from nucseg_mmdet.slides import pixel_size
 from nucseg_mmdet.slides.base import MAX_WHOLE, ONE_CHANNEL, ArraySlide, name_of, over, upright
 from nucseg_mmdet.utils.errors import UserError
@@ -25,7 +25,6 @@ READERS = {
     JPEG: JpegImagePlugin.JpegImageFile,
     BMP: BmpImagePlugin.BmpImageFile,
 }
-ORIENTATION = 0x0112  # EXIF tag; 1 is upright
 ROWS = 1024  # converted together, so that a large image is in memory twice at most
 MODE_NOTES = {
     '1': 'black and white, taken as RGB',

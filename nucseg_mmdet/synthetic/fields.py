@@ -5,6 +5,7 @@ hematoxylin and of eosin, and light passes through both. The pictures stand in f
 (0.25 um/px) in a demo and in tests; they are no training data for real slides.
 """
 
+from nucseg_mmdet.imaging.image_files import encode
 from nucseg_mmdet.utils.processes import end_on_ctrl_c
 
 if __name__ == '__main__':
@@ -291,14 +292,16 @@ def write_dataset(
             images, masks = (partial / 'train' / name / part for part in ('images', 'masks'))
             images.mkdir(parents=True)
             masks.mkdir()
-            _write_png(images / f'{name}.png', img[..., ::-1])
+            (images / f'{name}.png').write_bytes(encode('.png', img[..., ::-1]))
             for label in range(1, labels.max() + 1):
-                _write_png(masks / f'mask_{label:04d}.png', np.uint8(255) * (labels == label))
+                (masks / f'mask_{label:04d}.png').write_bytes(
+                    encode('.png', np.uint8(255) * (labels == label))
+                )
         truth = dict(images=[], categories=make_categories(), annotations=[])
         for image_id, image_seed in enumerate(seeds[num_train:], start=1):
             file_name = f'synthetic-test-{image_id:03d}.png'
             img, labels = synthesize(image_seed, size, size)
-            _write_png(partial / 'test' / file_name, img[..., ::-1])
+            (partial / 'test' / file_name).write_bytes(encode('.png', img[..., ::-1]))
             truth['images'].append(dict(file_name=file_name, height=size, id=image_id, width=size))
             truth['annotations'] += make_annotations(
                 labels, image_id, len(truth['annotations']) + 1
@@ -329,8 +332,8 @@ def write_typed_dataset(folder: Path, num: int = 16, size: int = 256, seed: int 
         for number, image_seed in enumerate(_seeds(seed, num), start=1):
             name = f'synthetic-{number:03d}.png'
             img, labels, types = synthesize_types(image_seed, size, size)
-            _write_png(partial / 'images' / name, img[..., ::-1])
-            _write_png(partial / 'labels' / name, labels.astype(np.uint16))
+            (partial / 'images' / name).write_bytes(encode('.png', img[..., ::-1]))
+            (partial / 'labels' / name).write_bytes(encode('.png', labels.astype(np.uint16)))
             rows += [f'{name},{label},{TYPES[kind]}' for label, kind in enumerate(types[1:], 1)]
         (partial / 'types.csv').write_text('\n'.join(rows) + '\n')
 
@@ -348,11 +351,6 @@ def _new_folder(folder: Path, *numbers: int) -> Iterator[Path]:
         raise ValueError(f'image counts and seed must not be negative, got {numbers}')
     with new_folder(folder) as partial:
         yield partial
-
-
-def _write_png(path: Path, img: np.ndarray) -> None:
-    if not cv2.imwrite(str(path), img):
-        raise OSError(f'{path}: could not be written')
 
 
 @exit_code

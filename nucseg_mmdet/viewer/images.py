@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from nucseg_mmdet.imaging.image_files import encode
 from nucseg_mmdet.slides.base import Slide
 from nucseg_mmdet.slides.open import open_shared
 from nucseg_mmdet.slides.parts import further_files, slide_signs
@@ -134,12 +135,4 @@ def tissue_layer(slide: Slide) -> bytes:
     layer[keep == 0] = GLASS_SHADE
     contours, _ = cv2.findContours(keep, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(layer, contours, -1, (*OUTLINE, 255), EDGE)
-    return encode('.png', cv2.cvtColor(layer, cv2.COLOR_RGBA2BGRA), [])
-
-
-def encode(kind: str, image: np.ndarray, options: list[int]) -> bytes:
-    """Pack an image, uint8, (H, W, 3 or 4), BGR."""
-    done, data = cv2.imencode(kind, np.ascontiguousarray(image), options)
-    if not done:
-        raise ValueError(f'{image.shape} cannot be packed as {kind}')
-    return data.tobytes()
+    return encode('.png', cv2.cvtColor(layer, cv2.COLOR_RGBA2BGRA))
