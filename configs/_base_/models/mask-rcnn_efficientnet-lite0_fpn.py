@@ -42,3 +42,26 @@ lite2 = dict(
     backbone=dict(variant=2, init_cfg=dict(checkpoint='efficientnet-lite2-9656183e.pth')),
     neck=dict(in_channels=[144, 288, 720]),
 )
+
+# A second stage of boxes and masks, from an IoU of 0.6 on (Cai and Vasconcelos 2018).
+first_head = dict(
+    _base_.model.roi_head.bbox_head,
+    in_channels=channels,
+    fc_out_channels=256,
+    reg_class_agnostic=True,
+)
+finer_coder = dict(first_head['bbox_coder'], target_stds=[0.05, 0.05, 0.1, 0.1])
+first_rcnn = dict(
+    _base_.model.train_cfg.rcnn,
+    sampler=dict(_base_.model.train_cfg.rcnn.sampler, pos_fraction=0.5),
+)
+stricter = dict(first_rcnn['assigner'], pos_iou_thr=0.6, neg_iou_thr=0.6, min_pos_iou=0.6)
+cascade = dict(
+    roi_head=dict(
+        type='CascadeRoIHead',
+        num_stages=2,
+        stage_loss_weights=[1.0, 0.5],
+        bbox_head=[first_head, dict(first_head, bbox_coder=finer_coder)],
+    ),
+    train_cfg=dict(rcnn=[first_rcnn, dict(first_rcnn, assigner=stricter)]),
+)

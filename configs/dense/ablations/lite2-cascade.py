@@ -9,20 +9,9 @@ _base_ = [
     '../../_base_/recipes/dense.py',
 ]
 
-head = _base_.model.roi_head.bbox_head
-coarse = dict(head, reg_class_agnostic=True)
-fine = dict(coarse, bbox_coder=dict(head.bbox_coder, target_stds=[0.05, 0.05, 0.1, 0.1]))
-rcnn = _base_.model.train_cfg.rcnn
-fine_assigner = dict(rcnn.assigner, pos_iou_thr=0.6, neg_iou_thr=0.6, min_pos_iou=0.6)
 model = dict(
     _base_.lite2,
-    roi_head=dict(
-        type='CascadeRoIHead',
-        num_stages=2,
-        stage_loss_weights=[1.0, 0.5],
-        bbox_head=[coarse, fine],
-    ),
-    train_cfg=dict(rcnn=[rcnn, dict(rcnn, assigner=fine_assigner)]),
+    **_base_.cascade,
     test_cfg=dict(
         rpn=_base_.test_rpn,
         rcnn=dict(_base_.test_rcnn, truth_offset=(-0.4, -0.6)),
