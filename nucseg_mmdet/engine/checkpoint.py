@@ -34,6 +34,8 @@ def _history_method(owner: object, name: str) -> object:
     return getattr(HistoryBuffer, name)
 
 
+# Stages of a ``CascadeRoIHead``; the layers of other heads have names, not numbers.
+STAGE = re.compile(r'^(roi_head\.\w+_(?:head|extractor))\.(\d+)\.')
 DIGEST = re.compile(r'-[0-9a-f]{8,}\.\w+$')
 # mmengine's own list admits all of ``getattr``, which reaches much further.
 LOG_CURVES = [HistoryBuffer, (_history_method, 'builtins.getattr')]
@@ -163,7 +165,7 @@ def refuse_unfit(model: nn.Module, checkpoint: dict, name: str) -> None:
         )
 
 
-def publish(sources: Sequence[Path], out: Path, facts: dict) -> int:
+def publish(sources: Sequence[Path], out: Path, facts: dict, first_stage: bool = False) -> int:
     """Write the weights of a checkpoint alone, in half precision, as a file to share.
 
     Statistics of batch norms stay float32: a variance may be smaller than float16 goes.
@@ -172,19 +174,22 @@ def publish(sources: Sequence[Path], out: Path, facts: dict) -> int:
         sources: checkpoints of a training; of several, the mean of their weights is written.
         out: the file, written beside and renamed.
         facts: plain values to keep in ``meta``, such as config, data and license.
+        first_stage: of a cascade, write the Mask R-CNN that its first stage is.
 
     Returns:
         Size of the file, bytes.
 
     Raises:
-        UserError: no checkpoint, checkpoints of different models, a weight that is too large for
-            float16, or no place to write.
+        UserError: no checkpoint, checkpoints of different models, no cascade where one is to be,
+            a weight that is too large for float16, or no place to write.
 
     Source:
         Wortsman et al., "Model soups", ICML 2022, for means of trainings that went on from one.
     """
     checkpoints = [load_weights_only(str(source), 'cpu') for source in sources]
     parts = [_weights_of(one, source) for one, source in zip(checkpoints, sources, strict=True)]
+    if first_stage:
+        parts = [_first_stage(part, source) for part, source in zip(parts, sources, strict=True)]
     for part, source in zip(parts, sources, strict=True):
         _check_same_model(part, parts[0], source, sources[0])
     weights = {}
@@ -214,6 +219,19 @@ def _weights_of(checkpoint: dict, source: Path) -> dict[str, torch.Tensor]:
         if not isinstance(value, torch.Tensor):
             raise UserError(f'{source}: {key} is no tensor, expected the weights of a model')
     return weights
+
+
+def _first_stage(weights: dict[str, torch.Tensor], source: Path) -> dict[str, torch.Tensor]:
+    stages = {key: STAGE.match(key) for key in weights}
+    if not any(stages.values()):
+        raise UserError(
+            f'{source}: no cascade, expected weights such as roi_head.bbox_head.0.fc_cls'
+        )
+    return {
+        STAGE.sub(r'\1.', key): value
+        for key, value in weights.items()
+        if not stages[key] or stages[key][2] == '0'
+    }
 
 
 def _check_same_model(

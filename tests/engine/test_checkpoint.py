@@ -6,16 +6,22 @@ import pickle
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
+from mmengine.registry import init_default_scope
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from nucseg_mmdet.engine.checkpoint import load_weights_only, publish
 from nucseg_mmdet.utils.errors import UserError
 from tools.model_converters.publish_model import main
+
+ROOT = Path(__file__).parents[2]
 
 
 class Malicious:
@@ -264,6 +270,29 @@ def test_mean_of_different_models_is_refused(tmp_path, capsys, other, message):
     assert main(paths) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / 'mean.pth').exists()
+
+
+def test_first_stage_of_a_cascade_is_a_mask_rcnn(tmp_path, capsys):
+    init_default_scope('mmdet')
+    folder = ROOT / 'configs/dense/ablations'
+    cascade, plain = (
+        MODELS.build(Config.fromfile(folder / f'{name}.py').model).state_dict()
+        for name in ('lite2-cascade', 'lite2')
+    )
+    cascade = {
+        key: torch.full_like(value, 1 if '_head.1.' in key else 2) for key, value in cascade.items()
+    }
+    torch.save(dict(state_dict=cascade), tmp_path / 'a.pth')
+    torch.save(dict(state_dict=plain), tmp_path / 'b.pth')
+    assert main([str(tmp_path / 'a.pth'), str(tmp_path / 'c.pth'), '--first-stage']) == 0
+    found = load_weights_only(str(tmp_path / 'c.pth'))['state_dict']
+    assert {key: value.shape for key, value in found.items()} == {
+        key: value.shape for key, value in plain.items()
+    }
+    assert all((value == 2).all() for value in found.values())
+    assert main([str(tmp_path / 'b.pth'), str(tmp_path / 'd.pth'), '--first-stage']) == 2
+    assert 'b.pth: no cascade, expected weights such as' in capsys.readouterr().err
+    assert not (tmp_path / 'd.pth').exists()
 
 
 def test_a_place_that_cannot_be_written(tmp_path, capsys):

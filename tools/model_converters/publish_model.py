@@ -4,7 +4,8 @@
 
 Keeps the weights alone, in half precision: an eighth of the size of a checkpoint that training
 can go on from. The result loads wherever a checkpoint does. Of several checkpoints it has the mean
-weights, which are a model where the trainings went on from one, with other seeds for instance.
+weights, which are a model where the trainings went on from one, with other seeds for instance. Of
+a cascade (Cascade Mask R-CNN) --first-stage writes the Mask R-CNN that its first stage is.
 """
 
 from nucseg_mmdet.utils.processes import end_on_ctrl_c
@@ -33,6 +34,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--config', type=Path, help='kept by name in the file')
     parser.add_argument('--data', help='kept in the file: what the model was trained on')
     parser.add_argument('--license', help='kept in the file')
+    parser.add_argument(
+        '--first-stage', action='store_true', help='of a cascade, its first stage alone'
+    )
     return parser.parse_args(argv)
 
 
@@ -42,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     facts = dict(config_name=args.config and args.config.stem, data=args.data, license=args.license)
     check_file_is_writable(args.out)
     check_is_not_read(args.out, *args.checkpoints)
-    size = publish(args.checkpoints, args.out, facts)
+    size = publish(args.checkpoints, args.out, facts, args.first_stage)
     print(f'{args.out}: {size / 1e6:.1f} MB')
     return 0
 
