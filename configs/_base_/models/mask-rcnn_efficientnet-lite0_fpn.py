@@ -44,18 +44,12 @@ lite2 = dict(
 )
 
 # A second stage of boxes and masks, from an IoU of 0.6 on (Cai and Vasconcelos 2018).
-first_head = dict(
-    _base_.model.roi_head.bbox_head,
-    in_channels=channels,
-    fc_out_channels=256,
-    reg_class_agnostic=True,
-)
-finer_coder = dict(first_head['bbox_coder'], target_stds=[0.05, 0.05, 0.1, 0.1])
-first_rcnn = dict(
-    _base_.model.train_cfg.rcnn,
-    sampler=dict(_base_.model.train_cfg.rcnn.sampler, pos_fraction=0.5),
-)
-stricter = dict(first_rcnn['assigner'], pos_iou_thr=0.6, neg_iou_thr=0.6, min_pos_iou=0.6)
+stock_head = _base_.model.roi_head.bbox_head
+finer_coder = dict(stock_head.bbox_coder, target_stds=[0.05, 0.05, 0.1, 0.1])
+first_head = dict(stock_head, in_channels=channels, fc_out_channels=256, reg_class_agnostic=True)
+stock_rcnn = _base_.model.train_cfg.rcnn
+stricter = dict(stock_rcnn.assigner, pos_iou_thr=0.6, neg_iou_thr=0.6, min_pos_iou=0.6)
+first_rcnn = dict(stock_rcnn, sampler=dict(stock_rcnn.sampler, pos_fraction=0.5))
 cascade = dict(
     roi_head=dict(
         type='CascadeRoIHead',
