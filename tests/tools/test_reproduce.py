@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 
 import pytest
 
@@ -43,6 +44,18 @@ text = '{"scores": {"AP50@100": 0.25}}'
 pathlib.Path(sys.argv[sys.argv.index('--json') + 1]).write_text(text)
 """
 
+STOPPED = """
+import os, pathlib, signal, sys, time
+def stop(*_):
+    pathlib.Path({note!r}).write_text(str(os.getpid()))
+    if {obeys}:
+        sys.exit(1)
+signal.signal(signal.SIGTERM, stop)
+os.kill(os.getppid(), signal.SIGTERM)
+while True:
+    time.sleep(0.1)
+"""
+
 
 @pytest.fixture
 def out(tmp_path, monkeypatch):
@@ -81,6 +94,21 @@ def test_each_is_trained_tested_and_scored_once(out, tmp_path, capsys):
     assert card['scores']['truth.json']['nuclei/AP50@100'] == 0.25
     assert run(out, 1, 8, '--iterations', 3, '--truth', truth) == 0
     assert calls(out) == made
+
+
+@pytest.mark.parametrize('obeys', [True, False])
+def test_a_training_is_stopped_with_the_command(out, tmp_path, monkeypatch, capsys, obeys):
+    note = tmp_path / 'stopped.txt'
+    (tmp_path / 'tools/train.py').write_text(STOPPED.format(note=str(note), obeys=obeys))
+    monkeypatch.setattr(reproduce, 'PATIENCE', 60 if obeys else 0.5)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # the tests go on
+    try:
+        assert run(out, 1) == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert capsys.readouterr().err == 'reproduce: stopped\n'
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(note.read_text()), 0)
 
 
 def test_a_new_checkpoint_makes_the_answer_old(out):

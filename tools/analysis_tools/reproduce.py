@@ -12,13 +12,14 @@ if __name__ == '__main__':
     end_on_ctrl_c()
 
 import argparse
+import contextlib
 import json
 import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from mmengine.config import Config
 
@@ -31,6 +32,7 @@ from nucseg_mmdet.utils.files import write_json
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENTS = range(1, 16)
 MEASURED_STEPS = 4  # the first, with the start of the data workers in it, does not count
+PATIENCE = 60  # s that a stopped tool has for its end; torchrun gives its workers 30 of them
 
 
 class Experiment(NamedTuple):
@@ -270,13 +272,32 @@ def _run(command: Sequence[str], work_dir: Path) -> None:
     work_dir.mkdir(parents=True, exist_ok=True)
     log = work_dir / 'reproduce.log'
     with log.open('ab') as output:
-        code = subprocess.call(command, stdout=output, stderr=subprocess.STDOUT)
+        code = _call(command, output)
     if code:
         last = ['no output', *log.read_text(errors='replace').split('\n')]
         raise UserError(
             f'{Path(command[1]).name} ended with {code}, see {log}: '
             f'{next(line for line in reversed(last) if line.strip())}'
         )
+
+
+def _call(command: Sequence[str], output: BinaryIO) -> int:
+    """Run a command to its end; where this process is stopped, the command is stopped with it.
+
+    By SIGTERM, at which torchrun stops the processes that it started; killed, it leaves them.
+    """
+    with subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process:
+        try:
+            return process.wait()
+        except BaseException:
+            process.terminate()
+            try:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(PATIENCE)
+            finally:
+                process.kill()
+                process.wait()
+            raise
 
 
 def _data_option(args: argparse.Namespace) -> list[str]:
