@@ -23,6 +23,7 @@ from typing import BinaryIO, NamedTuple
 
 from mmengine.config import Config
 
+from nucseg_mmdet.commands.score import read_truth
 from nucseg_mmdet.engine.checkpoint import cached_download
 from nucseg_mmdet.engine.work_dir import CARD, read_card
 from nucseg_mmdet.evaluation import submission
@@ -121,6 +122,23 @@ def find_experiments(args: argparse.Namespace) -> list[Experiment]:
             )
         )
     return experiments
+
+
+def check_files(args: argparse.Namespace) -> None:
+    """See before the trainings whether the data and the truth are there and belong together.
+
+    Raises:
+        UserError: a file is missing or not as it should be, or an image to predict has no truth.
+    """
+    train, test = (_data_root(args) / f'annotations/{name}.json' for name in ('train', 'test'))
+    for path in (train, test):
+        if not path.is_file():
+            raise UserError(f'{path}: not there, expected data that tools/prepare_data.py made')
+    predicted = submission.read_images(test)
+    if args.truth:
+        known = {image.id for image in read_truth(args.truth)}
+        if missing := sorted(set(predicted) - known):
+            raise UserError(f'{args.truth}: has no image {missing[0]}, expected those of {test}')
 
 
 def find_weights(choice: str | None, cfg: Config) -> str:
@@ -234,7 +252,7 @@ def reproduce(experiment: Experiment, args: argparse.Namespace) -> None:
         tool = [str(ROOT / 'tools/test.py'), str(experiment.config), str(experiment.checkpoint)]
         options = ['--work-dir', str(experiment.work_dir), '--format-only', *_data_option(args)]
         _run([sys.executable, *tool, *options], experiment.work_dir)
-    images = Path(args.data_root or 'data/vrdl', 'annotations/test.json')
+    images = _data_root(args) / 'annotations/test.json'
     if submission.main([str(experiment.answer), str(images)]):
         raise UserError(f'{experiment.answer}: not a valid submission')
     if args.truth:
@@ -300,6 +318,10 @@ def _call(command: Sequence[str], output: BinaryIO) -> int:
             raise
 
 
+def _data_root(args: argparse.Namespace) -> Path:
+    return args.data_root or Path('data/vrdl')  # as in the configs
+
+
 def _data_option(args: argparse.Namespace) -> list[str]:
     return ['--data-root', str(args.data_root)] if args.data_root else []
 
@@ -321,6 +343,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     if args.gpus < 1 or (args.iterations is not None and args.iterations < 1):
         raise UserError('--gpus and --iterations: expected at least 1')
+    check_files(args)
     experiments = find_experiments(args)
     announce(experiments, args)
     if args.measure_only:
