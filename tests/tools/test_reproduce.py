@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 
 import pytest
@@ -143,6 +144,25 @@ def test_odd_cards_and_measures_are_none(out, capsys, text):
     capsys.readouterr()
     assert run(out, 1, '--iterations', 3, '--measure-only') == 0
     assert '3 iterations of 0.50 s' in capsys.readouterr().out
+
+
+def test_a_step_is_measured_again_where_it_may_take_another_time(out, tmp_path, monkeypatch):
+    made = out / 'measured/calls.txt'
+
+    def measured(*options):
+        made.unlink(missing_ok=True)
+        assert run(out, 1, '--measure-only', *options) == 0
+        return made.exists()
+
+    (tmp_path / 'same').symlink_to(tmp_path / 'data')
+    shutil.copytree(tmp_path / 'data', tmp_path / 'other')
+    assert measured()
+    assert not measured('--data-root', tmp_path / 'same')
+    assert measured('--data-root', tmp_path / 'other')
+    assert measured('--data-root', tmp_path / 'other', '--gpus', 4)
+    monkeypatch.setattr(reproduce, 'device', lambda: 'another')
+    assert measured('--data-root', tmp_path / 'other', '--gpus', 4)
+    assert not measured('--data-root', tmp_path / 'other', '--gpus', 4)
 
 
 def test_an_answer_of_unknown_origin_is_not_scored(out, tmp_path, capsys):

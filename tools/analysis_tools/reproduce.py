@@ -19,12 +19,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from mmengine.config import Config
 
 from nucseg_mmdet.commands.score import read_truth
 from nucseg_mmdet.engine.checkpoint import cached_download
+from nucseg_mmdet.engine.provenance import device
 from nucseg_mmdet.engine.work_dir import CARD, read_card
 from nucseg_mmdet.evaluation import submission
 from nucseg_mmdet.utils.errors import UserError, exit_code
@@ -170,18 +171,24 @@ def train_command(experiment: Experiment, args: argparse.Namespace, *options: st
     return [*command, *_data_option(args), *options]
 
 
-def measure(experiment: Experiment, args: argparse.Namespace) -> dict[str, float]:
+def measure(experiment: Experiment, args: argparse.Namespace) -> dict[str, Any]:
     """Train a few steps of an experiment beside its work folder.
 
+    What was measured before is taken where data, processes and device are the same.
+
     Returns:
-        ``seconds`` of a step (median) and ``bytes``, the peak memory of a process.
+        ``seconds`` of a step (median) and ``bytes``, the peak memory of a process; and of which
+        data, processes and device these are.
 
     Raises:
         UserError: the training failed.
     """
     folder = args.out / 'measured' / experiment.config.stem
     found = _read_json(folder / 'step.json')
-    if all(isinstance(found.get(key), int | float) for key in ('seconds', 'bytes')):
+    way = dict(data=str(_data_root(args).resolve()), gpus=args.gpus, device=device())
+    if all(isinstance(found.get(key), int | float) for key in ('seconds', 'bytes')) and (
+        found.items() >= way.items()
+    ):
         return found
     _run(
         train_command(
@@ -199,6 +206,7 @@ def measure(experiment: Experiment, args: argparse.Namespace) -> dict[str, float
     logs = sorted(folder.glob('*/vis_data/scalars.json'))
     steps = [json.loads(line) for line in logs[-1].read_text().splitlines()]
     found = dict(
+        way,
         seconds=statistics.median([step['time'] for step in steps if 'time' in step][1:]),
         bytes=card.get('peak_gpu_bytes') or card['peak_memory_bytes'],
     )
@@ -217,7 +225,7 @@ def kind_of(experiment: Experiment) -> str:
 
 def announce(experiments: Sequence[Experiment], args: argparse.Namespace) -> None:
     """Say how long the trainings will take, and how much memory."""
-    costs: dict[str, dict[str, float]] = {}
+    costs: dict[str, dict[str, Any]] = {}
     total = 0.0
     for experiment in experiments:
         left = experiment.iterations - experiment.trained
