@@ -11,10 +11,10 @@ All sides take turns in one run, so that a busy minute meets them all:
 Every side has loaded its model before.
 """
 
-from nucseg_mmdet.utils.processes import end_on_ctrl_c
+from nucseg_mmdet.utils.start import start_script
 
 if __name__ == '__main__':
-    end_on_ctrl_c()
+    start_script()
 
 import argparse
 import contextlib

@@ -5,10 +5,10 @@ hematoxylin and of eosin, and light passes through both. The pictures stand in f
 (0.25 um/px) in a demo and in tests; they are no training data for real slides.
 """
 
-from nucseg_mmdet.utils.processes import end_on_ctrl_c
+from nucseg_mmdet.utils.start import start_script
 
 if __name__ == '__main__':
-    end_on_ctrl_c()
+    start_script()
 
 import argparse
 import json

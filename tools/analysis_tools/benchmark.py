@@ -7,10 +7,10 @@ table has medians, their ratio, and the peak of memory above what a process held
 first run. Weights are random and images made up, so it runs on any machine.
 """
 
-from nucseg_mmdet.utils.processes import end_on_ctrl_c
+from nucseg_mmdet.utils.start import start_script
 
 if __name__ == '__main__':
-    end_on_ctrl_c()
+    start_script()
 
 import argparse
 import json

@@ -6,10 +6,10 @@ Before the first training it measures a step of each kind of experiment and says
 them will take and how much memory they need.
 """
 
-from nucseg_mmdet.utils.processes import end_on_ctrl_c
+from nucseg_mmdet.utils.start import start_script
 
 if __name__ == '__main__':
-    end_on_ctrl_c()
+    start_script()
 
 import argparse
 import contextlib

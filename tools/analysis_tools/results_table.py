@@ -8,10 +8,10 @@ A table that lacks a run is printed, with exit code 1, but not written to a file
 docs/results.md.
 """
 
-from nucseg_mmdet.utils.processes import end_on_ctrl_c
+from nucseg_mmdet.utils.start import start_script
 
 if __name__ == '__main__':
-    end_on_ctrl_c()
+    start_script()
 
 import argparse
 import ast

@@ -8,10 +8,10 @@ weights, which are a model where the trainings went on from one, with other seed
 a cascade (Cascade Mask R-CNN) --first-stage writes the Mask R-CNN that its first stage is.
 """
 
-from nucseg_mmdet.utils.processes import end_on_ctrl_c
+from nucseg_mmdet.utils.start import start_script
 
 if __name__ == '__main__':
-    end_on_ctrl_c()
+    start_script()
 
 import argparse
 from collections.abc import Sequence
