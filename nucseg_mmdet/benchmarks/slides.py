@@ -236,8 +236,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--runs', type=int, default=3, help='of each side, default: 3')
     parser.add_argument('--agreement', action='store_true', help='also the PQ against before')
     args = parser.parse_args(argv)
-    if args.runs < 1:
-        raise UserError(f'--runs {args.runs}: expected at least 1')
+    for name, number in (('runs', args.runs), ('mosaic', args.mosaic)):
+        if number is not None and number < 1:
+            raise UserError(f'--{name} {number}: expected at least 1')
     with open_slide(args.image) as slide:
         image = slide.read(0, 0, slide.width, slide.height)
     with tempfile.TemporaryDirectory() as name:

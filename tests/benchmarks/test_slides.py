@@ -25,3 +25,11 @@ def test_both_clocks_of_whole_tiles_are_taken_in_proportion(megapixels, tiles, m
     monkeypatch.setattr(slides, 'time', clock)
     share = megapixels / 1.048576 / tiles
     assert run() == pytest.approx([share, 3 * share], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ('option', 'value'), [('--runs', '0'), ('--mosaic', '0'), ('--mosaic', '-5')]
+)
+def test_numbers_below_one_are_refused(option, value, capsys):
+    assert slides.main(['none.png', option, value]) == 2
+    assert capsys.readouterr().err == f'slides: {option} {value}: expected at least 1\n'
