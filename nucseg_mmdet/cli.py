@@ -32,9 +32,6 @@ options:
   -h, --help  show this text; nucseg COMMAND --help shows a command's options
   --version   show the version
 """
-# What a command needs beyond the plain installation, and the extra that brings it.
-EXTRAS = dict.fromkeys(('torch', 'mmengine', 'mmcv', 'mmdet'), 'train')
-EXTRAS |= dict.fromkeys(('starlette', 'uvicorn'), 'view')
 
 
 @exit_code
@@ -59,18 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 @exit_code
 def run(name: str, argv: Sequence[str] | None = None) -> int:
     """Import a command and call it; Ctrl-C is minded from here on, as imports take seconds."""
-    try:
-        command = importlib.import_module(f'nucseg_mmdet.commands.{name}')
-    except ModuleNotFoundError as error:
-        extra = EXTRAS.get((error.name or '').partition('.')[0])
-        if extra is None:
-            raise
-        print(
-            f'nucseg {name}: {error.name} is not installed, expected it: '
-            f"pip install 'nucseg-mmdet[{extra}]', see docs/install.md",
-            file=sys.stderr,
-        )
-        return 2
+    command = importlib.import_module(f'nucseg_mmdet.commands.{name}')
     return command.main(argv)
 
 

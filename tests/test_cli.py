@@ -10,6 +10,7 @@ from nucseg_mmdet import __version__, cli
 from nucseg_mmdet.engine.provenance import command
 
 ROOT = Path(__file__).parents[1]
+EXPORT = 'model_converters/export_openvino.py --out a.openvino.zip'
 TOOLS = ['prepare_data', 'score', 'segment', 'test', 'train', 'analysis_tools/report']
 
 
@@ -151,3 +152,40 @@ def test_ctrl_c_while_another_tool_is_imported_ends_it_in_silence(start, library
     is_file = start.endswith('.py')
     call = [ROOT / 'tools' / start] if is_file else ['-m', f'nucseg_mmdet.{start}']
     assert interrupt_import(library, call, tmp_path) == (-signal.SIGINT, '', '')
+
+
+@pytest.mark.parametrize(
+    ('start', 'name', 'library', 'extra'),
+    [
+        ('train.py', 'nucseg', 'torch', 'train'),
+        ('analysis_tools/benchmark.py', 'benchmark', 'torch', 'train'),
+        ('analysis_tools/browse_data.py', 'browse_data', 'mmdet', 'train'),
+        ('analysis_tools/reproduce.py', 'reproduce', 'mmengine', 'train'),
+        ('analysis_tools/results_table.py', 'results_table', 'mmengine', 'train'),
+        ('model_converters/detectron2_to_mmdet.py', 'detectron2_to_mmdet', 'torch', 'train'),
+        (EXPORT, 'export_openvino', 'torch', 'train'),
+        (EXPORT, 'export_openvino', 'openvino', 'slides'),
+        ('model_converters/publish_model.py', 'publish_model', 'torch', 'train'),
+        ('benchmarks.slides', 'slides', 'openvino', 'slides'),
+        ('benchmarks.stock', 'stock', 'torch', 'train'),
+    ],
+)
+def test_a_library_that_is_not_installed_is_one_line(start, name, library, extra, tmp_path):
+    (tmp_path / f'{library}.py').write_text(
+        f'raise ModuleNotFoundError("No module named \'{library}\'", name="{library}")'
+    )
+    path, *options = start.split()
+    is_file = path.endswith('.py')
+    call = [ROOT / 'tools' / path] if is_file else ['-m', f'nucseg_mmdet.{path}']
+    ended = subprocess.run(
+        [sys.executable, *call, *options],
+        cwd=tmp_path,
+        env={**os.environ, 'PYTHONPATH': f'{tmp_path}:{ROOT}'},
+        capture_output=True,
+        text=True,
+    )
+    assert (ended.returncode, ended.stdout) == (2, '')
+    assert ended.stderr == (
+        f"{name}: {library} is not installed, expected it: pip install 'nucseg-mmdet[{extra}]', "
+        'see docs/install.md\n'
+    )

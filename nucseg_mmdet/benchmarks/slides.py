@@ -11,10 +11,10 @@ All sides take turns in one run, so that a busy minute meets them all:
 Every side has loaded its model before.
 """
 
-from nucseg_mmdet.utils.processes import end_on_ctrl_c
+from nucseg_mmdet.utils.start import start_script
 
 if __name__ == '__main__':
-    end_on_ctrl_c()
+    start_script()
 
 import argparse
 import contextlib
@@ -142,37 +142,43 @@ def instanseg() -> openvino.Model:
     return openvino.Model([layers.conv(x, 5, 1, relu=False)], [image], 'instanseg')
 
 
-def network_alone(network: openvino.Model, megapixels: float, precision: str) -> Callable[[], None]:
-    """Make what runs a network on as many pixels as the image has."""
+def clocks() -> np.ndarray:
+    """Seconds of the wall clock, and of the processor for all threads: float64, (2,)."""
+    return np.array([time.perf_counter(), time.process_time()])
+
+
+def network_alone(
+    network: openvino.Model, megapixels: float, precision: str
+) -> Callable[[], np.ndarray]:
+    """Make what runs a network on as many pixels as the image has, and returns its ``clocks``."""
     options = dict(INFERENCE_PRECISION_HINT='bf16' if precision == 'bf16' else 'f32')
     request = openvino_model.runtime().compile_model(network, 'CPU', options).create_infer_request()
     shape = network.input().shape
     tile = np.random.default_rng(0).random(shape, np.float32)
-    share, times = megapixels * 1e6 / TILE**2, []
+    share = megapixels * 1e6 / TILE**2
 
-    def run() -> float:
+    def run() -> np.ndarray:
         """Seconds for the image: of whole tiles, at least one, in proportion."""
         count = max(1, round(share))
-        start = time.perf_counter()
+        start = clocks()
         for _ in range(count):
             request.infer([tile], share_inputs=True)
-        times.append((time.perf_counter() - start) * share / count)
-        return times[-1]
+        return (clocks() - start) * share / count
 
     return run
 
 
-def whole_path(segmenter: Segmenter, path: Path) -> Callable[[], float]:
-    """Make what segments a file into GeoJSON."""
+def whole_path(segmenter: Segmenter, path: Path) -> Callable[[], np.ndarray]:
+    """Make what segments a file into GeoJSON, and returns its ``clocks``."""
 
-    def run() -> float:
+    def run() -> np.ndarray:
         with tempfile.TemporaryDirectory() as name, contextlib.redirect_stderr(io.StringIO()):
             settings = Settings(Path(name), ('geojson',), skip_glass=True)
-            start = time.perf_counter()
+            start = clocks()
             engine = InProcess(segmenter)
             plans = engine.plan([path], inputs.name_outputs([path]), settings)
             SlideRun(plans, settings, engine).run(lambda *_: None, lambda _: None)
-            return time.perf_counter() - start
+            return clocks() - start
 
     return run
 
@@ -230,8 +236,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--runs', type=int, default=3, help='of each side, default: 3')
     parser.add_argument('--agreement', action='store_true', help='also the PQ against before')
     args = parser.parse_args(argv)
-    if args.runs < 1:
-        raise UserError(f'--runs {args.runs}: expected at least 1')
+    for name, number in (('runs', args.runs), ('mosaic', args.mosaic)):
+        if number is not None and number < 1:
+            raise UserError(f'--{name} {number}: expected at least 1')
     with open_slide(args.image) as slide:
         image = slide.read(0, 0, slide.width, slide.height)
     with tempfile.TemporaryDirectory() as name:
@@ -247,7 +254,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             height = width
             make_mosaic(image, args.mosaic, path)
         megapixels = width * height / 1e6
-        sides: dict[str, Callable[[], float]] = {}
+        sides: dict[str, Callable[[], np.ndarray]] = {}
         for side in args.sides:
             if side in ('ours', 'before'):
                 sides[side] = whole_path(
@@ -256,13 +263,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             else:
                 network = stardist() if side == 'stardist' else instanseg()
                 sides[side] = network_alone(network, megapixels, precision)
-        times: dict[str, list[tuple[float, float]]] = {side: [] for side in sides}
+        times: dict[str, list[np.ndarray]] = {side: [] for side in sides}
         for number in range(args.runs + 1):  # the first one warms up
             for side, run in sides.items():
-                before = time.process_time()
                 seconds = run()
                 if number or args.runs == 1:
-                    times[side].append((seconds, time.process_time() - before))
+                    times[side].append(seconds)
     print(f'{width} x {height} px, {args.model}, {precision}; the least of {args.runs} runs')
     for side, found in times.items():
         wall, processor = np.min(found, axis=0) / megapixels

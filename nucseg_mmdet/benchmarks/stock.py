@@ -4,6 +4,11 @@
 project, and asks them in turn for one run each, so that both see the same load of the machine.
 """
 
+from nucseg_mmdet.utils.start import start_script
+
+if __name__ == '__main__':
+    start_script()
+
 import hashlib
 import json
 import os

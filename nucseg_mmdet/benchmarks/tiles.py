@@ -5,10 +5,10 @@ cut at the border of the tile, and shifted a little from tile to tile. Rows of t
 kept as in a run; what is timed is the joining of the rows: alone, into files, and with features.
 """
 
-from nucseg_mmdet.utils.processes import end_on_ctrl_c
+from nucseg_mmdet.utils.start import start_script
 
 if __name__ == '__main__':
-    end_on_ctrl_c()
+    start_script()
 
 import argparse
 import resource

@@ -8,10 +8,10 @@ seconds at three zooms. What is told is the time between two frames, as
 Needs Chromium, and Playwright to drive it: ``pip install playwright`` (no browser of its own).
 """
 
-from nucseg_mmdet.utils.processes import end_on_ctrl_c
+from nucseg_mmdet.utils.start import start_script
 
 if __name__ == '__main__':
-    end_on_ctrl_c()
+    start_script()
 
 import argparse
 import json

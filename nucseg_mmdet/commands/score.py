@@ -159,6 +159,27 @@ def _fate_table(
     return lines
 
 
+def read_truth(path: Path) -> list[TruthImage]:
+    """Read truth as ``read_both`` does for results of one class, before there are any.
+
+    Raises:
+        UserError: the file is not as it should be.
+    """
+    return parse_truth(as_one_class(_load_truth(path)[0])[0], str(path))
+
+
+def _load_truth(path: Path) -> tuple[Any, list[str]]:
+    """Load truth and make it tidy, with the sizes of images that lie beside it."""
+
+    def size_of(name: str) -> tuple[int, int] | None:
+        try:
+            return read_size(path.parent / name)
+        except UserError:
+            return None
+
+    return tidy(load_json(path), size_of)
+
+
 def read_both(
     truth: Path, results: Path, score_thr: float | None = None
 ) -> tuple[list[TruthImage], dict[int, Detections], float, list[str]]:
@@ -176,13 +197,7 @@ def read_both(
         UserError: a file is not as it should be, or the results say several scores.
     """
 
-    def size_of(name: str) -> tuple[int, int] | None:
-        try:
-            return read_size(truth.parent / name)
-        except UserError:
-            return None
-
-    data, notes = tidy(load_json(truth), size_of)
+    data, notes = _load_truth(truth)
     categories: dict[int, str] = {}
     found = _load_folder(results, data, truth) if results.is_dir() else load_json(results)
     if has_types(data, found):

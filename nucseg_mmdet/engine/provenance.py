@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 
 import nucseg_mmdet
@@ -109,6 +110,11 @@ def precision(cfg: Config) -> str:
     """Say in which precision a config trains: 'fp32', 'bf16' or 'fp16'."""
     kind = (cfg.get('optim_wrapper') or {}).get('type', 'OptimWrapper')
     return PRECISIONS.get(kind, str(kind))
+
+
+def device() -> str:
+    """The name of the GPU that a run takes, or 'CPU'."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'
 
 
 def commit(root: Path = ROOT) -> str:

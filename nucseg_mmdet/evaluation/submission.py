@@ -5,10 +5,10 @@ To check a file from anywhere::
     python -m nucseg_mmdet.evaluation.submission answer.zip data/vrdl/annotations/test.json
 """
 
-from nucseg_mmdet.utils.processes import end_on_ctrl_c
+from nucseg_mmdet.utils.start import start_script
 
 if __name__ == '__main__':
-    end_on_ctrl_c()
+    start_script()
 
 import argparse
 import contextlib

@@ -5,11 +5,10 @@ hematoxylin and of eosin, and light passes through both. The pictures stand in f
 (0.25 um/px) in a demo and in tests; they are no training data for real slides.
 """
 
-from nucseg_mmdet.imaging.image_files import encode
-from nucseg_mmdet.utils.processes import end_on_ctrl_c
+from nucseg_mmdet.utils.start import start_script
 
 if __name__ == '__main__':
-    end_on_ctrl_c()
+    start_script()
 
 import argparse
 import json
@@ -22,6 +21,7 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
+from nucseg_mmdet.imaging.image_files import encode
 from nucseg_mmdet.imaging.stain import STAIN_OD
 from nucseg_mmdet.structures.coco_entries import make_annotations, make_categories
 from nucseg_mmdet.synthetic.tissue import Tissue, lay_out_tissue, noise, smear, step

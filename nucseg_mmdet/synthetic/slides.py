@@ -9,10 +9,10 @@ of JPEG tiles with the pixel size in the TIFF tags, which OpenSlide and QuPath o
 never held in memory.
 """
 
-from nucseg_mmdet.utils.processes import end_on_ctrl_c
+from nucseg_mmdet.utils.start import start_script
 
 if __name__ == '__main__':
-    end_on_ctrl_c()
+    start_script()
 
 import argparse
 from collections.abc import Iterator, Sequence

@@ -23,6 +23,9 @@ WIDEST = 500  # characters of a line
 FEW = 10  # of many lines that say the like
 FEW_NAMES = 5  # of many names in a line
 DEBUG = 'NUCSEG_DEBUG'
+# What a command needs beyond the plain installation, and the extra that brings it.
+EXTRAS = dict.fromkeys(('torch', 'mmengine', 'mmcv', 'mmdet'), 'train')
+EXTRAS |= dict.fromkeys(('starlette', 'uvicorn'), 'view') | {'openvino': 'slides'}
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
@@ -69,6 +72,15 @@ def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [''])[0][:300] or type(error).__name__
 
 
+def say_missing(error: BaseException) -> str | None:
+    """Tell of a library that one of the extras brings; None for any other error."""
+    library = (getattr(error, 'name', None) or '').partition('.')[0]
+    if not isinstance(error, ModuleNotFoundError) or library not in EXTRAS:
+        return None
+    extra = f"pip install 'nucseg-mmdet[{EXTRAS[library]}]'"
+    return f'{library} is not installed, expected it: {extra}, see docs/install.md'
+
+
 def say_unforeseen(error: BaseException) -> str:
     """Tell of an error that nobody foresaw, in one line."""
     first = (str(error).splitlines() or [''])[0][:300]
@@ -79,6 +91,8 @@ def say_unforeseen(error: BaseException) -> str:
         if error.errno in NO_SPACE:
             return f'{name or "a file"}: cannot be written ({error.strerror})'
         return f'{name}: {error.strerror}' if name else error.strerror
+    if missing := say_missing(error):
+        return missing
     return f'unforeseen {type(error).__name__}: {first} ({DEBUG}=1 shows where)'
 
 

@@ -31,15 +31,6 @@ def become_worker(parent: int) -> None:
             os._exit(1)
 
 
-def end_on_ctrl_c() -> None:
-    """Let Ctrl-C end a script at once, without a traceback, while its imports last.
-
-    Called before them; ``errors.exit_code`` minds Ctrl-C itself from the start of ``main`` on.
-    """
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def workers_end_with_us() -> None:
     """Let every process that is forked from now on become a worker, such as torch's loaders."""
     if not _forking:

@@ -126,6 +126,14 @@ def test_named_configs_are_there(page):
         assert (ROOT / name).is_file() or Path(name).stem.isupper(), name
 
 
+def test_configs_without_views_are_named():
+    dense = sorted((ROOT / 'configs/dense').glob('**/*.py'))
+    without = [path.stem for path in dense if 'tta_pipeline' not in load(path)]
+    text = (ROOT / 'docs/training.md').read_text()
+    said = re.search(r'needs a `tta_pipeline`, which .+?\.\n', text, re.DOTALL)[0]
+    assert re.findall(r'`(\S+)`', said) == ['tta_pipeline', 'dense-r18', *sorted(without, key=len)]
+
+
 @pytest.mark.parametrize('path', EXPERIMENTS, ids=lambda path: path.stem)
 def test_docstring_has_the_command(path):
     found = re.findall(r'python tools/t\w+\.py (\S+)', ast.get_docstring(tree(path)))

@@ -216,7 +216,9 @@ def test_published_weights_are_half_and_nothing_else(tmp_path):
     # ``ConcatDataset`` puts the last one there.
     meta = dict(iter=9, seed=0, dataset_meta=dict(classes, cumulative_sizes=[4, 6]))
     torch.save(dict(state_dict=weights, optimizer=dict(state=1), meta=meta), source)
-    assert main([str(source), str(out), '--config', 'configs/a/b_c.py', '--license', 'X']) == 0
+    config = tmp_path / 'b_c.py'
+    config.touch()
+    assert main([str(source), str(out), '--config', str(config), '--license', 'X']) == 0
     found = load_weights_only(str(out))
     assert found.keys() == {'meta', 'state_dict'}
     assert found['meta'] == dict(
@@ -226,7 +228,8 @@ def test_published_weights_are_half_and_nothing_else(tmp_path):
     assert found['state_dict']['conv.weight'].tolist() == [1.0, 1365 / 4096]  # 11 bits of 1/3
     assert found['state_dict']['bn.running_var'].item() == weights['bn.running_var'].item()
     assert found['state_dict']['bn.num_batches_tracked'].item() == 7
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['iter_9.pth', 'model.pth']
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ['b_c.py', 'iter_9.pth', 'model.pth']
 
 
 @pytest.mark.parametrize(
@@ -270,6 +273,27 @@ def test_mean_of_different_models_is_refused(tmp_path, capsys, other, message):
     assert main(paths) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / 'mean.pth').exists()
+
+
+def test_a_checkpoint_whose_place_was_meant_for_the_result_stays(tmp_path, capsys):
+    paths = [str(tmp_path / name) for name in ('a.pth', 'b.pth')]
+    for path in paths:
+        torch.save(dict(state_dict=dict(weight=torch.ones(2)), optimizer=dict(lr=1)), path)
+    assert main(paths) == 2
+    assert 'b.pth: there already, expected a new file behind' in capsys.readouterr().err
+    assert 'optimizer' in load_weights_only(paths[1])
+    assert main([*paths, '--overwrite']) == 0
+    assert 'optimizer' not in load_weights_only(paths[1])
+
+
+def test_a_config_that_is_none_is_not_kept(tmp_path, capsys):
+    torch.save(dict(state_dict=dict(weight=torch.ones(2))), tmp_path / 'a.pth')
+    paths = [str(tmp_path / name) for name in ('a.pth', 'b.pth')]
+    assert main([*paths, '--config', '/nope.py']) == 2
+    assert '/nope.py: no such config, expected a file' in capsys.readouterr().err
+    assert main([*paths, '--config', 'dense-r18']) == 0
+    meta = load_weights_only(paths[1])['meta']
+    assert meta['config_name'] == 'mask-rcnn_r18-c4_fpn_dense_nuclei'
 
 
 def test_first_stage_of_a_cascade_is_a_mask_rcnn(tmp_path, capsys):

@@ -7,6 +7,7 @@ import pytest
 from pycocotools import mask as coco
 
 from nucseg_mmdet.benchmarks import stock
+from nucseg_mmdet.structures.coco_entries import make_categories, make_image
 from nucseg_mmdet.structures.polygons import polygons_to_rle
 from nucseg_mmdet.synthetic.fields import synthesize
 from tools.analysis_tools import benchmark
@@ -44,11 +45,22 @@ def test_a_stock_side_without_room_is_not_run(tmp_path, monkeypatch, capsys):
     [
         (['--runs', '0'], '--runs: 0, expected at least 1'),
         (['--data-root', 'nowhere'], 'nowhere/annotations/train.json: not there'),
-        (['--json', 'nowhere/out.json'], 'nowhere: no such folder'),
+        (['--json', 'nowhere/out.json'], 'nowhere/out.json: cannot be written (No such file'),
+        (['--json', 'empty'], 'empty: is a folder, expected the file to write'),
+        (['--data-root', 'empty'], 'train.json: has no annotations, expected images with nuclei'),
+        (['--data-root', 'odd'], 'odd/annotations/train.json: found list, expected a COCO object'),
     ],
 )
-def test_user_errors(args, message, capsys):
-    assert benchmark.main(args) == 2
+def test_user_errors(args, message, capsys, tmp_path, monkeypatch):
+    truth = dict(
+        images=[make_image(1, 'a.png', 9, 9)], annotations=[], categories=make_categories()
+    )
+    for name, content in dict(empty=truth, odd=[]).items():
+        (tmp_path / name / 'annotations').mkdir(parents=True)
+        (tmp_path / name / 'annotations/train.json').write_text(json.dumps(content))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(benchmark, 'measure', lambda *_: row('a', 'a', True))
+    assert benchmark.main(['--step', 'load', *args]) == 2
     assert message in capsys.readouterr().err
 
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import signal
 
 import pytest
 
@@ -43,6 +45,23 @@ text = '{"scores": {"AP50@100": 0.25}}'
 pathlib.Path(sys.argv[sys.argv.index('--json') + 1]).write_text(text)
 """
 
+TRUTH = dict(
+    images=[dict(id=1, file_name='a.png', height=9, width=9)],
+    annotations=[],
+    categories=[dict(id=1, name='nucleus')],
+)
+STOPPED = """
+import os, pathlib, signal, sys, time
+def stop(*_):
+    pathlib.Path({note!r}).write_text(str(os.getpid()))
+    if {obeys}:
+        sys.exit(1)
+signal.signal(signal.SIGTERM, stop)
+os.kill(os.getppid(), signal.SIGTERM)
+while True:
+    time.sleep(0.1)
+"""
+
 
 @pytest.fixture
 def out(tmp_path, monkeypatch):
@@ -53,13 +72,17 @@ def out(tmp_path, monkeypatch):
     for name, text in dict(train=TRAIN, test=TEST, score=SCORE).items():
         (tmp_path / f'tools/{name}.py').write_text(text)
     (analysis / 'results_table.py').touch()
+    (tmp_path / 'data/annotations').mkdir(parents=True)
+    for name in ('annotations/train.json', 'annotations/test.json', 'truth.json'):
+        (tmp_path / 'data' / name).write_text(json.dumps(TRUTH))
     monkeypatch.setattr(reproduce, 'ROOT', tmp_path)
     monkeypatch.setattr(reproduce.submission, 'main', lambda arguments: 0)
     return tmp_path / 'out'
 
 
 def run(out, *arguments):
-    return reproduce.main([*map(str, arguments), '--out', str(out), '--initial-weights', 'none'])
+    given = ['--data-root', out.parent / 'data', '--initial-weights', 'none', '--out', out]
+    return reproduce.main([str(word) for word in (*given, *arguments)])
 
 
 def calls(out):
@@ -71,7 +94,7 @@ def folder(out, number):
 
 
 def test_each_is_trained_tested_and_scored_once(out, tmp_path, capsys):
-    truth = tmp_path / 'truth.json'
+    truth = tmp_path / 'data/truth.json'
     assert run(out, 1, 8, '--iterations', 3, '--truth', truth) == 0
     said = capsys.readouterr().out
     assert 'experiment  1: 3 iterations of 0.50 s, 0.0 h, 1.0 GB a process' in said
@@ -81,6 +104,21 @@ def test_each_is_trained_tested_and_scored_once(out, tmp_path, capsys):
     assert card['scores']['truth.json']['nuclei/AP50@100'] == 0.25
     assert run(out, 1, 8, '--iterations', 3, '--truth', truth) == 0
     assert calls(out) == made
+
+
+@pytest.mark.parametrize('obeys', [True, False])
+def test_a_training_is_stopped_with_the_command(out, tmp_path, monkeypatch, capsys, obeys):
+    note = tmp_path / 'stopped.txt'
+    (tmp_path / 'tools/train.py').write_text(STOPPED.format(note=str(note), obeys=obeys))
+    monkeypatch.setattr(reproduce, 'PATIENCE', 60 if obeys else 0.5)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # the tests go on
+    try:
+        assert run(out, 1) == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert capsys.readouterr().err == 'reproduce: stopped\n'
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(note.read_text()), 0)
 
 
 def test_a_new_checkpoint_makes_the_answer_old(out):
@@ -108,10 +146,29 @@ def test_odd_cards_and_measures_are_none(out, capsys, text):
     assert '3 iterations of 0.50 s' in capsys.readouterr().out
 
 
+def test_a_step_is_measured_again_where_it_may_take_another_time(out, tmp_path, monkeypatch):
+    made = out / 'measured/calls.txt'
+
+    def measured(*options):
+        made.unlink(missing_ok=True)
+        assert run(out, 1, '--measure-only', *options) == 0
+        return made.exists()
+
+    (tmp_path / 'same').symlink_to(tmp_path / 'data')
+    shutil.copytree(tmp_path / 'data', tmp_path / 'other')
+    assert measured()
+    assert not measured('--data-root', tmp_path / 'same')
+    assert measured('--data-root', tmp_path / 'other')
+    assert measured('--data-root', tmp_path / 'other', '--gpus', 4)
+    monkeypatch.setattr(reproduce, 'device', lambda: 'another')
+    assert measured('--data-root', tmp_path / 'other', '--gpus', 4)
+    assert not measured('--data-root', tmp_path / 'other', '--gpus', 4)
+
+
 def test_an_answer_of_unknown_origin_is_not_scored(out, tmp_path, capsys):
     assert run(out, 1, '--iterations', 3) == 0
     (folder(out, 1) / 'run_card.json').write_text('{"iteration": 3}')
-    assert run(out, 1, '--iterations', 3, '--truth', tmp_path / 'truth.json') == 1
+    assert run(out, 1, '--iterations', 3, '--truth', tmp_path / 'data/truth.json') == 1
     assert 'run_card.json: has no test that made answer.zip' in capsys.readouterr().err
 
 
@@ -130,7 +187,28 @@ def test_wrong_numbers_are_refused(out, capsys, arguments, problem):
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ('name', 'content', 'problem'),
+    [
+        ('truth.json', None, 'truth.json: No such file or directory, expected a file'),
+        ('truth.json', [], 'truth.json: found list, expected a COCO object'),
+        ('truth.json', dict(TRUTH, annotations=None), 'annotations is None, expected list'),
+        ('annotations/test.json', [dict(id=2, height=9, width=9)], 'truth.json: has no image 2'),
+        ('annotations/train.json', None, 'train.json: not there, expected data'),
+        ('annotations/test.json', None, 'test.json: not there, expected data'),
+    ],
+)
+def test_truth_and_data_are_checked_first(out, capsys, name, content, problem):
+    path = out.parent / 'data' / name
+    path.unlink()
+    if content is not None:
+        path.write_text(json.dumps(content))
+    truth = out.parent / 'data/truth.json'
+    assert run(out, 1, '--truth', truth, '--measure-only') == 2
+    assert problem in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_a_folder_without_the_weights_is_refused(out, tmp_path, capsys):
-    arguments = ['1', '--out', str(out), '--initial-weights', str(tmp_path)]
-    assert reproduce.main(arguments) == 2
+    assert run(out, 1, '--initial-weights', tmp_path) == 2
     assert 'R-101.pkl in this folder' in capsys.readouterr().err

@@ -245,6 +245,38 @@ def test_tool_writes_both(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    ('before', 'after'),
+    [
+        ('a\n{BEGIN}\nold\n{END}\nb\n', 'a\n{BEGIN}\n\n{table}\n{END}\nb\n'),
+        ('a\r\n{BEGIN}\r\nold\r\n{END}\r\nb\r\n', 'a\r\n{BEGIN}\r\n\r\n{table}\r\n{END}\r\nb\r\n'),
+        # Of mixed ends those beside the table stay, and it has those of its first line.
+        ('a\r\n{BEGIN}\nold\n{END}\r\nb', 'a\r\n{BEGIN}\n\n{table}\n{END}\r\nb'),
+    ],
+    ids=['lf', 'crlf', 'mixed'],
+)
+def test_a_page_keeps_its_line_ends(tmp_path, capsys, before, after):
+    (tmp_path / 'work_dirs').mkdir()
+    assert main([str(tmp_path / 'work_dirs')]) == 0
+    table = capsys.readouterr().out
+    if '{BEGIN}\r' in before:
+        table = table.replace('\n', '\r\n')
+    page = tmp_path / 'page.md'
+    page.write_bytes(before.format(BEGIN=BEGIN, END=END).encode())
+    assert main([str(tmp_path / 'work_dirs'), '--into', str(page)]) == 0
+    assert page.read_bytes().decode() == after.format(BEGIN=BEGIN, END=END, table=table)
+
+
+def test_a_page_in_another_encoding_is_refused(tmp_path, capsys):
+    (tmp_path / 'work_dirs').mkdir()
+    page = tmp_path / 'page.md'
+    content = f'\xe9\n{BEGIN}\nold\n{END}\n'.encode('latin-1')
+    page.write_bytes(content)
+    assert main([str(tmp_path / 'work_dirs'), '--into', str(page)]) == 2
+    assert capsys.readouterr().err.endswith('page.md: is not in UTF-8, expected Markdown\n')
+    assert page.read_bytes() == content
+
+
+@pytest.mark.parametrize(
     ('card', 'message'),
     [
         ('{"config": ', 'found no valid JSON'),

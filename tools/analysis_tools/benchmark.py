@@ -7,10 +7,10 @@ table has medians, their ratio, and the peak of memory above what a process held
 first run. Weights are random and images made up, so it runs on any machine.
 """
 
-from nucseg_mmdet.utils.processes import end_on_ctrl_c
+from nucseg_mmdet.utils.start import start_script
 
 if __name__ == '__main__':
-    end_on_ctrl_c()
+    start_script()
 
 import argparse
 import json
@@ -28,8 +28,9 @@ from typing import Any, NamedTuple
 import torch
 
 from nucseg_mmdet.benchmarks.stock import Spec, count_nuclei, write_data
+from nucseg_mmdet.structures.coco import check_truth, load_json
 from nucseg_mmdet.utils.errors import UserError, exit_code
-from nucseg_mmdet.utils.files import write_json
+from nucseg_mmdet.utils.files import check_file_is_writable, write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 EXACT = ('assign', 'rle', 'load')  # whose results must not differ in one bit
@@ -89,8 +90,12 @@ def check_args(args: argparse.Namespace) -> None:
     truth = args.data_root and args.data_root / 'annotations' / 'train.json'
     if truth and not truth.is_file():
         raise UserError(f'{truth}: not there, expected data that tools/prepare_data.py made')
-    if args.json and not args.json.parent.is_dir():
-        raise UserError(f'{args.json.parent}: no such folder, expected one for --json')
+    if truth:
+        check_truth(load_json(truth), str(truth))
+        if not count_nuclei(args.data_root):
+            raise UserError(f'{truth}: has no annotations, expected images with nuclei')
+    if args.json:
+        check_file_is_writable(args.json)
 
 
 def make_cases(args: argparse.Namespace, scratch: Path) -> list[Case]:

@@ -7,10 +7,10 @@ flips and stain changes do, and whether the truth follows them. --stats measures
 sizes against the anchors, crowding, stain, with a warning where the config does not fit.
 """
 
-from nucseg_mmdet.utils.processes import end_on_ctrl_c
+from nucseg_mmdet.utils.start import start_script
 
 if __name__ == '__main__':
-    end_on_ctrl_c()
+    start_script()
 
 import argparse
 from collections.abc import Sequence

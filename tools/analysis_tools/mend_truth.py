@@ -13,10 +13,10 @@ The offset is that of the class data's truth, in which the results must be: wher
 nuclei, leave it out.
 """
 
-from nucseg_mmdet.utils.processes import end_on_ctrl_c
+from nucseg_mmdet.utils.start import start_script
 
 if __name__ == '__main__':
-    end_on_ctrl_c()
+    start_script()
 
 import argparse
 from collections.abc import Sequence

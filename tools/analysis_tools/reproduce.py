@@ -6,23 +6,26 @@ Before the first training it measures a step of each kind of experiment and says
 them will take and how much memory they need.
 """
 
-from nucseg_mmdet.utils.processes import end_on_ctrl_c
+from nucseg_mmdet.utils.start import start_script
 
 if __name__ == '__main__':
-    end_on_ctrl_c()
+    start_script()
 
 import argparse
+import contextlib
 import json
 import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from mmengine.config import Config
 
+from nucseg_mmdet.commands.score import read_truth
 from nucseg_mmdet.engine.checkpoint import cached_download
+from nucseg_mmdet.engine.provenance import device
 from nucseg_mmdet.engine.work_dir import CARD, read_card
 from nucseg_mmdet.evaluation import submission
 from nucseg_mmdet.utils.errors import UserError, exit_code
@@ -31,6 +34,7 @@ from nucseg_mmdet.utils.files import write_json
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENTS = range(1, 16)
 MEASURED_STEPS = 4  # the first, with the start of the data workers in it, does not count
+PATIENCE = 60  # s that a stopped tool has for its end; torchrun gives its workers 30 of them
 
 
 class Experiment(NamedTuple):
@@ -121,6 +125,23 @@ def find_experiments(args: argparse.Namespace) -> list[Experiment]:
     return experiments
 
 
+def check_files(args: argparse.Namespace) -> None:
+    """See before the trainings whether the data and the truth are there and belong together.
+
+    Raises:
+        UserError: a file is missing or not as it should be, or an image to predict has no truth.
+    """
+    train, test = (_data_root(args) / f'annotations/{name}.json' for name in ('train', 'test'))
+    for path in (train, test):
+        if not path.is_file():
+            raise UserError(f'{path}: not there, expected data that tools/prepare_data.py made')
+    predicted = submission.read_images(test)
+    if args.truth:
+        known = {image.id for image in read_truth(args.truth)}
+        if missing := sorted(set(predicted) - known):
+            raise UserError(f'{args.truth}: has no image {missing[0]}, expected those of {test}')
+
+
 def find_weights(choice: str | None, cfg: Config) -> str:
     """Value of ``--initial-weights`` for one config; '' leaves it to the cache.
 
@@ -150,18 +171,24 @@ def train_command(experiment: Experiment, args: argparse.Namespace, *options: st
     return [*command, *_data_option(args), *options]
 
 
-def measure(experiment: Experiment, args: argparse.Namespace) -> dict[str, float]:
+def measure(experiment: Experiment, args: argparse.Namespace) -> dict[str, Any]:
     """Train a few steps of an experiment beside its work folder.
 
+    What was measured before is taken where data, processes and device are the same.
+
     Returns:
-        ``seconds`` of a step (median) and ``bytes``, the peak memory of a process.
+        ``seconds`` of a step (median) and ``bytes``, the peak memory of a process; and of which
+        data, processes and device these are.
 
     Raises:
         UserError: the training failed.
     """
     folder = args.out / 'measured' / experiment.config.stem
     found = _read_json(folder / 'step.json')
-    if all(isinstance(found.get(key), int | float) for key in ('seconds', 'bytes')):
+    way = dict(data=str(_data_root(args).resolve()), gpus=args.gpus, device=device())
+    if all(isinstance(found.get(key), int | float) for key in ('seconds', 'bytes')) and (
+        found.items() >= way.items()
+    ):
         return found
     _run(
         train_command(
@@ -179,6 +206,7 @@ def measure(experiment: Experiment, args: argparse.Namespace) -> dict[str, float
     logs = sorted(folder.glob('*/vis_data/scalars.json'))
     steps = [json.loads(line) for line in logs[-1].read_text().splitlines()]
     found = dict(
+        way,
         seconds=statistics.median([step['time'] for step in steps if 'time' in step][1:]),
         bytes=card.get('peak_gpu_bytes') or card['peak_memory_bytes'],
     )
@@ -197,7 +225,7 @@ def kind_of(experiment: Experiment) -> str:
 
 def announce(experiments: Sequence[Experiment], args: argparse.Namespace) -> None:
     """Say how long the trainings will take, and how much memory."""
-    costs: dict[str, dict[str, float]] = {}
+    costs: dict[str, dict[str, Any]] = {}
     total = 0.0
     for experiment in experiments:
         left = experiment.iterations - experiment.trained
@@ -232,7 +260,7 @@ def reproduce(experiment: Experiment, args: argparse.Namespace) -> None:
         tool = [str(ROOT / 'tools/test.py'), str(experiment.config), str(experiment.checkpoint)]
         options = ['--work-dir', str(experiment.work_dir), '--format-only', *_data_option(args)]
         _run([sys.executable, *tool, *options], experiment.work_dir)
-    images = Path(args.data_root or 'data/vrdl', 'annotations/test.json')
+    images = _data_root(args) / 'annotations/test.json'
     if submission.main([str(experiment.answer), str(images)]):
         raise UserError(f'{experiment.answer}: not a valid submission')
     if args.truth:
@@ -270,13 +298,36 @@ def _run(command: Sequence[str], work_dir: Path) -> None:
     work_dir.mkdir(parents=True, exist_ok=True)
     log = work_dir / 'reproduce.log'
     with log.open('ab') as output:
-        code = subprocess.call(command, stdout=output, stderr=subprocess.STDOUT)
+        code = _call(command, output)
     if code:
         last = ['no output', *log.read_text(errors='replace').split('\n')]
         raise UserError(
             f'{Path(command[1]).name} ended with {code}, see {log}: '
             f'{next(line for line in reversed(last) if line.strip())}'
         )
+
+
+def _call(command: Sequence[str], output: BinaryIO) -> int:
+    """Run a command to its end; where this process is stopped, the command is stopped with it.
+
+    By SIGTERM, at which torchrun stops the processes that it started; killed, it leaves them.
+    """
+    with subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process:
+        try:
+            return process.wait()
+        except BaseException:
+            process.terminate()
+            try:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(PATIENCE)
+            finally:
+                process.kill()
+                process.wait()
+            raise
+
+
+def _data_root(args: argparse.Namespace) -> Path:
+    return args.data_root or Path('data/vrdl')  # as in the configs
 
 
 def _data_option(args: argparse.Namespace) -> list[str]:
@@ -300,6 +351,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     if args.gpus < 1 or (args.iterations is not None and args.iterations < 1):
         raise UserError('--gpus and --iterations: expected at least 1')
+    check_files(args)
     experiments = find_experiments(args)
     announce(experiments, args)
     if args.measure_only:

@@ -5,10 +5,10 @@ shrinks, the configs with OpenCV's. Prints a row for each short side, over all P
 folders but those that cannot be read, which are told.
 """
 
-from nucseg_mmdet.utils.processes import end_on_ctrl_c
+from nucseg_mmdet.utils.start import start_script
 
 if __name__ == '__main__':
-    end_on_ctrl_c()
+    start_script()
 
 import argparse
 import sys

@@ -8,10 +8,10 @@ A table that lacks a run is printed, with exit code 1, but not written to a file
 docs/results.md.
 """
 
-from nucseg_mmdet.utils.processes import end_on_ctrl_c
+from nucseg_mmdet.utils.start import start_script
 
 if __name__ == '__main__':
-    end_on_ctrl_c()
+    start_script()
 
 import argparse
 import ast
@@ -29,6 +29,7 @@ from nucseg_mmdet.engine import card_check
 from nucseg_mmdet.evaluation import run_cards
 from nucseg_mmdet.utils.errors import UserError, describe_item, exit_code, few, printable
 from nucseg_mmdet.utils.files import check_file_is_writable, write_text
+from nucseg_mmdet.utils.reading import read_bytes
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'vrdl'
 NUMBER = re.compile(r'_e(\d\d)_')
@@ -253,15 +254,19 @@ def _harmless(value: Any) -> Any:
 
 
 def replace_table(text: str, table: str, source: str) -> str:
-    """Put a table between the two marked lines of a Markdown text.
+    """Put a table between the two marked lines of a Markdown text, with the line ends that it has.
 
     Raises:
         UserError: the lines are not there once each, in this order.
     """
-    parts = re.split(f'^({re.escape(BEGIN)}|{re.escape(END)})$', text, flags=re.MULTILINE)
+    marks = rf'^({re.escape(BEGIN)}|{re.escape(END)})(?=\r?$)'
+    parts = re.split(marks, text, flags=re.MULTILINE)
     if parts[1::2] != [BEGIN, END]:
         raise UserError(f'{source}: expected the lines {BEGIN} and {END}, once each')
-    return f'{parts[0]}{BEGIN}\n\n{table}\n{END}{parts[4]}'
+    middle = f'{BEGIN}\n\n{table}\n{END}'
+    if parts[2].startswith('\r\n'):
+        middle = middle.replace('\n', '\r\n')
+    return f'{parts[0]}{middle}{parts[4]}'
 
 
 @exit_code
@@ -281,7 +286,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.into:
         if not args.into.is_file():
             raise UserError(f'{args.into}: no such file, expected Markdown')
-        text = args.into.read_text(encoding='utf-8')
+        try:
+            text = read_bytes(args.into).decode()
+        except UnicodeDecodeError:
+            raise UserError(f'{args.into}: is not in UTF-8, expected Markdown') from None
         write_text(args.into, replace_table(text, table, str(args.into)))
     else:
         print(table, end='')

@@ -3,10 +3,10 @@
 python tools/analysis_tools/truth_offset.py data/vrdl/annotations/train.json data/vrdl/train
 """
 
-from nucseg_mmdet.utils.processes import end_on_ctrl_c
+from nucseg_mmdet.utils.start import start_script
 
 if __name__ == '__main__':
-    end_on_ctrl_c()
+    start_script()
 
 import argparse
 import sys

@@ -5,10 +5,10 @@ model zoo) or an ImageNet backbone with Caffe2's names (R-101.pkl, X-101-32x8d.p
 a checkpoint of this project.
 """
 
-from nucseg_mmdet.utils.processes import end_on_ctrl_c
+from nucseg_mmdet.utils.start import start_script
 
 if __name__ == '__main__':
-    end_on_ctrl_c()
+    start_script()
 
 import argparse
 from collections.abc import Sequence

@@ -5,10 +5,10 @@ tools/segment.py --backend openvino looks for it. It is kept if it finds in an i
 model finds in torch.
 """
 
-from nucseg_mmdet.utils.processes import end_on_ctrl_c
+from nucseg_mmdet.utils.start import start_script
 
 if __name__ == '__main__':
-    end_on_ctrl_c()
+    start_script()
 
 import argparse
 from collections.abc import Sequence

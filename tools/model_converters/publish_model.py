@@ -8,17 +8,18 @@ weights, which are a model where the trainings went on from one, with other seed
 a cascade (Cascade Mask R-CNN) --first-stage writes the Mask R-CNN that its first stage is.
 """
 
-from nucseg_mmdet.utils.processes import end_on_ctrl_c
+from nucseg_mmdet.utils.start import start_script
 
 if __name__ == '__main__':
-    end_on_ctrl_c()
+    start_script()
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from nucseg_mmdet.engine.checkpoint import publish
-from nucseg_mmdet.utils.errors import exit_code
+from nucseg_mmdet.engine.model_zoo import find_config
+from nucseg_mmdet.utils.errors import UserError, exit_code
 from nucseg_mmdet.utils.files import check_file_is_writable
 from nucseg_mmdet.utils.reading import check_is_not_read
 
@@ -31,21 +32,28 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         'checkpoints', nargs='+', type=Path, metavar='checkpoint', help='file of tools/train.py'
     )
     parser.add_argument('out', type=Path, help='file to write, .pth')
-    parser.add_argument('--config', type=Path, help='kept by name in the file')
+    parser.add_argument('--config', help='or its short name, kept by name in the file')
     parser.add_argument('--data', help='kept in the file: what the model was trained on')
     parser.add_argument('--license', help='kept in the file')
     parser.add_argument(
         '--first-stage', action='store_true', help='of a cascade, its first stage alone'
     )
+    parser.add_argument('--overwrite', action='store_true', help='replace OUT')
     return parser.parse_args(argv)
 
 
 @exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    facts = dict(config_name=args.config and args.config.stem, data=args.data, license=args.license)
     check_file_is_writable(args.out)
     check_is_not_read(args.out, *args.checkpoints)
+    if args.out.exists() and not args.overwrite:  # perhaps a checkpoint, and OUT was forgotten
+        raise UserError(
+            f'{args.out}: there already, expected a new file behind the checkpoints; --overwrite '
+            'replaces it'
+        )
+    config = args.config and find_config(args.config).stem
+    facts = dict(config_name=config, data=args.data, license=args.license)
     size = publish(args.checkpoints, args.out, facts, args.first_stage)
     print(f'{args.out}: {size / 1e6:.1f} MB')
     return 0

@@ -122,7 +122,7 @@ class RunCardHook(Hook):
             data_sha256=provenance.data_digest(cfg.get('train_dataloader')),
             seed=runner.seed,
             precision=provenance.precision(cfg),
-            device=torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU',
+            device=provenance.device(),
             processes=runner.world_size,
             python=platform.python_version(),
             versions={
