@@ -205,8 +205,6 @@ def _find_repeated(first: Part, second: Part, seam: int, axis: int) -> list[int]
     # Only what crosses the seam meets nuclei of the other part.
     near_first = np.flatnonzero(reach > start.min(initial=seam))
     near_second = np.flatnonzero(start < reach.max(initial=seam))
-    if not near_first.size or not near_second.size:
-        return []
     near = concatenate_parts([first.take(near_first), second.take(near_second)])
     index = np.append(near_first, near_second + len(first.nuclei))
     is_second = np.arange(index.size) >= near_first.size

@@ -80,9 +80,9 @@ class TissueMask(NamedTuple):
 
 def _inside(start: float, length: float, number: int, scale: float) -> np.ndarray:
     """How much of each pixel of the mask is in a region, on one axis: float, (N,), level-0 px."""
-    edges = np.arange(number + 1) * scale
-    edges[-1] = max(edges[-1], start + length)
-    return np.clip(np.diff(np.clip(edges, start, start + length)), 0, None)
+    edges = np.clip(np.arange(number + 1) * scale, start, start + length)
+    edges[-1] = start + length
+    return np.diff(edges)
 
 
 def tissue_mask(slide: Slide, mpp: float = 8.0) -> TissueMask:

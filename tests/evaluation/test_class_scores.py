@@ -52,6 +52,20 @@ def test_one_image_by_hand():
     assert flatten(scores)['F_c_small'] == small['F_c']
 
 
+def test_two_found_in_each_class_by_hand():
+    # large: IoU 80 / 100 and 50 / 100, which is not above 0.5; small: two exactly.
+    truth = [squares((5, 5), (30, 5)), squares((5, 40), (30, 40), (55, 40))]
+    pred = [squares((5, 5), (30, 5)), squares((5, 40), (30, 40))]
+    pred[0][5:15, 5:7] = 0
+    pred[0][5:15, 30:35] = 0
+    counts = count_classes(truth, pred)
+    assert counts.matched.tolist() == [1, 2]
+    assert counts.iou_sum.tolist() == pytest.approx([0.8, 2])
+    scores = class_scores([counts], NAMES)
+    assert [one['DQ'] for one in scores['classes']] == pytest.approx([2 / 4, 4 / 5])
+    assert [one['F_c'] for one in scores['classes']] == pytest.approx([1, 4 / 5])
+
+
 def test_the_two_means_differ():
     """Sums over all images first, or the images' own means, where their truth has the class."""
     found = count_classes([squares((5, 5), (25, 5), (45, 5)), EMPTY], [squares((5, 5)), EMPTY])

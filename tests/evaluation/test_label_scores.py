@@ -264,7 +264,7 @@ def test_any_integer_type(dtype):
         (np.zeros((4, 4), int), np.zeros((4, 4), bool), 'pred is bool with 2 axes'),
         (np.zeros((1, 4, 4), int), np.zeros((1, 4, 4), int), 'truth is int64 with 3 axes'),
         (np.full((4, 4), -1), np.zeros((4, 4), int), 'truth has labels from -1 to -1'),
-        (np.zeros((4, 4), int), np.full((4, 4), 2**31), 'pred has labels from 2147483648'),
+        (np.zeros((2, 2), int), np.diag([2**31, 7]), 'pred has labels from 0 to 2147483648'),
     ],
 )
 def test_refuses_what_is_no_pair_of_label_maps(truth, pred, message):

@@ -103,13 +103,13 @@ def test_equals_pycocotools(seed):
     assert found == pytest.approx(pycocotools_scores(truth, results), abs=1e-9)
 
 
-def grid(count, side=4, step=5):
+def grid(count, side=3, step=4):
     """That many squares which do not touch, in an image of SIZE px."""
     columns = SIZE // step
     return [(step * (i % columns), step * (i // columns), side, side) for i in range(count)]
 
 
-@pytest.mark.parametrize(('count', 'ceiling'), [(50, 1.0), (200, 51 / 101), (240, 42 / 101)])
+@pytest.mark.parametrize(('count', 'ceiling'), [(50, 1.0), (200, 51 / 101), (400, 26 / 101)])
 def test_perfect_results_reach_the_ceiling(count, ceiling):
     boxes = grid(count)
     results = [result(1, 1 - index / 1000, *box) for index, box in enumerate(boxes)]
@@ -281,6 +281,21 @@ def test_report():
     assert first['offset'] == [0, 0]
     assert (second['nuclei'], second['results']) == (0, 0)
     assert all(math.isnan(second[key]) for key in ('AP', 'AP50@100_ceiling', 'AJI', 'PQ'))
+
+
+def test_report_keeps_results_from_the_threshold_on():
+    images = parse_truth(make_truth([(0, 0, 10, 10)]), 'truth')
+    results = [result(1, score, 0, 0, 10, 10) for score in (0.9, 0.5, 0.49)]
+    report = make_report(images, parse_results(results, images, 'results'), 0.5)
+    assert (report['results'], report['results_kept']) == (3, 2)
+
+
+def test_a_nucleus_on_a_limit_counts_in_the_smaller_band():
+    truth = make_truth([(0, 0, 1, 1), (0, 10, 18, 10), (0, 30, 20, 19), (30, 0, 20, 20)])
+    images = parse_truth(truth, 'truth')  # 1, 180, 380 and 400 px
+    report = make_report(images, parse_results([], images, 'results'), 0.5)
+    missed = {band: fates['missed'] for band, fates in report['per_image'][0]['fates'].items()}
+    assert missed == dict(all=4, small=2, medium=1, large=1)
 
 
 @pytest.fixture

@@ -168,6 +168,22 @@ def test_geojson_counts_from_where_qupath_counts(tmp_path):
     assert shapely.from_wkb(row['geometry']).equals(outline)
 
 
+def test_geojson_far_from_the_corner_of_a_slide_is_as_exact(tmp_path):
+    target = Target('a', 200_000, 200_000, 0.37, mpp=0.25, region=(123_456, 123_456, 30, 20))
+    (path,) = write(tmp_path, ['geojson'], target, ONE)
+    (feature,) = strict_json(path.read_text())['features']
+    # 2, 1 and 5, 3 times 0.37.
+    outline = shapely.box(123_456.74, 123_456.37, 123_457.85, 123_457.11)
+    assert shapely.geometry.shape(feature['geometry']).equals(outline)
+
+
+def test_geojson_of_batches_of_one(tmp_path):
+    (path,) = write(tmp_path, ['geojson'], REGION, ONE, EMPTY, ONE, ONE)
+    features = strict_json(path.read_text())['features']
+    assert len({feature['id'] for feature in features}) == 3
+    assert [feature['geometry'] for feature in features] == [features[0]['geometry']] * 3
+
+
 def test_geojson_without_nuclei(tmp_path):
     (path,) = write(tmp_path, ['geojson'], PLAIN, EMPTY)
     assert strict_json(path.read_text()) == {'type': 'FeatureCollection', 'features': []}

@@ -42,9 +42,17 @@ def test_the_more_certain_keeps_contested_pixels():
         assert found.scores.tolist() == np.float32(scores).tolist()
 
 
-@pytest.mark.parametrize(('left', 'kept'), [(7, 2), (6, 1)])
+def test_outlines_stay_with_their_nuclei():
+    # The first nucleus loses its upper rows to the second, so that its ring is found later.
+    found = traced([rectangle(2, 5, 12, 15), rectangle(2, 2, 12, 8)], [0.6, 0.9])
+    left = [rectangle(2, 8, 12, 15), rectangle(2, 2, 12, 8)]
+    assert (np.array(rasterized(found)) == left).all()
+    assert found.centroids.tolist() == [[7, 11.5], [7, 5]]
+
+
+@pytest.mark.parametrize(('left', 'kept'), [(7, 2), (6, 1), (2, 1)])
 def test_what_is_covered_by_more_than_half_is_a_duplicate(left, kept):
-    # Of 10 columns 5 or 6 are covered.
+    # Of 10 columns 5, 6 or all are covered.
     found = traced([rectangle(2, 5, 12, 15), rectangle(left, 5, left + 10, 15)], [0.9, 0.6])
     assert found.sizes.size == kept
 

@@ -137,6 +137,10 @@ class TestGrid:
         cells = [grid.cell(0, column) for column in range(3)]
         assert [(x, width) for x, _, width, _ in cells] == [(0, 83), (83, 73), (156, 84)]
         assert grid.tile(0, 1) == (73, 0, 94, 100)
+        # Rows of at most 100 px for 150 px with 20 px: (150 + 20) / 2 = 85 px.
+        grid = tiling.make_grid(240, 150, 100, 20)
+        assert grid.tile(1, 2) == (146, 65, 94, 85)
+        assert [grid.cell(row, 2) for row in range(2)] == [(156, 0, 84, 75), (156, 75, 84, 75)]
         # In steps of 16 px: 15 of them, tiles of 6, 2 twice; (15 + 2 x 2) / 3 = 7 is too much,
         # so four tiles, (15 + 3 x 2) / 4 = 6.
         grid = tiling.make_grid(240, 100, 100, 20, 16)
@@ -155,7 +159,7 @@ class TestGrid:
 
 
 class TestCore:
-    grid = tiling.make_grid(176, 100, 100, 24)  # tiles at 0 and 76, seam at 88
+    grid = tiling.make_grid(176, 60, 100, 24)  # tiles at 0 and 76, seam at 88
 
     def keep(self, column, *boxes):
         found = concatenate([rectangle(*box) for box in boxes])
@@ -169,10 +173,15 @@ class TestCore:
         assert self.keep(1, (2, 10, 13, 20)) == ([[78, 10, 89, 20]], [False])
 
     def test_the_border_of_the_image_cuts_nothing(self):
-        boxes = [(0, 0, 9, 9), (40, 90, 50, 100)]
+        boxes = [(0, 0, 9, 9), (40, 50, 50, 60)]
         assert self.keep(0, *boxes)[1] == [False, False]
         assert self.keep(0, (60, 0, 99, 20))[1] == [True]
         assert self.keep(1, (1, 0, 50, 20), (90, 0, 100, 20))[1] == [True, False]
+
+    def test_rows_have_their_own_height(self):
+        grid = tiling.make_grid(60, 176, 100, 24)
+        found = concatenate([rectangle(10, 60, 20, 98), rectangle(30, 60, 40, 99)])
+        assert tiling.keep_core(found, grid, 0, 0).cut.tolist() == [False, True]
 
 
 class TestJoin:
@@ -206,6 +215,15 @@ class TestJoin:
         first, second = rectangle(40, 0, 120, 9, 0.9), rectangle(100, 0, 160, 9, 0.6)
         assert self.join(first, second, cut=(True, True)) == [[[40, 0, 120, 9]], []]
         assert self.join(first, second) == [[[40, 0, 120, 9]], [[100, 0, 160, 9]]]
+
+    @pytest.mark.parametrize(
+        ('cut', 'shared', 'kept'), [(False, 5, 2), (False, 6, 1), (True, 1, 2), (True, 2, 1)]
+    )
+    def test_how_much_two_views_of_one_share(self, cut, shared, kept):
+        # Of 10 columns more than half, or than a tenth if both are cut.
+        first = rectangle(92, 0, 102, 9)
+        second = rectangle(102 - shared, 0, 112 - shared, 9)
+        assert sum(map(len, self.join(first, second, cut=(cut, cut)))) == kept
 
     def test_touching_nuclei_stay_two(self):
         # They share 3 of 10 columns.
@@ -345,7 +363,7 @@ class TestShard:
             shards.read_row(tmp_path / 'gone.npz')
 
 
-def test_take_and_boxes():
+def test_take_boxes_and_moved():
     both = concatenate([rectangle(1, 2, 5, 9), rectangle(3, 3, 4, 4)])
     assert both.take(np.array([1, 0, 1])).boxes().tolist() == [
         [3, 3, 4, 4],
@@ -353,5 +371,8 @@ def test_take_and_boxes():
         [3, 3, 4, 4],
     ]
     assert both.take(np.array([False, True])).scores.tolist() == both.scores[1:].tolist()
+    moved = both.moved(10, -2)
+    assert moved.boxes().tolist() == [[11, 0, 15, 7], [13, 1, 14, 2]]
+    assert moved.centroids.tolist() == [[13, 3.5], [13.5, 1.5]]
     assert EMPTY.boxes().shape == (0, 4)
     assert shapely.area(both.polygons()).tolist() == [28, 1]

@@ -152,6 +152,10 @@ def test_white_is_judged_at_full_resolution():
     glass[200:400] = 150
     assert not is_white(ArraySlide(glass), whole)
     assert is_white(ArraySlide(glass), (0, 500, 700, 100))
+    for place in np.s_[:, 640:], np.s_[540:, :]:
+        glass[:] = 240
+        glass[place] = 150
+        assert not is_white(ArraySlide(glass), whole)
 
 
 def test_a_slide_one_pixel_wide_is_drawn():

@@ -34,7 +34,10 @@ OME = (
         ((4, 4), 1, 'microns', 0.25),  # as people type it
         ((4, 4), 1, 'Micrometers', 0.25),
         ((0.004, 0.004), 1, 'nanometre', 0.25),
-        ((40_000, 0), 3, '', 0.25),  # y is missing
+        ((20_000, 0), 3, '', 0.5),  # y is missing
+        ((0, 20_000), 3, '', 0.5),
+        ((40_000, 72), 3, '', None),  # one of them is implausible
+        ((72, 40_000), 3, '', None),
         ((40_000, 40_000), 1, '', None),  # no unit
         ((1, 1), 1, 'pixel', None),
         ((0, 0), 2, '', None),
@@ -86,7 +89,9 @@ def test_uneven_sizes_are_averaged_and_reported():
     found = pixel_size.checked(0.25, 0.36, 'OME-XML')
     assert found.mpp == pytest.approx(0.3, abs=1e-12)  # sqrt(0.25 * 0.36)
     assert '0.25 in x and 0.36 in y' in found.source
-    assert pixel_size.checked(0.25, 0.2501, 'OME-XML').source == 'OME-XML'
+    assert pixel_size.checked(0.25, 0.252, 'OME-XML').source == 'OME-XML'
+    for sizes in [(0.25, 0.253), (0.253, 0.25)]:
+        assert 'shapes are stretched' in pixel_size.checked(*sizes, 'OME-XML').note
 
 
 @pytest.mark.parametrize(
@@ -118,7 +123,9 @@ def test_ome_xml_comes_before_the_tags_if_it_says_something():
 
 
 def test_dpi_and_properties():
-    assert pixel_size.from_dpi((101_600, 101_600), 'PNG').mpp == 0.25
+    assert pixel_size.from_dpi((50_800, 50_800), 'PNG') == (0.5, 'PNG', False, '')
+    uneven = pixel_size.from_dpi((50_800, 25_400), 'PNG')
+    assert uneven.source == 'PNG; the mean of 0.5 in x and 1 in y, shapes are stretched'
     assert pixel_size.from_dpi(None, 'PNG') == UNKNOWN
     properties = {'openslide.mpp-x': '0.2525', 'openslide.mpp-y': '0.2525'}
     assert pixel_size.from_openslide(properties).mpp == 0.2525
@@ -128,6 +135,12 @@ def test_dpi_and_properties():
 def test_what_the_user_gives_wins():
     assert pixel_size.chosen(0.5, PixelSize(0.25, 'OME-XML')) == (0.5, 'as given', False, '')
     assert pixel_size.chosen(None, UNKNOWN) == UNKNOWN
+
+
+@pytest.mark.parametrize('mpp', [0.05, 20])
+def test_the_limits_are_allowed(mpp):
+    assert pixel_size.given(mpp) == (mpp, 'as given', False, '')
+    assert pixel_size.checked(mpp, mpp, 'OME-XML') == (mpp, 'OME-XML', False, '')
 
 
 @pytest.mark.parametrize('mpp', [0, -1, 250, 0.01, math.nan, math.inf, 10**400])
