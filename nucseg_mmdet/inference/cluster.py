@@ -251,7 +251,8 @@ def _local_cluster(options: dict[str, Any], workers: int, _: str) -> Any:
             threads_per_worker=1,
             processes=True,
             memory_limit=None,
-            silence_logs=logging.ERROR,  # a stopped run's tasks are not worth a warning each
+            # Tasks of a stopped run, and heartbeats at its end; what fails comes with its result.
+            silence_logs=logging.CRITICAL,
         )
 
 
