@@ -17,6 +17,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from nucseg_mmdet.models.sparse_assigner import SparseMaxIoUAssigner
+from nucseg_mmdet.utils.errors import UserError
 
 
 @MODELS.register_module()
@@ -50,7 +51,12 @@ class MaskTTAModel(BaseTTAModel):
             One sample an image with ``pred_instances`` in px of the image file: ``bboxes``,
             ``scores`` (means over the views, a view without the nucleus counts 0), ``labels``
             and the ``masks`` that the mask head makes.
+
+        Raises:
+            UserError: a detector is a cascade.
         """
+        if any(isinstance(model.roi_head.mask_head, nn.ModuleList) for model in self.models):
+            raise UserError('a cascade among the models to average, expected one mask head of each')
         head = self.module.roi_head
         looks, samples, found = [], [], []
         views = zip(data['inputs'], data['data_samples'], strict=True)

@@ -190,3 +190,10 @@ def test_a_config_without_views(capsys, data_root, tmp_path):
     options = ['--format-only', '--tta', '--data-root', str(data_root)]
     assert main([str(config), str(checkpoint), *options]) == 2
     assert 'has no tta_model' in capsys.readouterr().err
+
+
+def test_cascade_is_refused():
+    cfg = Config.fromfile(CONFIGS / 'dense/ablations/lite2-cascade.py')
+    model = MODELS.build(dict(cfg.tta_model, module=cfg.model))
+    with pytest.raises(UserError, match='a cascade among the models to average'):
+        model.test_step(dict(inputs=[], data_samples=[]))
