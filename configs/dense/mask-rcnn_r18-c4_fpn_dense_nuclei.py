@@ -13,7 +13,7 @@ _base_ = [
 ]
 
 # The masks of the class data lie to the left of and above the nuclei, by means over the images of
-# 0.4 and 0.6 px (models/README.md). Trained with turns and flips, a model can't learn that.
+# 0.4 and 0.6 px (docs/ablations.md). Trained with turns and flips, a model can't learn that.
 model = dict(
     test_cfg=dict(
         rpn=_base_.test_rpn,
