@@ -25,7 +25,7 @@ setup:  ## make or update .venv (does nothing where it is up to date)
 
 demo: setup data/demo_raw  ## train a small model on made-up images, score it; segment a slide
 	$(PY) tools/prepare_data.py vrdl data/demo_raw data/demo --overwrite
-	$(PY) tools/train.py $(DEMO_CONFIG)
+	$(PY) tools/train.py $(DEMO_CONFIG) --overwrite
 	$(PY) tools/test.py $(DEMO_CONFIG) "$$(cat $(DEMO_OUT)/last_checkpoint)" \
 		--format-only --show-dir $(DEMO_OUT)/overlays
 	$(PY) tools/score.py data/demo_raw/test_truth.json $(DEMO_OUT)/answer.json

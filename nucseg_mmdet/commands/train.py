@@ -13,7 +13,12 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from nucseg_mmdet.engine import config_edits, finetune, fold_colors, folds
 from nucseg_mmdet.engine.data_edits import check_evaluators, notes_on_offset
 from nucseg_mmdet.engine.make_runner import make_runner
-from nucseg_mmdet.engine.work_dir import check_resumed, find_resumed, owned_by_this_run
+from nucseg_mmdet.engine.work_dir import (
+    check_resumed,
+    find_resumed,
+    owned_by_this_run,
+    refuse_to_replace,
+)
 from nucseg_mmdet.utils.errors import UserError, exit_code
 
 
@@ -51,6 +56,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         const='auto',
         metavar='CHECKPOINT',
         help='go on from a checkpoint, by default the last one of the work folder',
+    )
+    parser.add_argument(
+        '--overwrite', action='store_true', help='begin anew where an earlier training has been'
     )
     parser.add_argument('--cfg-options', nargs='+', action=config_edits.ConfigOptions, default={})
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
@@ -118,6 +126,8 @@ def train(cfg: Config, args: argparse.Namespace) -> None:
         check_resumed(resumed, cfg.work_dir)
         cfg.load_from = resumed
     else:
+        if not (args.overwrite or args.resume or cfg.resume):
+            refuse_to_replace(cfg.work_dir)
         check_start(cfg, args.initial_weights)
     cfg.resume = bool(resumed)
     choice = args.initial_weights

@@ -103,10 +103,23 @@ def find_resumed(work_dir: str | Path) -> Path | None:
         if not read_card(work_dir).get('run'):
             raise UserError(
                 f'{work_dir}: has {some(others)} and no {CARD} of their run, expected one; '
-                '--resume CHECKPOINT goes on from one of them, no --resume begins anew'
+                '--resume CHECKPOINT goes on from one of them, --overwrite begins anew'
             )
         print(f'{work_dir}: found {some(others)}, none whole and of this run, which begins anew')
     return last
+
+
+def refuse_to_replace(work_dir: str | Path) -> None:
+    """Refuse to begin anew where a training has left its checkpoints.
+
+    Raises:
+        UserError: as said.
+    """
+    if found := sorted(path.name for path in Path(work_dir).glob('*.pth')):
+        raise UserError(
+            f'{work_dir}: has {some(found)} of an earlier training, expected --resume, another '
+            '--work-dir, or --overwrite'
+        )
 
 
 def check_resumed(checkpoint: str, work_dir: str | Path) -> None:

@@ -108,6 +108,23 @@ def test_one_training_at_a_time_in_a_work_folder(trained, data_root):
     assert {path: path.stat().st_mtime_ns for path in trained.rglob('*')} == before
 
 
+def test_a_training_replaces_none_of_an_earlier_one_unless_asked(trained, data_root, tmp_path):
+    work_dir = tmp_path / 'work'
+    shutil.copytree(trained, work_dir)
+    before = {path: path.read_bytes() for path in work_dir.rglob('*') if path.is_file()}
+    arguments = [CONFIG, *options(data_root, work_dir)]
+    done = tool('train', *arguments)
+    assert (done.returncode, done.stderr.count('\n')) == (2, 1), done.stderr
+    assert f'{work_dir}: has iter_1.pth, ' in done.stderr
+    assert '--resume, another --work-dir, or --overwrite' in done.stderr
+    after = {path: path.read_bytes() for path in work_dir.rglob('*') if path.is_file()}
+    assert after == before
+    other = json.loads(before[work_dir / 'run_card.json'])['run']
+    done = tool('train', *arguments[:1], '--overwrite', *arguments[1:])
+    assert done.returncode == 0, done.stderr
+    assert json.loads((work_dir / 'run_card.json').read_text())['run'] != other
+
+
 @pytest.mark.slow
 def test_killed_and_resumed_training_is_the_same(trained, data_root, tmp_path):
     command = [sys.executable, str(ROOT / 'tools/train.py'), CONFIG]
