@@ -345,6 +345,20 @@ def test_ring_runs_are_the_runs_of_the_mask(axis):
         np.testing.assert_array_equal(got, mask)
 
 
+@pytest.mark.parametrize('axis', [0, 1])
+def test_ring_runs_move_with_the_rings(axis):
+    """Also beyond the corner of the image, and by more than rings may be apart."""
+    nuclei = nuclei_of(ovals(30, 50, 60, seed=5))
+    owner, line, start, end = ring_runs(nuclei.points, nuclei.sizes, axis)
+    x, y = -70, 1 << 21
+    moved = ring_runs(nuclei.points + np.array([x, y], np.int32), nuclei.sizes, axis)
+    across, along = (y, x) if axis == 0 else (x, y)
+    expected = owner, line + across, start + along, end + along
+    for got, one in zip(moved, expected, strict=True):
+        np.testing.assert_array_equal(got, one)
+    assert all(part.size == 0 for part in ring_runs(EMPTY.points, EMPTY.sizes, axis))
+
+
 def test_coco_results_are_those_of_pycocotools(tmp_path):
     masks = ovals(40, 70, 90, seed=6)
     nuclei = nuclei_of(masks)
