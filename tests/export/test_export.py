@@ -19,6 +19,7 @@ import tifffile
 from pycocotools import mask as coco_mask
 from scipy import ndimage
 
+from nucseg_mmdet.export import writer
 from nucseg_mmdet.export.formats import obstacles, open_writers
 from nucseg_mmdet.export.outlines import touching
 from nucseg_mmdet.export.writer import Options, Target
@@ -182,6 +183,18 @@ def test_geojson_of_batches_of_one(tmp_path):
     features = strict_json(path.read_text())['features']
     assert len({feature['id'] for feature in features}) == 3
     assert [feature['geometry'] for feature in features] == [features[0]['geometry']] * 3
+
+
+def test_a_chunk_is_no_border_of_the_files(tmp_path, monkeypatch):
+    """Of 25 nuclei in two batches, chunks of 5 and of 7, which do not go into them evenly."""
+    nuclei = nuclei_of(ovals(25, 70, 90))
+    formats = ['geojson', 'csv', 'coco', 'label']
+    whole = write(tmp_path / 'whole', formats, PLAIN, *halves(nuclei))
+    for chunk in (5, 7):
+        monkeypatch.setattr(writer, 'CHUNK', chunk)
+        parts = write(tmp_path / f'{chunk}', formats, PLAIN, *halves(nuclei))
+        for path, other in zip(parts, whole, strict=True):
+            assert path.read_bytes() == other.read_bytes(), path.name
 
 
 def test_geojson_without_nuclei(tmp_path):
