@@ -2,12 +2,14 @@
 
 import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from pycocotools import mask as coco_mask
 
+from nucseg_mmdet.evaluation import metrics
 from nucseg_mmdet.evaluation.metrics import (
     NucleiMetric,
     PredictionsMetric,
@@ -161,6 +163,17 @@ def test_scores_do_not_depend_on_what_was_evaluated_before(truth):
     assert evaluate(metric, sample(8), sample(3))['PQ'] == 1
     metric.results.clear()
     assert evaluate(metric, sample(8))['PQ'] == 0.5
+
+
+def test_true_nuclei_without_pixels_are_told(truth, monkeypatch):
+    lines = []
+    monkeypatch.setattr(metrics, 'print_log', lambda line, _: lines.append(line))
+    content = json.loads(Path(truth).read_text())
+    content['annotations'][1]['segmentation'] = content['annotations'][0]['segmentation']
+    Path(truth).write_text(json.dumps(content))
+    evaluate(NucleiMetric(truth), sample(8))
+    assert len(lines) == 1
+    assert lines[0].startswith(f'{truth}: 1 of 4 true nuclei have no pixel of their own')
 
 
 @pytest.mark.parametrize('swapped', [False, True])
