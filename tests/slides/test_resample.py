@@ -36,6 +36,13 @@ def test_hand_worked(step, expected):
     assert resample_row([0, 30, 90, 150], 0, len(expected), step) == expected
 
 
+def test_weights_are_as_exact_far_from_the_edge():
+    # 123,456 times 1.6 is 197,529.6; to 197,531.2 it is 0.4, 1 and 0.2 px.
+    offset, weights = axis_weights(123_456, 1, 1.6, 200_000)
+    assert (offset, weights.dtype) == (197_529, np.float32)
+    np.testing.assert_allclose(weights.toarray(), [[0.25, 0.625, 0.125]], rtol=1e-6)
+
+
 @pytest.mark.parametrize('step', [0.3, 0.77, 1.0, 1.6, 2.0, 3.7, 33.3])
 def test_any_cut_gives_the_same_pixels(step):
     rng = np.random.default_rng(0)
