@@ -334,6 +334,16 @@ def test_a_frame_that_does_not_start_with_its_region(tmp_path):
     assert (y.min(), y.max() + 1) == pytest.approx((2 * 1 - 1, 2 * 5 + 1), abs=1)
 
 
+def test_what_reaches_beyond_the_region_is_cut_off(tmp_path):
+    # x from 10 to 32 and y from 8 to 30 on the slide, the region from 11 to 31 and 9 to 26.
+    target = Target('image', 60, 50, 2.0, 0.25, region=(11, 9, 20, 17), corner=(10, 8))
+    nuclei = replace(ONE, points=np.array([[0, 0], [11, 0], [11, 11], [0, 11]], np.int32))
+    edges = target.to_pixels(nuclei.points)
+    assert edges.tolist() == [[11, 9], [31, 9], [31, 26], [11, 26]]
+    (path,) = write(tmp_path, ['label'], target, nuclei)
+    assert tifffile.imread(path).tolist() == [[1] * 20] * 17
+
+
 def test_label_image_takes_nuclei_in_any_order(tmp_path):
     masks = ovals(40, 700, 90, seed=3, radii=(4, 90))
     nuclei = nuclei_of(masks)
