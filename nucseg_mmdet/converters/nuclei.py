@@ -76,7 +76,7 @@ def check_labels(labels: np.ndarray, shape: tuple[int, int], path: Path) -> np.n
         raise UserError(f'{path}: numbers that are not whole, expected labels')
     if labels.size and labels.min() < 0:
         raise UserError(f'{path}: label {labels.min()}, expected labels from 0')
-    if labels.size and labels.max() > np.iinfo(np.int64).max:
+    if labels.size and int(labels.max()) >= 1 << 63:
         raise UserError(f'{path}: label {labels.max()}, expected labels below 2^63')
     return labels.astype(np.int64)
 

@@ -52,7 +52,7 @@ def neighborhood(centroids: np.ndarray) -> np.ndarray:
     columns[:, 3] = around / (np.pi * (AROUND / 1000) ** 2)
     try:
         first, _ = Delaunay(centroids).vertex_neighbor_vertices
-    except (QhullError, ValueError):  # too few, or all on a line
+    except QhullError:  # too few, or all on a line
         return columns
     columns[:, 4] = np.diff(first)
     return columns

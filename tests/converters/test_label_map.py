@@ -112,6 +112,13 @@ def test_unsigned_32_bit_tiff(raw):
     assert [entry['area'] for entry in annotations(raw)] == AREAS
 
 
+def test_one_nucleus_as_true_and_false(raw):
+    (raw / 'labels/a.png').unlink()
+    write_labels(raw / 'labels/a.npy', LABELS == 300)
+    assert run(raw) == 0
+    assert [annotation['area'] for annotation in annotations(raw)] == [3]
+
+
 def test_no_nucleus_is_fine(raw):
     write_image(raw / 'images/b.png')
     write_labels(raw / 'labels/b.png', np.zeros(LABELS.shape, np.uint8))
@@ -234,6 +241,9 @@ BAD = {
     'negative': ('a.npy', LABELS - 1, 'label -1, expected labels from 0'),
     'not whole': ('a.npy', LABELS / 2, 'not whole'),
     'not finite': ('a.npy', LABELS * np.nan, 'not whole'),
+    'too large': ('a.npy', LABELS * 2.0**63, 'expected labels below 2^63'),
+    '2^63': ('a.npy', LABELS.clip(0, 1) * 2.0**63, 'expected labels below 2^63'),
+    '2^63 as a whole': ('a.npy', LABELS.astype(np.uint64) << 62, 'expected labels below 2^63'),
     'texts': ('a.npy', LABELS.astype(str), 'expected whole numbers'),
     'pickled': ('a.npy', save_pickled, 'not readable'),
     'pages': ('a.tif', save_pages, '2 pages, expected one'),

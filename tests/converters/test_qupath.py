@@ -88,6 +88,16 @@ def test_fill_rings_by_hand():
     assert rows_of(fill_rings([outer, inner], 4, 4)) == ['####', '#..#', '#..#', '####']
 
 
+def test_fill_rings_has_centers_on_sides_to_the_left_and_above_only():
+    # Centers of pixels 0 and 2 lie on the sides; so do those of pixel 1, 1 in the slanted one.
+    square = np.array([[0.5, 0.5], [2.5, 0.5], [2.5, 2.5], [0.5, 2.5]])
+    assert rows_of(fill_rings([square], 4, 4)) == ['##..', '##..', '....', '....']
+    right = np.array([[0.5, 2.5], [2.5, 0.5], [4, 0.5], [4, 2.5]])
+    assert rows_of(fill_rings([right], 4, 4)) == ['..##', '.###', '....', '....']
+    left = np.array([[0, 0.5], [2.5, 0.5], [0.5, 2.5], [0, 2.5]])
+    assert rows_of(fill_rings([left], 4, 4)) == ['##..', '#...', '....', '....']
+
+
 def test_fill_rings_asks_for_the_centers_of_pixels():
     rng = np.random.default_rng(1)
     y, x = np.indices((30, 40)) + 0.5

@@ -42,10 +42,16 @@ BAD = [
     (dict(segmentation=dict(size=[2, 2.0], counts='112')), r'not an RLE of size \[2, 2\]'),
     (dict(score=float('nan')), 'score nan'),
     (dict(score=1.5), 'score 1.5'),
+    (dict(score=-0.1), 'score -0.1'),
+    (dict(score=True), 'score True'),
     (dict(score=None), 'score None'),
     (dict(score=10**400), 'score 1000'),
     (dict(bbox=[0, 0, 3, 1]), 'expected inside the image'),
     (dict(bbox=[-1, 0, 1, 1]), 'expected inside the image'),
+    (dict(bbox=[0, 1, 1, 2]), 'expected inside the image'),
+    (dict(bbox=[0, 0, 1, -1]), 'expected inside the image'),
+    (dict(bbox=[0, 0, 2.02, 1]), 'expected inside the image'),
+    (dict(segmentation=[[0, 0, 1, 0, 1, 1]]), r'not an RLE of size \[2, 2\]'),
     (dict(bbox=[0, 0, float('inf'), 1]), 'four finite numbers'),
     (dict(bbox=[10**400, 0, 0.5, 1]), 'four finite numbers'),
     (dict(bbox=[0, 0, 1]), 'four finite numbers'),
@@ -65,6 +71,33 @@ def test_bad_result_is_found(tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
         submission.write([changed(**changes)], {**IMAGES}, tmp_path / 'answer.json')
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('key', GOOD)
+def test_result_that_lacks_a_key(key):
+    result = changed()
+    del result[key]
+    (problem,) = submission.find_problems([GOOD, result], IMAGES)
+    assert problem.startswith(f'result 1: keys {sorted(result)}, expected')
+
+
+@pytest.mark.parametrize(
+    'changes', [dict(score=0), dict(score=1), dict(bbox=[-0.005, 0, 2.01, 2.005])]
+)
+def test_result_at_the_limits(changes):
+    assert submission.find_problems([changed(**changes)], IMAGES) == []
+
+
+def test_image_that_is_higher_than_wide():
+    images = {1: (3, 2)}
+    segmentation = dict(size=[3, 2], counts='114')
+    high = changed(bbox=[0, 0, 2, 3], segmentation=segmentation)
+    assert submission.find_problems([high], images) == []
+    (problem,) = submission.find_problems([high | dict(bbox=[0, 0, 3, 2])], images)
+    assert problem == 'result 0: bbox [0, 0, 3, 2], expected inside the image of 2 x 3 px'
+    wide = high | dict(segmentation=dict(size=[2, 3], counts='114'))
+    (problem,) = submission.find_problems([wide], images)
+    assert problem == 'result 0: segmentation not an RLE of size [3, 2]'
 
 
 @pytest.mark.parametrize(
@@ -90,6 +123,24 @@ def test_images_that_are_none(tmp_path, images):
         submission.read_images(tmp_path / 'test.json')
 
 
+@pytest.mark.parametrize(
+    'images', [dict(), 1, [1], [dict(id=1, height=2)], [dict(id=1.0, height=2, width=2)]]
+)
+def test_no_list_of_images(tmp_path, images):
+    (tmp_path / 'test.json').write_text(json.dumps(images))
+    with pytest.raises(UserError, match=r'test\.json: no list of images with id, height, width'):
+        submission.read_images(tmp_path / 'test.json')
+
+
+def test_images_of_a_coco_file(tmp_path):
+    content = dict(images=[dict(id=7, height=3, width=2), dict(id=5, height=1, width=1)])
+    (tmp_path / 'test.json').write_text(json.dumps(content))
+    assert list(submission.read_images(tmp_path / 'test.json').items()) == [
+        (7, (3, 2)),
+        (5, (1, 1)),
+    ]
+
+
 def test_order_by_image_then_score():
     low, high, first = changed(score=0.1), changed(score=0.9), changed(image_id=3, score=0.2)
     assert submission.ordered([low, high, first], IMAGES) == [first, high, low]
@@ -99,13 +150,13 @@ def test_order_by_image_then_score():
 
 
 def test_written_files(tmp_path):
-    path = tmp_path / 'new' / 'answer.json'
+    path = tmp_path / 'new' / 'mine.json'
     submission.write([GOOD, changed(image_id=3)], IMAGES, path)
     assert [result['image_id'] for result in json.loads(path.read_text())] == [3, 1]
     with zipfile.ZipFile(path.with_suffix('.zip')) as archive:
         assert archive.namelist() == ['answer.json']
         assert archive.read('answer.json').decode() == path.read_text()
-    assert sorted(file.name for file in path.parent.iterdir()) == ['answer.json', 'answer.zip']
+    assert sorted(file.name for file in path.parent.iterdir()) == ['mine.json', 'mine.zip']
 
 
 KILLED = """
@@ -166,7 +217,16 @@ def test_command_checks_a_file(tmp_path, capsys):
     assert 'no result for image 3' in capsys.readouterr().out
     (tmp_path / 'answer.json').write_text(json.dumps([changed(score=2)]))
     assert submission.main([str(tmp_path / 'answer.json'), str(listing)]) == 2
-    assert 'answer.json: result 0: score 2' in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith('answer.json: result 0: score 2, expected 0 to 1\n')
+    (tmp_path / 'answer.json').write_text(json.dumps([changed(score=2)] * 3))
+    assert submission.main([str(tmp_path / 'answer.json'), str(listing)]) == 2
+    assert capsys.readouterr().err.endswith('expected 0 to 1, and 2 more\n')
+    (tmp_path / 'answer.json').write_text(json.dumps([GOOD, changed(image_id=3)]))
+    assert submission.main([str(tmp_path / 'answer.json'), str(listing)]) == 2
+    assert 'answer.json: results out of order' in capsys.readouterr().err
+    submission.write([changed(image_id=3), GOOD], IMAGES, tmp_path / 'answer.json')
+    assert submission.main([str(tmp_path / 'answer.json'), str(listing)]) == 0
+    assert capsys.readouterr().out.endswith('2 results for 2 images, all good\n')
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ import tifffile
 from pycocotools import mask as coco_mask
 from scipy import ndimage
 
+from nucseg_mmdet.export import writer
 from nucseg_mmdet.export.formats import obstacles, open_writers
 from nucseg_mmdet.export.outlines import touching
 from nucseg_mmdet.export.writer import Options, Target
@@ -184,6 +185,18 @@ def test_geojson_of_batches_of_one(tmp_path):
     assert [feature['geometry'] for feature in features] == [features[0]['geometry']] * 3
 
 
+def test_a_chunk_is_no_border_of_the_files(tmp_path, monkeypatch):
+    """Of 25 nuclei in two batches, chunks of 5 and of 7, which do not go into them evenly."""
+    nuclei = nuclei_of(ovals(25, 70, 90))
+    formats = ['geojson', 'csv', 'coco', 'label']
+    whole = write(tmp_path / 'whole', formats, PLAIN, *halves(nuclei))
+    for chunk in (5, 7):
+        monkeypatch.setattr(writer, 'CHUNK', chunk)
+        parts = write(tmp_path / f'{chunk}', formats, PLAIN, *halves(nuclei))
+        for path, other in zip(parts, whole, strict=True):
+            assert path.read_bytes() == other.read_bytes(), path.name
+
+
 def test_geojson_without_nuclei(tmp_path):
     (path,) = write(tmp_path, ['geojson'], PLAIN, EMPTY)
     assert strict_json(path.read_text()) == {'type': 'FeatureCollection', 'features': []}
@@ -321,6 +334,16 @@ def test_a_frame_that_does_not_start_with_its_region(tmp_path):
     assert (y.min(), y.max() + 1) == pytest.approx((2 * 1 - 1, 2 * 5 + 1), abs=1)
 
 
+def test_what_reaches_beyond_the_region_is_cut_off(tmp_path):
+    # x from 10 to 32 and y from 8 to 30 on the slide, the region from 11 to 31 and 9 to 26.
+    target = Target('image', 60, 50, 2.0, 0.25, region=(11, 9, 20, 17), corner=(10, 8))
+    nuclei = replace(ONE, points=np.array([[0, 0], [11, 0], [11, 11], [0, 11]], np.int32))
+    edges = target.to_pixels(nuclei.points)
+    assert edges.tolist() == [[11, 9], [31, 9], [31, 26], [11, 26]]
+    (path,) = write(tmp_path, ['label'], target, nuclei)
+    assert tifffile.imread(path).tolist() == [[1] * 20] * 17
+
+
 def test_label_image_takes_nuclei_in_any_order(tmp_path):
     masks = ovals(40, 700, 90, seed=3, radii=(4, 90))
     nuclei = nuclei_of(masks)
@@ -343,6 +366,20 @@ def test_ring_runs_are_the_runs_of_the_mask(axis):
         lines[row, low:high] += 1
     for got, mask in zip(found, masks, strict=True):
         np.testing.assert_array_equal(got, mask)
+
+
+@pytest.mark.parametrize('axis', [0, 1])
+def test_ring_runs_move_with_the_rings(axis):
+    """Also beyond the corner of the image, and by more than rings may be apart."""
+    nuclei = nuclei_of(ovals(30, 50, 60, seed=5))
+    owner, line, start, end = ring_runs(nuclei.points, nuclei.sizes, axis)
+    x, y = -70, 1 << 21
+    moved = ring_runs(nuclei.points + np.array([x, y], np.int32), nuclei.sizes, axis)
+    across, along = (y, x) if axis == 0 else (x, y)
+    expected = owner, line + across, start + along, end + along
+    for got, one in zip(moved, expected, strict=True):
+        np.testing.assert_array_equal(got, one)
+    assert all(part.size == 0 for part in ring_runs(EMPTY.points, EMPTY.sizes, axis))
 
 
 def test_coco_results_are_those_of_pycocotools(tmp_path):

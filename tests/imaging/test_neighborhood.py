@@ -39,6 +39,9 @@ def test_against_brute_force():
         column(found, 'nearest_5_mean_um'), nearest[:, :5].mean(1), rtol=1e-6
     )
     np.testing.assert_array_equal(column(found, 'neighbors_25um'), (distances <= 25).sum(1))
+    disc = np.pi * 0.05**2  # mm2
+    around = ((distances <= 50).sum(1) + 1) / disc
+    np.testing.assert_allclose(column(found, 'density_50um_per_mm2'), around, rtol=1e-6)
     # Euler: 3 n - 3 - h edges for h points on the hull.
     degree = column(found, 'delaunay_degree')
     hull = len(ConvexHull(points).vertices)
@@ -50,6 +53,9 @@ def test_too_few_nuclei_leave_undefined_numbers():
     (one,) = neighborhood(np.zeros((1, 2)))
     assert np.isnan(one[[0, 1, 4]]).all()
     assert one[2] == 0
+    five = neighborhood(np.random.default_rng(1).uniform(0, 10, (5, 2)))
+    assert np.isnan(column(five, 'nearest_5_mean_um')).all()
+    assert not np.isnan(column(five, 'nearest_um')).any()
     line = neighborhood(np.arange(8.0).reshape(-1, 1) * [1, 1])
     assert np.isnan(column(line, 'delaunay_degree')).all()
     assert not np.isnan(column(line, 'nearest_5_mean_um')).any()

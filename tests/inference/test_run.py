@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from nucseg_mmdet.export import overlay
+from nucseg_mmdet.inference import results
 from nucseg_mmdet.inference.plan import Settings
 from nucseg_mmdet.inference.rows import InProcess, RowDone
 from nucseg_mmdet.inference.run import SlideRun
@@ -123,3 +124,60 @@ def test_a_format_that_cannot_be_written_is_told_before_the_work(engine, tmp_pat
     reason = 'no overlay, 70000 x 1 px are more than 0 million'
     assert f'{path}: {reason}' in plan.notes
     assert str(problem) == f'{path}: {reason}: expected another --format'
+
+
+def test_tiles_of_a_region_are_told_where_they_lie_on_the_slide(engine, tmp_path, monkeypatch):
+    # Of 0.5 microns: 190 x 130 px for the model, in tiles of 64 px, one every 32 px.
+    path = tmp_path / 'a.png'
+    cv2.imwrite(str(path), synthesize(0, 80, 110, 20)[0])
+    load = Segmenter._load
+
+    def stumble(segmenter, job):
+        return RegionError('gone') if job.key[1:] == (1, 3) else load(segmenter, job)
+
+    monkeypatch.setattr(Segmenter, '_load', stumble)
+    settings = Settings(
+        tmp_path / 'out', ('csv',), mpp=0.5, region=(10, 4, 95, 65), skip_glass=False
+    )
+    (summary,) = finish(engine, [path], settings).summaries
+    assert summary['tile_grid'] == dict(
+        lefts=[10, 26, 42, 58, 74],
+        widths=[32, 32, 32, 32, 31],
+        tops=[4, 20, 36, 52],
+        heights=[32, 32, 32, 17],
+        looked_at=['11111'] * 4,
+    )
+    assert summary['broken_tiles'] == ['tile at 58,20: gone']
+    assert (summary['tiles'], summary['tiles_skipped_as_glass']) == (20, 0)
+
+
+def test_what_lies_under_outlines_is_the_region(engine, tmp_path):
+    """Also of one that is read in several parts."""
+    image = np.random.default_rng(0).integers(0, 256, (1100, 1050, 3), dtype=np.uint8)
+    path = tmp_path / 'a.png'
+    cv2.imwrite(str(path), image[..., ::-1])
+    settings = Settings(tmp_path / 'out', ('csv',), region=(9, 20, 1031, 1060))
+    (plan,) = engine.plan([path], ['a'], settings)
+    shown = results._read_image(plan, settings)
+    np.testing.assert_array_equal(shown, image[20:1080, 9:1040])
+
+
+def test_a_slide_in_one_line():
+    kinds = [dict(name='round', nuclei=1_200), dict(name='flat', nuclei=34)]
+    summary = dict(
+        name='a', nuclei=1_234, tissue_mm2=0.5, nuclei_per_mm2=2_468.0, classes=kinds[:1], tiles=7,
+        tiles_skipped_as_glass=1_000, seconds=2.4, device='cpu', precision='fp32',
+        nuclei_cut_by_tiles=0,
+    )  # fmt: skip
+    line = (
+        'a: 1,234 nuclei on 0.5 mm2 of tissue, 2,468 per mm2; 7 tiles, 1,000 of glass left out; '
+        '2 s on cpu in fp32'
+    )
+    assert results.describe(summary) == line
+    several = results.describe(summary | dict(classes=kinds, nuclei_cut_by_tiles=3))
+    assert several == (
+        f'{line}; 1,200 round, 34 flat; 3 nuclei are larger than the overlap of tiles and cut, '
+        'see --overlap'
+    )
+    empty = results.describe(summary | dict(nuclei=0, tissue_mm2=0, nuclei_per_mm2=None))
+    assert empty.startswith('a: 0 nuclei on 0 mm2 of tissue; 7 tiles')

@@ -24,6 +24,9 @@ def resample_row(values, first, count, step):
         # (0 + 30 / 2) / 1.5, (30 / 2 + 90) / 1.5; the third goes on with the last pixel:
         # 150 over 3 to 4.5
         (1.5, [10, 70, 150]),
+        # (0 + 3/4 * 30) / 1.75, (1/4 * 30 + 90 + 150 / 2) / 1.75: from 1.75 to 3.5 are parts of
+        # three pixels
+        (1.75, [13, 99]),
         # Centers at 0.25, 0.75, 1.25, ...; pixel centers at 0.5, 1.5, ...; beyond the first
         # center the first pixel: 0, 0.75 * 0 + 0.25 * 30 = 7.5, 22.5, 45, 75, 105, 135, 150
         (0.5, [0, 8, 22, 45, 75, 105, 135, 150]),
@@ -31,6 +34,13 @@ def resample_row(values, first, count, step):
 )
 def test_hand_worked(step, expected):
     assert resample_row([0, 30, 90, 150], 0, len(expected), step) == expected
+
+
+def test_weights_are_as_exact_far_from_the_edge():
+    # 123,456 times 1.6 is 197,529.6; to 197,531.2 it is 0.4, 1 and 0.2 px.
+    offset, weights = axis_weights(123_456, 1, 1.6, 200_000)
+    assert (offset, weights.dtype) == (197_529, np.float32)
+    np.testing.assert_allclose(weights.toarray(), [[0.25, 0.625, 0.125]], rtol=1e-6)
 
 
 @pytest.mark.parametrize('step', [0.3, 0.77, 1.0, 1.6, 2.0, 3.7, 33.3])
@@ -58,4 +68,5 @@ def test_shrinking_keeps_the_mean():
     _, weights = axis_weights(0, 100, 1.6, 160)
     small = apply_weights(image, weights, weights)
     # Every pixel counts with the same weight; rounding to gray levels is even on average.
+    np.testing.assert_allclose(weights.sum(axis=0), 1 / 1.6, rtol=1e-6)
     assert small.mean() == pytest.approx(image.mean(), abs=0.05)

@@ -76,14 +76,15 @@ def test_random_masks_come_back():
         assert (rasterized(mask_to_polygons(mask), mask.shape) == mask).all()
 
 
-@pytest.mark.parametrize('counts', [b'112', '112', [1, 1, 2]])
+@pytest.mark.parametrize('counts', [b'114', '114', [1, 1, 4]])
 def test_any_segmentation_becomes_one_rle(counts):
-    # Column-major: 1 background, 1 foreground, 2 background pixels of a 2 x 2 image.
-    rle = segmentation_to_rle(dict(size=[2, 2], counts=counts), 2, 2)
-    assert coco_mask.decode(rle).tolist() == [[0, 0], [1, 0]]
+    # Column-major: 1 background, 1 foreground, 4 background pixels of 3 rows and 2 columns.
+    rle = segmentation_to_rle(dict(size=[3, 2], counts=counts), 3, 2)
+    assert coco_mask.decode(rle).tolist() == [[0, 0], [1, 0], [0, 0]]
     assert isinstance(rle['counts'], bytes)
 
 
-def test_rle_of_another_size_is_refused():
-    with pytest.raises(ValueError, match=r'size \[2, 2\], expected \[3, 2\]'):
-        segmentation_to_rle(dict(size=[2, 2], counts='112'), 3, 2)
+@pytest.mark.parametrize('size', [[2, 2], [3, 3], [2, 3]])
+def test_rle_of_another_size_is_refused(size):
+    with pytest.raises(ValueError, match=rf'size \[{size[0]}, {size[1]}\], expected \[3, 2\]'):
+        segmentation_to_rle(dict(size=size, counts='112'), 3, 2)

@@ -26,6 +26,7 @@ def test_masks_decode_to_their_bitmaps(masks):
     assert masks.astype(np.uint8).dtype == np.uint8
     assert (masks.astype(np.uint8) == BITMAPS).all()
     assert RLEMasks([], 4, 6).numpy().shape == (0, 4, 6)
+    assert repr(masks) == 'RLEMasks(3 masks of 4 x 6 px)'
 
 
 def test_a_mask_is_run_lengths_by_name_and_a_bitmap_by_place(masks):

@@ -21,6 +21,7 @@ from nucseg_mmdet.inference.inputs import find_inputs
 from nucseg_mmdet.inference.segmenter import Segmenter
 from nucseg_mmdet.synthetic.fields import synthesize
 from nucseg_mmdet.utils.files import LOCK, owned_folder
+from nucseg_mmdet.utils.fingerprint import fingerprint
 
 IMAGE = synthesize(4, 80, 90, 20)[0]
 APERIO = 'Aperio Image Library v11\n90x80 (32x32) JPEG/RGB Q=90|AppMag = 40|MPP = {}'
@@ -281,6 +282,32 @@ def test_a_stopped_run_goes_on_over_no_file_of_others(random_model, stopped, cap
     assert (out / 'tall.csv').read_text() == 'mine'
     (out / 'tall.csv').unlink()
     assert run(random_model, out, path) == 0
+
+
+def test_overwrite_follows_no_summary_out_of_its_folder(random_model, tmp_path):
+    path, out = save(tmp_path / 'a.png'), tmp_path / 'out'
+    assert run(random_model, out, path) == 0
+    beside = tmp_path / 'a.csv'
+    beside.write_text('mine')
+    summary = out / 'a.summary.json'
+    content = json.loads(summary.read_text())
+    content['fingerprints']['../a.csv'] = fingerprint(beside)
+    summary.write_text(json.dumps(content))
+    more = ['--no-tissue-mask', '--overwrite', '--format', 'geojson']
+    assert run(random_model, out, path, *more) == 0
+    assert beside.read_text() == 'mine'
+
+
+def test_a_link_in_the_place_of_rows_is_replaced_and_not_followed(random_model, tmp_path):
+    path, out = save(tmp_path / 'a.png'), tmp_path / 'out'
+    beside = tmp_path / 'beside'
+    for folder in (beside, out):
+        folder.mkdir()
+    (beside / 'notes.txt').write_text('mine')
+    (out / 'a.partial').symlink_to(beside)
+    assert run(random_model, out, path, '--overwrite') == 0
+    assert [one.name for one in beside.iterdir()] == ['notes.txt']
+    assert sorted(one.name for one in out.iterdir()) == ['a.csv', 'a.geojson', 'a.summary.json']
 
 
 @pytest.mark.parametrize('value', ['-1', 'nan', 'inf'])
