@@ -348,6 +348,22 @@ def test_color_by_a_measurement(reader, name, low, high):
     assert len(set(fills)) == len(fills)
 
 
+def test_scale_of_the_heat_map_is_the_slide_s(reader):
+    # The nuclei from 0.95 on lie in a few rows; the scale is that of all 468, on either way there.
+    reader.open(at(1300, 900, 0.05))
+    scale = reader.text('#legend .ends')
+    assert 'nuclei per mm' in scale
+    reader.page.fill('#score', '0.95')
+    reader.settle()
+    reader.page.wait_for_timeout(400)
+    link, seen = reader.page.evaluate('location.hash'), reader.pixels()
+    assert 'score=0.95&' in link
+    assert reader.text('#legend .ends') == scale
+    reader.open(link)
+    assert reader.text('#legend .ends') == scale
+    assert np.abs(reader.pixels()[:, :1000].astype(int) - seen[:, :1000]).max() < 4
+
+
 def test_heat_map_of_a_measurement(reader):
     reader.open(at(1300, 900, 0.05, color='area_um2'))
     assert reader.mode() == 'density'
