@@ -417,10 +417,38 @@ def test_keys(reader):
 def test_keys_work_after_the_slider_was_used(reader):
     reader.open()
     reader.page.click('#score')
-    reader.page.mouse.click(*reader.screen(1300, 900))
     reader.page.keyboard.press('n')
-    reader.settle()
     assert not reader.page.is_checked('[data-switch=nuclei]')
+    # The arrows are the slider's, until Escape.
+    place, score = (
+        reader.page.evaluate(of) for of in ('nucseg.layer.place()', 'nucseg.state.score')
+    )
+    reader.page.keyboard.press('ArrowRight')
+    reader.settle()
+    assert reader.page.evaluate('nucseg.state.score') > score
+    assert reader.page.evaluate('nucseg.layer.place()') == place
+    reader.page.keyboard.press('Escape')
+    reader.page.keyboard.press('ArrowRight')
+    reader.page.wait_for_timeout(700)
+    assert reader.page.evaluate('nucseg.layer.place().x') > place['x']
+
+
+def test_letters_are_keys_with_shift_too_and_text_in_a_field(reader):
+    reader.open()
+    shown = '[data-switch=nuclei]'
+    reader.page.keyboard.press('Shift+N')
+    assert not reader.page.is_checked(shown)
+    reader.page.keyboard.press('N')  # as with Caps Lock
+    assert reader.page.is_checked(shown)
+    reader.page.keyboard.press('Control+Shift+N')
+    reader.page.keyboard.press('Alt+n')
+    assert reader.page.is_checked(shown)
+    reader.page.keyboard.press('C')
+    reader.page.keyboard.type('nNtT')
+    assert reader.page.input_value('#go-text') == 'nNtT'
+    reader.page.focus('#color')
+    reader.page.keyboard.press('n')
+    assert reader.page.is_checked(shown)
 
 
 def test_second_slide_and_its_classes(reader):

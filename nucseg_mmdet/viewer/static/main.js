@@ -294,13 +294,16 @@ const KEYS = {
   Escape: () => select(null),
 };
 document.addEventListener('keydown', (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || !KEYS[event.key]) return;
+  // A letter is one key, with Shift or Caps Lock as well; other keys have names of several.
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  if (event.ctrlKey || event.metaKey || event.altKey || !KEYS[key]) return;
   if (event.target.matches('input:not([type=checkbox]), select')) {
-    if (event.key === 'Escape') event.target.blur();
-    return;
+    if (key === 'Escape') event.target.blur();
+    // The slider needs the arrows alone.
+    if (key === 'Escape' || event.target.type !== 'range' || key.startsWith('Arrow')) return;
   }
   event.preventDefault();
-  KEYS[event.key]();
+  KEYS[key]();
 });
 
 find('link').addEventListener('click', async () => {
