@@ -16,9 +16,9 @@ from typing import Any
 from nucseg_mmdet.evaluation.coco_ap import BANDS, LARGE, SMALL
 from nucseg_mmdet.evaluation.label_scores import FATES
 from nucseg_mmdet.evaluation.summary import SCORE_THR, make_report, note_on_hidden, tell_apart
+from nucseg_mmdet.evaluation.truth import load_tidy_truth
 from nucseg_mmdet.export.coco_results import CocoResults
 from nucseg_mmdet.export.writer import SUMMARY
-from nucseg_mmdet.imaging.image_files import read_size
 from nucseg_mmdet.slides.base import name_of
 from nucseg_mmdet.structures.coco import (
     Detections,
@@ -29,7 +29,7 @@ from nucseg_mmdet.structures.coco import (
     parse_truth,
 )
 from nucseg_mmdet.structures.coco_entries import CATEGORY_ID
-from nucseg_mmdet.structures.coco_tidy import as_one_class, has_types, tidy, tidy_results
+from nucseg_mmdet.structures.coco_tidy import as_one_class, has_types, tidy_results
 from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code, printable, some
 from nucseg_mmdet.utils.files import check_file_is_writable, without_nan, write_json
 from nucseg_mmdet.utils.reading import check_is_not_read
@@ -159,27 +159,6 @@ def _fate_table(
     return lines
 
 
-def read_truth(path: Path) -> list[TruthImage]:
-    """Read truth as ``read_both`` does for results of one class, before there are any.
-
-    Raises:
-        UserError: the file is not as it should be.
-    """
-    return parse_truth(as_one_class(_load_truth(path)[0])[0], str(path))
-
-
-def _load_truth(path: Path) -> tuple[Any, list[str]]:
-    """Load truth and make it tidy, with the sizes of images that lie beside it."""
-
-    def size_of(name: str) -> tuple[int, int] | None:
-        try:
-            return read_size(path.parent / name)
-        except UserError:
-            return None
-
-    return tidy(load_json(path), size_of)
-
-
 def read_both(
     truth: Path, results: Path, score_thr: float | None = None
 ) -> tuple[list[TruthImage], dict[int, Detections], float, list[str]]:
@@ -197,7 +176,7 @@ def read_both(
         UserError: a file is not as it should be, or the results say several scores.
     """
 
-    data, notes = _load_truth(truth)
+    data, notes = load_tidy_truth(truth, truth.parent)
     categories: dict[int, str] = {}
     found = _load_folder(results, data, truth) if results.is_dir() else load_json(results)
     if has_types(data, found):
