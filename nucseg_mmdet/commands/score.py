@@ -1,9 +1,9 @@
 """Score COCO results: nucseg score TRUTH.json RESULTS.json [--json OUT].
 
-RESULTS may also be a .json.gz file, an answer.zip, or the folder that ``nucseg segment --format
-coco`` wrote for the images of the truth. Prints three tables: COCO's average
-precisions, the scores of label maps, and what became of the true nuclei by image and size; and
-one of each class, where truth and results have several. --json writes them, and more, to a file.
+RESULTS may also be a .json.gz file, an answer.zip, or the folder that nucseg segment --format coco
+wrote for the images of the truth. Prints three tables: COCO's average precisions, the scores of
+label maps, and what became of the true nuclei by image and size; and one of each class, where truth
+and results have several. --json writes them, and more, to a file.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nucseg_mmdet.evaluation.coco_ap import BANDS, LARGE, SMALL
-from nucseg_mmdet.evaluation.label_scores import FATES
+from nucseg_mmdet.evaluation.label_scores import FATES, TOUCHED
 from nucseg_mmdet.evaluation.summary import SCORE_THR, make_report, note_on_hidden, tell_apart
 from nucseg_mmdet.evaluation.truth import load_tidy_truth
 from nucseg_mmdet.export.coco_results import CocoResults
@@ -42,7 +42,9 @@ LABEL_KEYS = ('AJI', 'AJI+', 'DQ', 'SQ', 'PQ', 'Dice', 'F1', 'precision', 'recal
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('truth', type=Path, help='COCO truth; all its categories are nuclei')
     parser.add_argument(
         'results',
@@ -82,7 +84,8 @@ def format_report(report: dict[str, Any]) -> str:
             *_table('label maps', labels, LABEL_KEYS),
             '',
             *_fate_table(names, [row['fates'] for row in rows], [row['offset'] for row in rows]),
-            'merged: with another nucleus; cut: found, at an IoU below 0.5; else missed',
+            'found: at an IoU above 0.5; merged: with another nucleus; split: into parts; '
+            f'cut: at an IoU of {TOUCHED} to 0.5; else missed',
             'right, below: px by which found nuclei lie there of their truth, by the centroids',
             *(_type_tables(report['types']) if 'types' in report else []),
         ]
