@@ -26,7 +26,8 @@ from nucseg_mmdet.engine.make_runner import make_runner
 from nucseg_mmdet.engine.model_zoo import find_config, model_files
 from nucseg_mmdet.engine.provenance import data_digest
 from nucseg_mmdet.engine.types_of_nuclei import fit_types
-from nucseg_mmdet.engine.work_dir import CARD, read_card
+from nucseg_mmdet.engine.work_dir import read_card
+from nucseg_mmdet.evaluation.run_cards import CARD
 from nucseg_mmdet.structures.coco import load_shared_json
 from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code
 from nucseg_mmdet.utils.files import check_folder_is_writable, check_place_is_writable

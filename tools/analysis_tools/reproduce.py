@@ -25,8 +25,9 @@ from mmengine.config import Config
 
 from nucseg_mmdet.engine.checkpoint import cached_download
 from nucseg_mmdet.engine.provenance import device
-from nucseg_mmdet.engine.work_dir import CARD, read_card
+from nucseg_mmdet.engine.work_dir import read_card
 from nucseg_mmdet.evaluation import submission
+from nucseg_mmdet.evaluation.run_cards import CARD
 from nucseg_mmdet.evaluation.truth import read_tidy_truth
 from nucseg_mmdet.utils.errors import UserError, exit_code
 from nucseg_mmdet.utils.files import write_json

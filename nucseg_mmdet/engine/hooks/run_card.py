@@ -18,7 +18,8 @@ from mmengine.runner import Runner
 
 from nucseg_mmdet.engine import provenance
 from nucseg_mmdet.engine.config_edits import score_threshold
-from nucseg_mmdet.engine.work_dir import CARD, read_card
+from nucseg_mmdet.engine.work_dir import read_card
+from nucseg_mmdet.evaluation.run_cards import CARD
 from nucseg_mmdet.utils.files import without_nan, write_json
 from nucseg_mmdet.utils.wrapped import parts
 
