@@ -1,9 +1,9 @@
 """Score COCO results: nucseg score TRUTH.json RESULTS.json [--json OUT].
 
-RESULTS may also be a .json.gz file, an answer.zip, or the folder that ``nucseg segment --format
-coco`` wrote for the images of the truth. Prints three tables: COCO's average
-precisions, the scores of label maps, and what became of the true nuclei by image and size; and
-one of each class, where truth and results have several. --json writes them, and more, to a file.
+RESULTS may also be a .json.gz file, an answer.zip, or the folder that nucseg segment --format coco
+wrote for the images of the truth. Prints three tables: COCO's average precisions, the scores of
+label maps, and what became of the true nuclei by image and size; and one of each class, where truth
+and results have several. --json writes them, and more, to a file.
 """
 
 import argparse
@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from nucseg_mmdet.evaluation.coco_ap import BANDS, LARGE, SMALL
-from nucseg_mmdet.evaluation.label_scores import FATES
+from nucseg_mmdet.evaluation.label_scores import FATES, TOUCHED
 from nucseg_mmdet.evaluation.summary import SCORE_THR, make_report, note_on_hidden, tell_apart
+from nucseg_mmdet.evaluation.truth import load_tidy_truth
 from nucseg_mmdet.export.coco_results import CocoResults
 from nucseg_mmdet.export.writer import SUMMARY
-from nucseg_mmdet.imaging.image_files import read_size
 from nucseg_mmdet.slides.base import name_of
 from nucseg_mmdet.structures.coco import (
     Detections,
@@ -29,7 +29,7 @@ from nucseg_mmdet.structures.coco import (
     parse_truth,
 )
 from nucseg_mmdet.structures.coco_entries import CATEGORY_ID
-from nucseg_mmdet.structures.coco_tidy import as_one_class, has_types, tidy, tidy_results
+from nucseg_mmdet.structures.coco_tidy import as_one_class, has_types, tidy_results
 from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code, printable, some
 from nucseg_mmdet.utils.files import check_file_is_writable, without_nan, write_json
 from nucseg_mmdet.utils.reading import check_is_not_read
@@ -42,7 +42,9 @@ LABEL_KEYS = ('AJI', 'AJI+', 'DQ', 'SQ', 'PQ', 'Dice', 'F1', 'precision', 'recal
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('truth', type=Path, help='COCO truth; all its categories are nuclei')
     parser.add_argument(
         'results',
@@ -82,7 +84,8 @@ def format_report(report: dict[str, Any]) -> str:
             *_table('label maps', labels, LABEL_KEYS),
             '',
             *_fate_table(names, [row['fates'] for row in rows], [row['offset'] for row in rows]),
-            'merged: with another nucleus; cut: found, at an IoU below 0.5; else missed',
+            'found: at an IoU above 0.5; merged: with another nucleus; split: into parts; '
+            f'cut: at an IoU of {TOUCHED} to 0.5; else missed',
             'right, below: px by which found nuclei lie there of their truth, by the centroids',
             *(_type_tables(report['types']) if 'types' in report else []),
         ]
@@ -159,27 +162,6 @@ def _fate_table(
     return lines
 
 
-def read_truth(path: Path) -> list[TruthImage]:
-    """Read truth as ``read_both`` does for results of one class, before there are any.
-
-    Raises:
-        UserError: the file is not as it should be.
-    """
-    return parse_truth(as_one_class(_load_truth(path)[0])[0], str(path))
-
-
-def _load_truth(path: Path) -> tuple[Any, list[str]]:
-    """Load truth and make it tidy, with the sizes of images that lie beside it."""
-
-    def size_of(name: str) -> tuple[int, int] | None:
-        try:
-            return read_size(path.parent / name)
-        except UserError:
-            return None
-
-    return tidy(load_json(path), size_of)
-
-
 def read_both(
     truth: Path, results: Path, score_thr: float | None = None
 ) -> tuple[list[TruthImage], dict[int, Detections], float, list[str]]:
@@ -197,7 +179,7 @@ def read_both(
         UserError: a file is not as it should be, or the results say several scores.
     """
 
-    data, notes = _load_truth(truth)
+    data, notes = load_tidy_truth(truth, truth.parent)
     categories: dict[int, str] = {}
     found = _load_folder(results, data, truth) if results.is_dir() else load_json(results)
     if has_types(data, found):

@@ -24,9 +24,10 @@ from nucseg_mmdet.engine.data_edits import (
 )
 from nucseg_mmdet.engine.make_runner import make_runner
 from nucseg_mmdet.engine.model_zoo import find_config, model_files
-from nucseg_mmdet.engine.provenance import data_digest
+from nucseg_mmdet.engine.provenance import digest_dataloader
 from nucseg_mmdet.engine.types_of_nuclei import fit_types
-from nucseg_mmdet.engine.work_dir import CARD, read_card
+from nucseg_mmdet.engine.work_dir import read_card
+from nucseg_mmdet.evaluation.run_cards import CARD
 from nucseg_mmdet.structures.coco import load_shared_json
 from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code
 from nucseg_mmdet.utils.files import check_folder_is_writable, check_place_is_writable
@@ -271,7 +272,7 @@ def tell_of_other_data(cfg: Config, name: str) -> None:
     scores = read_card(cfg.work_dir).get('scores')
     scored = scores.get(name) if isinstance(scores, dict) else None
     before = scored.get('data_sha256') if isinstance(scored, dict) else None
-    if before is not None and before != data_digest(cfg.test_dataloader):
+    if before is not None and before != digest_dataloader(cfg.test_dataloader):
         print(
             f'{cfg.work_dir}: the results of other data called {name} are replaced, '
             '--work-dir takes another folder'

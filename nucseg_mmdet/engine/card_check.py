@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 from nucseg_mmdet.engine import config_edits, provenance
 from nucseg_mmdet.engine.data_edits import leave_out_truth_offset, use_views
-from nucseg_mmdet.engine.model_zoo import find_file
+from nucseg_mmdet.engine.model_zoo import find_own_config
 from nucseg_mmdet.utils.errors import UserError
 
 # What the name of a run's folder may say that it sets, as in ``half-length_fold1_seed1``.
@@ -66,9 +66,8 @@ def proof(card: dict[str, Any], scored: dict[str, Any]) -> str | None:
 
 def _read_config(name: str | None) -> Config | None:
     """The project's config of a name; None if it has none, or one that the data complete."""
-    paths = sorted(find_file('configs').glob('[!_]*/**/*.py'))
-    found = [path for path in paths if path.stem == name]
-    cfg = Config.fromfile(found[0]) if found else None
+    path = find_own_config(name) if name else None
+    cfg = Config.fromfile(path) if path else None
     return None if cfg and 'finetune' in cfg else cfg
 
 

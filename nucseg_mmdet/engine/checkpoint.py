@@ -145,14 +145,9 @@ def refuse_unfit(model: nn.Module, checkpoint: dict, name: str) -> None:
         UserError: the first keys that differ.
     """
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    weights = checkpoint.get('state_dict', checkpoint)
     for key in checkpoint.get('meta', {}).get('dropped', ()):
         expected.pop(key, None)
-    found = {
-        key.removeprefix('module.'): tuple(value.shape)
-        for key, value in weights.items()
-        if hasattr(value, 'shape')
-    }
+    found = {key: tuple(value.shape) for key, value in _tensors(checkpoint).items()}
     differences = [
         f'{key} is {found.get(key, "missing")}, expected {expected.get(key, "no such key")}'
         for key in [*expected, *(key for key in found if key not in expected)]
@@ -163,6 +158,33 @@ def refuse_unfit(model: nn.Module, checkpoint: dict, name: str) -> None:
             f'{name}: does not fit this config, {len(differences)} keys differ: '
             + '; '.join(differences[:3])
         )
+
+
+def load_fit(model: nn.Module, checkpoint: dict, path: str | Path) -> None:
+    """Load a checkpoint that has all weights of a model, and no others.
+
+    Args:
+        model: that they are meant for.
+        checkpoint: as loaded.
+        path: of the file, for the message.
+
+    Raises:
+        UserError: as ``refuse_unfit``, or the class layers of a Detectron2 file were dropped.
+    """
+    refuse_unfit(model, checkpoint, str(path))
+    if dropped := checkpoint.get('meta', {}).get('dropped'):
+        raise UserError(f'{path}: has no class layers for this config, missing {dropped[0]}')
+    model.load_state_dict(_tensors(checkpoint))
+
+
+def _tensors(checkpoint: dict) -> dict[str, torch.Tensor]:
+    """The weights of a checkpoint by the model's names, without those of a distributed model."""
+    weights = checkpoint.get('state_dict', checkpoint)
+    return {
+        key.removeprefix('module.'): value
+        for key, value in weights.items()
+        if isinstance(value, torch.Tensor)
+    }
 
 
 def publish(sources: Sequence[Path], out: Path, facts: dict, first_stage: bool = False) -> int:

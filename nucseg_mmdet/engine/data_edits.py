@@ -6,10 +6,10 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 
 from nucseg_mmdet.engine.config_edits import as_list
-from nucseg_mmdet.imaging.image_files import read_size
-from nucseg_mmdet.structures.coco import check_truth, load_json, load_shared_json
+from nucseg_mmdet.evaluation.truth import load_tidy_truth
+from nucseg_mmdet.structures.coco import check_truth, load_shared_json
 from nucseg_mmdet.structures.coco_entries import make_categories
-from nucseg_mmdet.structures.coco_tidy import as_one_class, tidy
+from nucseg_mmdet.structures.coco_tidy import as_one_class
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.files import make_folder, write_json
 
@@ -30,15 +30,7 @@ def set_test_data(cfg: Config, annotations: Path, images: Path) -> list[str]:
     """
     if not images.is_dir():
         raise UserError(f'--images {images}: no such folder')
-
-    def size_of(name: str) -> tuple[int, int] | None:
-        try:
-            return read_size(images / name)
-        except UserError:
-            return None  # the data set says what is wrong
-
-    read = load_json(annotations)
-    data, notes = tidy(read, size_of)
+    data, notes = load_tidy_truth(annotations, images)
     dataset = cfg.test_dataloader.dataset
     classes = (dataset.get('metainfo') or {}).get('classes') or ('nucleus',)
     if len(classes) == 1:
@@ -54,7 +46,7 @@ def set_test_data(cfg: Config, annotations: Path, images: Path) -> list[str]:
                 f'{annotations}'
             )
     path = annotations.resolve()
-    if data != read:
+    if data != load_shared_json(annotations):  # which the data set reads as well
         path = Path(cfg.work_dir, f'{annotations.stem}_read.json').resolve()
         make_folder(path.parent)
         write_json(path, data, indent=None)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from mmengine.config import Config
 
+from nucseg_mmdet.converters.folds import NUM_FOLDS
 from nucseg_mmdet.engine.folds import hold_out_fold
 from nucseg_mmdet.engine.model_zoo import model_files
 from nucseg_mmdet.engine.types_of_nuclei import set_types
@@ -21,7 +22,6 @@ CHOSEN = {  # of the config: by this option of ``finetune`` instead
     'param_scheduler.1.end': 'iterations',
     'optim_wrapper.optimizer.lr': 'lr',
 }
-FOLDS = 4  # that tools/prepare_data.py deals the fields over, if there are so many
 
 
 class Recipe(NamedTuple):
@@ -44,14 +44,15 @@ def choose_recipe(num_fields: int) -> Recipe:
     """Choose by the number of fields.
 
     The fewer fields, the shorter and slower, lest the model forget what it knows for the sake of
-    a few hundred nuclei. Below four fields none is held out: there would be nothing to train on.
+    a few hundred nuclei. Of fewer fields than folds none is held out: there would be nothing to
+    train on.
 
     Args:
         num_fields: annotated images, at least 1.
     """
     iterations = min(max(25 * num_fields, 100), 2_000)
     lr = 2.5e-4 if num_fields < 16 else 5e-4
-    return Recipe(iterations, lr, int(num_fields >= FOLDS))
+    return Recipe(iterations, lr, int(num_fields >= NUM_FOLDS))
 
 
 def check_options(options: dict) -> None:

@@ -162,6 +162,12 @@ def find_file(name: str) -> Path:
     return (package.parent if is_checkout else package / '.mim') / name
 
 
+def find_own_config(name: str) -> Path | None:
+    """Find a config of the project by its file's name without ``.py``; None if there is none."""
+    paths = sorted(find_file('configs').glob('[!_]*/**/*.py'))
+    return next((path for path in paths if path.stem == name), None)
+
+
 def find_config(config: str | Path) -> Path:
     """Find the config that a user names.
 
@@ -183,10 +189,9 @@ def find_config(config: str | Path) -> Path:
     if found:
         print(f'{config}: is {found} now', file=sys.stderr)
         return find_file(found)
-    if path.parent == Path():
-        for candidate in sorted(find_file('configs').glob('[!_]*/**/*.py')):
-            if candidate.stem == path.name.removesuffix('.py'):
-                return candidate
+    own = find_own_config(path.name.removesuffix('.py')) if path.parent == Path() else None
+    if own:
+        return own
     raise UserError(
         f'{config}: no such config, expected a file, the name of one in configs/ or '
         f'one of {", ".join([*RECIPES, *MODELS])}'

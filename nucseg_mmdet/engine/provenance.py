@@ -182,7 +182,7 @@ def digest(path: str | Path) -> str | None:
     return sha256.hexdigest()
 
 
-def data_digest(dataloader: dict | None) -> str | None:
+def digest_dataloader(dataloader: dict | None) -> str | None:
     """Digest of the annotation files of a dataloader and of the names and sizes of their images.
 
     The images are not read, so that a large data set costs no time.

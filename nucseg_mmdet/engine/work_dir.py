@@ -11,11 +11,11 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from nucseg_mmdet.engine.checkpoint import load_weights_only
+from nucseg_mmdet.evaluation.run_cards import CARD
 from nucseg_mmdet.utils.errors import UserError, some
 from nucseg_mmdet.utils.files import owned_folder, write_bytes
 from nucseg_mmdet.utils.reading import read_bytes
 
-CARD = 'run_card.json'
 ITERATION = re.compile(r'(?:iter|epoch)_(\d+)\.pth')
 # Where a launcher says which of its processes this is.
 RANKS = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}

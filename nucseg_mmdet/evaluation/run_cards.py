@@ -11,7 +11,7 @@ from nucseg_mmdet.structures.coco import load_json, load_shared_json
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.reading import read_bytes
 
-NAME = 'run_card.json'
+CARD = 'run_card.json'  # in a work folder
 PROOF = ('run', 'config', 'commit', 'command', 'precision', 'data_sha256')
 TEXTS = (
     *PROOF,

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nucseg_mmdet.evaluation.run_cards import digest_data, read_run_card
+from nucseg_mmdet.evaluation.run_cards import CARD, digest_data, read_run_card
 from nucseg_mmdet.evaluation.training_log import read_log
 from nucseg_mmdet.imaging.image_files import read_size
 from nucseg_mmdet.structures.coco import (
@@ -55,7 +55,7 @@ def read_run(work_dir: Path, annotations: str | None = None) -> Run:
     """
     if not work_dir.is_dir():
         raise UserError(f'{work_dir}: no such folder, expected the work folder of a run')
-    path = work_dir / 'run_card.json'
+    path = work_dir / CARD
     if not os.path.lexists(path):
         raise UserError(f'{path}: not there, expected one; nucseg train and nucseg test make it')
     card = read_run_card(path)

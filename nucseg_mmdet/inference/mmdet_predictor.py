@@ -16,7 +16,7 @@ from mmengine.registry import init_default_scope
 from pycocotools import mask as coco_mask
 
 from nucseg_mmdet.engine import config_edits
-from nucseg_mmdet.engine.checkpoint import load_weights_only, refuse_unfit
+from nucseg_mmdet.engine.checkpoint import load_fit, load_weights_only
 from nucseg_mmdet.engine.model_zoo import model_files
 from nucseg_mmdet.engine.types_of_nuclei import fit_types
 from nucseg_mmdet.inference.predictor import (
@@ -180,11 +180,7 @@ def build_model(cfg: Config, checkpoint: dict, path: Path) -> torch.nn.Module:
         UserError: they are not those of this model.
     """
     model = MODELS.build(cfg.model)
-    refuse_unfit(model, checkpoint, str(path))
-    if dropped := checkpoint.get('meta', {}).get('dropped'):
-        raise UserError(f'{path}: has no class layers for this config, missing {dropped[0]}')
-    weights = checkpoint.get('state_dict', checkpoint)
-    model.load_state_dict({key.removeprefix('module.'): item for key, item in weights.items()})
+    load_fit(model, checkpoint, path)
     return model
 
 

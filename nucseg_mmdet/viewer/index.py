@@ -8,6 +8,7 @@ Morton order, so that those of any tile of any level lie together.
 import contextlib
 import tempfile
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ from nucseg_mmdet.viewer.sources import SCORE, read_header, read_row
 SUFFIX = '.view'
 CELL_UM = 32.0  # microns, side of a cell of the density: about three nuclei
 MAX_CELLS = 1 << 20  # of the density of a slide
+FULL = 0.995  # quantile of the density that is painted opaque
 BINS = 40  # of a histogram
 
 
@@ -166,6 +168,13 @@ class NucleiIndex:
             total, num = spread(np.where(known, values, 0)), spread(known.astype(float))
             np.divide(total, num, out=mean, where=num > 1e-3)
         return cell, counts / (cell * mpp / 1000) ** 2, mean
+
+    @cached_property
+    def full_density(self) -> float:
+        """Nuclei per mm2 that the heat map paints opaque: of all nuclei, whichever are shown."""
+        _, counts, _ = self.density(Filter(), None)
+        counts = counts[counts > 1]
+        return max(1.0, float(np.quantile(counts, FULL, method='lower'))) if counts.size else 1.0
 
     def view(
         self, box: tuple[float, float, float, float], wanted: Filter, column: str

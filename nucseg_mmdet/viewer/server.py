@@ -283,15 +283,15 @@ async def describe(site: Site, request: Request) -> Response:
         done, total = site.progress(request)
         opening.cancel()  # the waiting, not the making
         return JSONResponse(dict(done=done, total=total), 202)
-    result, info = site.result(request), opening.result().info
+    result, index = site.result(request), opening.result()
     try:
         await run_in_threadpool(images.open_image, result)
         problem = None
     except UserError as error:
         problem = str(error)
-    shown = {
-        key: info[key] for key in ('num', 'columns', 'classes', 'counts', 'lowest_score', 'reach')
-    }
+    keys = ('num', 'columns', 'classes', 'counts', 'lowest_score', 'reach')
+    shown = {key: index.info[key] for key in keys}
+    shown['full_density'] = await run_in_threadpool(lambda: index.full_density)
     levels = images.num_levels(result.width, result.height)
     told = ('tissue_mm2', 'broken_tiles', 'tile_grid')
     facts = {key: result.summary.get(key) for key in told}

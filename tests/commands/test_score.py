@@ -42,6 +42,24 @@ def test_results_of_a_run(files, tmp_path):
     assert report['pooled']['PQ'] == report['scores']['AP'] == 1
 
 
+def test_the_legend_has_every_fate_of_the_table(files, capsys):
+    assert score.main(files) == 0
+    lines = capsys.readouterr().out.splitlines()
+    heads = next(line for line in lines if line.startswith('%')).split()[2:-2]
+    legend = next(line for line in lines if line.endswith('missed'))
+    said = [part.removeprefix('else ').split(':')[0] for part in legend.split('; ')]
+    assert said == heads
+    assert '0.1 to 0.5' in legend
+
+
+def test_the_help_says_what_results_may_be(capsys):
+    with pytest.raises(SystemExit):
+        score.main(['--help'])
+    out = capsys.readouterr().out
+    assert 'answer.zip, or the folder that nucseg segment' in out
+    assert 'three tables' in out
+
+
 def test_results_go_with_the_image_of_their_name(files, tmp_path):
     first, second = (tmp_path / f'run/{name}.coco.json' for name in ('a', 'b.c'))
     swapped = first.read_text(), second.read_text()

@@ -17,7 +17,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.registry import init_default_scope
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from nucseg_mmdet.engine.checkpoint import load_weights_only, publish
+from nucseg_mmdet.engine.checkpoint import load_fit, load_weights_only, publish
 from nucseg_mmdet.utils.errors import UserError
 from tools.model_converters.publish_model import main
 
@@ -118,6 +118,27 @@ def test_python_in_the_meta_data_is_dropped(tmp_path):
     content = dict(meta=dict(config='print(1)', iter=1), state_dict=weights)
     torch.save(content, tmp_path / 'a.pth')
     assert load_weights_only(str(tmp_path / 'a.pth'))['meta'] == dict(iter=1)
+
+
+@pytest.mark.parametrize('prefix', ['', 'module.'])
+def test_weights_that_fit_are_loaded(prefix):
+    model = torch.nn.Linear(2, 1)
+    weights = {f'{prefix}weight': torch.ones(1, 2), f'{prefix}bias': torch.full((1,), 3.0)}
+    load_fit(model, dict(weights, iteration=7), 'a.pth')  # as bare as other tools write them
+    assert model(torch.tensor([1.0, 2.0])).item() == 1 + 2 + 3
+
+
+@pytest.mark.parametrize(
+    ('weights', 'dropped', 'message'),
+    [
+        (dict(weight=torch.ones(1, 2)), [], r'a\.pth: does not fit .* bias is missing'),
+        (dict(weight=torch.ones(1, 2)), ['bias'], r'a\.pth: has no class layers .* missing bias'),
+    ],
+)
+def test_weights_that_are_not_all_are_refused(weights, dropped, message):
+    checkpoint = dict(state_dict=weights, meta=dict(dropped=dropped))
+    with pytest.raises(UserError, match=message):
+        load_fit(torch.nn.Linear(2, 1), checkpoint, 'a.pth')
 
 
 def test_code_is_not_run(tmp_path):

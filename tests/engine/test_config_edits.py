@@ -307,7 +307,7 @@ class TestTruthOffset:
 def test_results_of_other_data_are_not_replaced_silently(
     cfg, tmp_path, capsys, monkeypatch, scored, said
 ):
-    monkeypatch.setattr(test, 'data_digest', lambda loader: 'the same')
+    monkeypatch.setattr(test, 'digest_dataloader', lambda loader: 'the same')
     (tmp_path / 'run_card.json').write_text(json.dumps(dict(scores={'train.json': scored})))
     cfg.work_dir = str(tmp_path)
     test.tell_of_other_data(cfg, 'train.json')

@@ -119,10 +119,10 @@ def test_data_digest(dataloader):
     loader, root = dataloader
     content = (root / 'train.json').read_bytes() + b'["a.png", 5]'
     expected = hashlib.sha256(content).hexdigest()
-    assert provenance.data_digest(loader) == expected
+    assert provenance.digest_dataloader(loader) == expected
     moved = root.rename(root.with_name('moved'))
     loader.dataset.data_root = str(moved)
-    assert provenance.data_digest(loader) == expected
+    assert provenance.digest_dataloader(loader) == expected
 
 
 @pytest.mark.parametrize(
@@ -131,13 +131,13 @@ def test_data_digest(dataloader):
 )
 def test_data_digest_of_other_data(dataloader, name, content):
     loader, root = dataloader
-    before = provenance.data_digest(loader)
+    before = provenance.digest_dataloader(loader)
     (root / name).write_text(content)
-    assert provenance.data_digest(loader) != before
+    assert provenance.digest_dataloader(loader) != before
 
 
 def test_data_digest_without_annotations():
-    assert provenance.data_digest(None) is None
+    assert provenance.digest_dataloader(None) is None
 
 
 def test_digest_of_weights(tmp_path):

@@ -8,13 +8,13 @@ import torch
 
 from nucseg_mmdet.engine.checkpoint import load_weights_only
 from nucseg_mmdet.engine.work_dir import (
-    CARD,
     WholeFiles,
     check_resumed,
     find_last_checkpoint,
     find_resumed,
     read_card,
 )
+from nucseg_mmdet.evaluation.run_cards import CARD
 from nucseg_mmdet.utils.errors import UserError
 
 

@@ -90,6 +90,27 @@ def test_the_tool_takes_several_checkpoints(ensemble, data_root, tmp_path, tta):
     assert {result['image_id'] for result in json.loads(out.read_text())} == set(range(1, 7))
 
 
+def test_weights_of_a_distributed_model_are_taken(ensemble, data_root, tmp_path):
+    path, weights = tmp_path / 'distributed.pth', ensemble.module.state_dict()
+    torch.save({f'module.{key}': value for key, value in weights.items()}, path)
+    options = ['--format-only', '--data-root', str(data_root), '--work-dir', str(tmp_path / 'work')]
+    assert main([str(CONFIG), str(path), str(path), *options, '--cfg-options', *FEW]) == 0
+
+
+def test_weights_without_class_layers_are_refused(ensemble, data_root, tmp_path, capsys):
+    """Those of a Detectron2 file for other classes, beside a model that has them."""
+    good, weights = tmp_path / 'good.pth', ensemble.module.state_dict()
+    torch.save(dict(state_dict=weights), good)
+    layers = ('roi_head.bbox_head.fc_', 'roi_head.mask_head.conv_logits')
+    dropped = [key for key in weights if key.startswith(layers)]
+    kept = {key: value for key, value in weights.items() if key not in dropped}
+    other = tmp_path / 'other.pth'
+    torch.save(dict(state_dict=kept, meta=dict(dropped=dropped)), other)
+    options = ['--format-only', '--data-root', str(data_root), '--work-dir', str(tmp_path / 'work')]
+    assert main([str(CONFIG), str(good), str(other), *options, '--cfg-options', *FEW]) == 2
+    assert 'other.pth: has no class layers for this config' in capsys.readouterr().err
+
+
 def test_models_of_two_configs_are_averaged(data_root, tmp_path):
     """With a model that finds nothing all scores are half of what they were."""
     config = Config.fromfile(LITE0)

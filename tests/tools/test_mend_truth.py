@@ -105,6 +105,20 @@ def test_what_is_read_of_odd_truth_is_written(files, tmp_path):
     assert (image.id, len(image.rles)) == (7, 1)
 
 
+@pytest.mark.parametrize('order', [slice(None), slice(None, None, -1)])
+def test_a_nucleus_in_another_stays_whatever_the_order(files, capsys, tmp_path, order):
+    content = json.loads((tmp_path / 'truth.json').read_text())
+    within = [paint((6, 4, 4, 4)), paint((2, 2, 16, 10))]  # a small one, and one around it
+    apart = [annotation for labels in within for annotation in make_annotations(labels, 7)]
+    content['annotations'] = [dict(a, id=i) for i, a in enumerate(apart[order], 1)]
+    (tmp_path / 'truth.json').write_text(json.dumps(content))
+    (tmp_path / 'results.json').write_text('[]')
+    assert main([*files, '--score-thr', '0.7']) == 0
+    assert capsys.readouterr().out == 'a.png: 2 nuclei, 2 mended\n'
+    (image,) = read_truth(tmp_path / 'mended.json')
+    assert sorted(image.areas) == [16, 160 - 16]
+
+
 def test_the_truth_is_not_replaced(files, capsys, tmp_path):
     before = (tmp_path / 'truth.json').read_bytes()
     assert main([*files[:2], files[0], '--score-thr', '0.7']) == 2

@@ -128,6 +128,13 @@ def test_density_holds_every_nucleus(index):
     )
 
 
+def test_full_density_is_that_of_the_densest_cells(index):
+    _, counts, _ = index.density(Filter(), None)
+    assert counts.shape == (15, 21)
+    assert np.count_nonzero(counts > index.full_density) <= 0.005 * counts.size
+    assert index.full_density > np.median(counts)
+
+
 def test_nucleus_at_a_place(index, rows):
     inside = index.nucleus_at(150 + 11.5, 250 - 7.5, 1, Filter())
     row = index.row(inside)
@@ -240,5 +247,6 @@ def test_slide_without_nuclei(folder):
     assert index.info['num'] == 0
     assert unpack(index.tile(0, 0, 0, 'area_um2', True))['centers'].size == 0
     assert index.density(Filter(), None)[1].sum() == 0
+    assert index.full_density == 1
     assert index.view((0, 0, 9, 9), Filter(), 'score')['count'] == 0
     assert index.nucleus_at(5, 5, 5, Filter()) is None

@@ -348,6 +348,22 @@ def test_color_by_a_measurement(reader, name, low, high):
     assert len(set(fills)) == len(fills)
 
 
+def test_scale_of_the_heat_map_is_the_slide_s(reader):
+    # The nuclei from 0.95 on lie in a few rows; the scale is that of all 468, on either way there.
+    reader.open(at(1300, 900, 0.05))
+    scale = reader.text('#legend .ends')
+    assert 'nuclei per mm' in scale
+    reader.page.fill('#score', '0.95')
+    reader.settle()
+    reader.page.wait_for_timeout(400)
+    link, seen = reader.page.evaluate('location.hash'), reader.pixels()
+    assert 'score=0.95&' in link
+    assert reader.text('#legend .ends') == scale
+    reader.open(link)
+    assert reader.text('#legend .ends') == scale
+    assert np.abs(reader.pixels()[:, :1000].astype(int) - seen[:, :1000]).max() < 4
+
+
 def test_heat_map_of_a_measurement(reader):
     reader.open(at(1300, 900, 0.05, color='area_um2'))
     assert reader.mode() == 'density'
@@ -401,10 +417,38 @@ def test_keys(reader):
 def test_keys_work_after_the_slider_was_used(reader):
     reader.open()
     reader.page.click('#score')
-    reader.page.mouse.click(*reader.screen(1300, 900))
     reader.page.keyboard.press('n')
-    reader.settle()
     assert not reader.page.is_checked('[data-switch=nuclei]')
+    # The arrows are the slider's, until Escape.
+    place, score = (
+        reader.page.evaluate(of) for of in ('nucseg.layer.place()', 'nucseg.state.score')
+    )
+    reader.page.keyboard.press('ArrowRight')
+    reader.settle()
+    assert reader.page.evaluate('nucseg.state.score') > score
+    assert reader.page.evaluate('nucseg.layer.place()') == place
+    reader.page.keyboard.press('Escape')
+    reader.page.keyboard.press('ArrowRight')
+    reader.page.wait_for_timeout(700)
+    assert reader.page.evaluate('nucseg.layer.place().x') > place['x']
+
+
+def test_letters_are_keys_with_shift_too_and_text_in_a_field(reader):
+    reader.open()
+    shown = '[data-switch=nuclei]'
+    reader.page.keyboard.press('Shift+N')
+    assert not reader.page.is_checked(shown)
+    reader.page.keyboard.press('N')  # as with Caps Lock
+    assert reader.page.is_checked(shown)
+    reader.page.keyboard.press('Control+Shift+N')
+    reader.page.keyboard.press('Alt+n')
+    assert reader.page.is_checked(shown)
+    reader.page.keyboard.press('C')
+    reader.page.keyboard.type('nNtT')
+    assert reader.page.input_value('#go-text') == 'nNtT'
+    reader.page.focus('#color')
+    reader.page.keyboard.press('n')
+    assert reader.page.is_checked(shown)
 
 
 def test_second_slide_and_its_classes(reader):

@@ -26,10 +26,9 @@ import numpy as np
 
 from nucseg_mmdet.commands.score import read_both
 from nucseg_mmdet.evaluation.label_scores import find_overlaps
-from nucseg_mmdet.evaluation.summary import paint
+from nucseg_mmdet.evaluation.summary import paint, paint_truth
 from nucseg_mmdet.structures.coco import load_json
 from nucseg_mmdet.structures.coco_entries import make_annotations, make_categories
-from nucseg_mmdet.structures.rle import label_map
 from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code
 from nucseg_mmdet.utils.files import check_file_is_writable, write_json
 from nucseg_mmdet.utils.reading import check_is_not_read
@@ -85,8 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     annotations, files = [], []
     for image in images:
         found = paint(image, detections[image.id], score_thr)
-        truth = label_map(image.rles, image.height, image.width)
-        made = make_annotations(mend(truth, found), image.id, len(annotations) + 1)
+        mended = mend(paint_truth(image), found)
+        made = make_annotations(mended, image.id, len(annotations) + 1)
         print(f'{image.file_name}: {len(image.rles)} nuclei, {len(made)} mended')
         annotations += made
         read = dict(id=image.id, file_name=image.file_name, width=image.width, height=image.height)

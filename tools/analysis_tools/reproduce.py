@@ -23,11 +23,12 @@ from typing import Any, BinaryIO, NamedTuple
 
 from mmengine.config import Config
 
-from nucseg_mmdet.commands.score import read_truth
 from nucseg_mmdet.engine.checkpoint import cached_download
 from nucseg_mmdet.engine.provenance import device
-from nucseg_mmdet.engine.work_dir import CARD, read_card
+from nucseg_mmdet.engine.work_dir import read_card
 from nucseg_mmdet.evaluation import submission
+from nucseg_mmdet.evaluation.run_cards import CARD
+from nucseg_mmdet.evaluation.truth import read_tidy_truth
 from nucseg_mmdet.utils.errors import UserError, exit_code
 from nucseg_mmdet.utils.files import write_json
 
@@ -137,7 +138,7 @@ def check_files(args: argparse.Namespace) -> None:
             raise UserError(f'{path}: not there, expected data that tools/prepare_data.py made')
     predicted = submission.read_images(test)
     if args.truth:
-        known = {image.id for image in read_truth(args.truth)}
+        known = {image.id for image in read_tidy_truth(args.truth)}
         if missing := sorted(set(predicted) - known):
             raise UserError(f'{args.truth}: has no image {missing[0]}, expected those of {test}')
 

@@ -116,7 +116,7 @@ def read_runs(work_dirs: Path) -> tuple[list[Row], list[str]]:
     rows, problems = [], []
     # Not '**', which would leave out linked folders.
     for folder in sorted(folder for depth in ('*', '*/*') for folder in work_dirs.glob(depth)):
-        path = folder / run_cards.NAME
+        path = folder / run_cards.CARD
         if not os.path.lexists(path):  # there is also a link that leads nowhere, which is told
             continue
         try:

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from nucseg_mmdet.imaging.image_files import read_color, read_size
+from nucseg_mmdet.evaluation.truth import load_tidy_truth
+from nucseg_mmdet.imaging.image_files import read_color
 from nucseg_mmdet.imaging.truth_offset import NoOutlineError, measure_offset
-from nucseg_mmdet.structures.coco import TruthImage, load_json, parse_truth
-from nucseg_mmdet.structures.coco_tidy import tidy
+from nucseg_mmdet.structures.coco import TruthImage, parse_truth
 from nucseg_mmdet.structures.rle import label_map
 from nucseg_mmdet.utils.errors import UserError, describe_item, exit_code, few, printable
 
@@ -29,14 +29,7 @@ def read(annotations: Path, folder: Path) -> list[TruthImage]:
     Raises:
         UserError: it cannot be read, or is no truth.
     """
-
-    def size_of(name: str) -> tuple[int, int] | None:
-        try:
-            return read_size(folder / name)
-        except UserError:
-            return None
-
-    data, notes = tidy(load_json(annotations), size_of)
+    data, notes = load_tidy_truth(annotations, folder)
     for note in notes:
         print(f'{annotations}: {note}', file=sys.stderr)
     return parse_truth(data, str(annotations))

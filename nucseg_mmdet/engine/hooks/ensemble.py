@@ -7,7 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from nucseg_mmdet.engine.checkpoint import refuse_unfit
+from nucseg_mmdet.engine.checkpoint import load_fit
 from nucseg_mmdet.engine.hooks.wrapped import unwrap
 
 
@@ -30,5 +30,4 @@ class EnsembleHook(Hook):
     def before_test(self, runner: Runner) -> None:
         for model, path in zip(unwrap(runner.model).others, self.checkpoints, strict=True):
             checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu')
-            refuse_unfit(model, checkpoint, path)
-            model.load_state_dict(checkpoint.get('state_dict', checkpoint))
+            load_fit(model, checkpoint, path)

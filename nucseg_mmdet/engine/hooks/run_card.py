@@ -18,7 +18,8 @@ from mmengine.runner import Runner
 
 from nucseg_mmdet.engine import provenance
 from nucseg_mmdet.engine.config_edits import score_threshold
-from nucseg_mmdet.engine.work_dir import CARD, read_card
+from nucseg_mmdet.engine.work_dir import read_card
+from nucseg_mmdet.evaluation.run_cards import CARD
 from nucseg_mmdet.utils.files import without_nan, write_json
 from nucseg_mmdet.utils.wrapped import parts
 
@@ -81,7 +82,7 @@ class RunCardHook(Hook):
         scored = dict(
             iteration=runner.iter,
             checkpoint_sha256=provenance.digest(checkpoint),
-            data_sha256=provenance.data_digest(runner.cfg.val_dataloader),
+            data_sha256=provenance.digest_dataloader(runner.cfg.val_dataloader),
             **(metrics or {}),
         )
         self._write(runner, dict(scores={self._name(runner.val_dataloader): scored}))
@@ -119,7 +120,7 @@ class RunCardHook(Hook):
             from_scratch=cfg.get('from_scratch', False),
             load_from=load_from and provenance.short_path(load_from),
             weights_sha256=provenance.digest(load_from or backbone),
-            data_sha256=provenance.data_digest(cfg.get('train_dataloader')),
+            data_sha256=provenance.digest_dataloader(cfg.get('train_dataloader')),
             seed=runner.seed,
             precision=provenance.precision(cfg),
             device=provenance.device(),
@@ -149,7 +150,7 @@ class RunCardHook(Hook):
             # Reports read these: what lies elsewhere keeps its folder.
             annotations=provenance.inner_path(dataset.ann_file) or dataset.ann_file,
             images=provenance.inner_path(images) or images,
-            data_sha256=provenance.data_digest(cfg.test_dataloader),
+            data_sha256=provenance.digest_dataloader(cfg.test_dataloader),
             precision=hooks.get('InferencePrecisionHook', {}).get('precision', 'fp32'),
             settings=provenance.test_settings(cfg),
         )

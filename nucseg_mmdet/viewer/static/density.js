@@ -4,14 +4,12 @@ import { fetchDensity } from './api.js';
 import { heat, ramp } from './colors.js';
 
 const SETTLE = 90; // ms between the last change and a new map
-const FULL = 0.995; // quantile of the density that is painted opaque
 
 export class HeatMap {
   /* arrived: called when a map has come. */
   constructor(slide, number, arrived) {
     Object.assign(this, { slide, number, arrived });
     this.map = null;
-    this.full = null; // nuclei per mm2 that are painted opaque
   }
 
   close() {
@@ -33,7 +31,6 @@ export class HeatMap {
           const grid = await fetchDensity(this.number, asked, this.request.signal);
           this.map = this.paint(grid, asked.column);
           this.arrived();
-          this.told?.();
         } catch (error) {
           if (error.name !== 'AbortError') this.failed?.(error);
         }
@@ -65,18 +62,10 @@ export class HeatMap {
     Object.assign(canvas, { width, height });
     const context = canvas.getContext('2d');
     const image = context.createImageData(width, height);
-    // The scale stays the same while the threshold moves.
-    this.full ??= Math.max(
-      1,
-      quantile(
-        counts.filter((count) => count > 1),
-        FULL,
-      ),
-    );
     const about = slide.columns.find(({ name }) => name === column);
     let num = 0;
     counts.forEach((count, i) => {
-      const share = count / this.full;
+      const share = count / slide.full_density;
       num += count;
       if (share < 0.004) return;
       const [red, green, blue, alpha = Math.min(0.85, 0.25 + share)] =
@@ -105,9 +94,4 @@ function halve(canvas) {
     canvas = half;
   }
   return levels;
-}
-
-function quantile(values, share) {
-  const sorted = Float32Array.from(values).sort();
-  return sorted.length ? sorted[Math.floor(share * (sorted.length - 1))] : 1;
 }

@@ -87,7 +87,6 @@ async function openSlide(number, wanted = {}) {
 function startView(wanted) {
   overlays = new Overlays(viewer, slide, state.number);
   layer = new NucleiLayer(viewer, slide, state.number, state);
-  layer.heat.told = showLegend;
   layer.heat.failed = (error) => say(error.message);
   if (wanted.zoom) goTo(wanted.x ?? slide.width / 2, wanted.y ?? slide.height / 2, wanted.zoom);
   find('score').min = 0; // so that any value is taken; showScore has the real one
@@ -132,7 +131,7 @@ function showAll() {
 
 function showLegend() {
   if (!layer) return;
-  panel.showLegend(slide, state, layer.mode(layer.place().scale), layer.heat.full, (kind, on) => {
+  panel.showLegend(slide, state, layer.mode(layer.place().scale), (kind, on) => {
     state.hidden[on ? 'delete' : 'add'](kind);
     showAll();
   });
@@ -295,13 +294,16 @@ const KEYS = {
   Escape: () => select(null),
 };
 document.addEventListener('keydown', (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || !KEYS[event.key]) return;
+  // A letter is one key, with Shift or Caps Lock as well; other keys have names of several.
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  if (event.ctrlKey || event.metaKey || event.altKey || !KEYS[key]) return;
   if (event.target.matches('input:not([type=checkbox]), select')) {
-    if (event.key === 'Escape') event.target.blur();
-    return;
+    if (key === 'Escape') event.target.blur();
+    // The slider needs the arrows alone.
+    if (key === 'Escape' || event.target.type !== 'range' || key.startsWith('Arrow')) return;
   }
   event.preventDefault();
-  KEYS[event.key]();
+  KEYS[key]();
 });
 
 find('link').addEventListener('click', async () => {

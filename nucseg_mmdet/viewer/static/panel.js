@@ -46,7 +46,7 @@ export function showScore(slide, state) {
 }
 
 /* Classes with switches, or the colors of a measurement; from afar the density. */
-export function showLegend(slide, state, mode, full, toggle) {
+export function showLegend(slide, state, mode, toggle) {
   const legend = find('legend');
   if (state.color !== 'class') {
     const { low, high } = slide.columns.find(({ name }) => name === state.color);
@@ -68,11 +68,9 @@ export function showLegend(slide, state, mode, full, toggle) {
       );
     });
   }
-  if (mode === 'density' && full) {
-    parts.push(
-      gradient(heat),
-      ends('0', `${grouped(Math.round(full / 100) * 100)} nuclei per mm²`),
-    );
+  if (mode === 'density') {
+    const full = grouped(Math.round(slide.full_density / 100) * 100);
+    parts.push(gradient(heat), ends('0', `${full} nuclei per mm²`));
   }
   legend.replaceChildren(...parts);
 }
