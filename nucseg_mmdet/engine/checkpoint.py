@@ -160,6 +160,20 @@ def refuse_unfit(model: nn.Module, checkpoint: dict, name: str) -> None:
         )
 
 
+def refuse_without_class_layers(meta: dict, path: str | Path) -> None:
+    """Refuse weights whose class layers were dropped: random ones would find random nuclei.
+
+    Args:
+        meta: what the checkpoint says of itself.
+        path: of the file, for the message.
+
+    Raises:
+        UserError: as said.
+    """
+    if dropped := meta.get('dropped'):
+        raise UserError(f'{path}: has no class layers for this config, missing {dropped[0]}')
+
+
 def load_fit(model: nn.Module, checkpoint: dict, path: str | Path) -> None:
     """Load a checkpoint that has all weights of a model, and no others.
 
@@ -172,8 +186,7 @@ def load_fit(model: nn.Module, checkpoint: dict, path: str | Path) -> None:
         UserError: as ``refuse_unfit``, or the class layers of a Detectron2 file were dropped.
     """
     refuse_unfit(model, checkpoint, str(path))
-    if dropped := checkpoint.get('meta', {}).get('dropped'):
-        raise UserError(f'{path}: has no class layers for this config, missing {dropped[0]}')
+    refuse_without_class_layers(checkpoint.get('meta', {}), path)
     model.load_state_dict(_tensors(checkpoint))
 
 

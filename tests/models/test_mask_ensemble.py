@@ -97,8 +97,9 @@ def test_weights_of_a_distributed_model_are_taken(ensemble, data_root, tmp_path)
     assert main([str(CONFIG), str(path), str(path), *options, '--cfg-options', *FEW]) == 0
 
 
-def test_weights_without_class_layers_are_refused(ensemble, data_root, tmp_path, capsys):
-    """Those of a Detectron2 file for other classes, beside a model that has them."""
+@pytest.mark.parametrize('tested', [['good', 'other'], ['other']])
+def test_weights_without_class_layers_are_refused(ensemble, data_root, tmp_path, capsys, tested):
+    """Those of a Detectron2 file for other classes, beside a model that has them or alone."""
     good, weights = tmp_path / 'good.pth', ensemble.module.state_dict()
     torch.save(dict(state_dict=weights), good)
     layers = ('roi_head.bbox_head.fc_', 'roi_head.mask_head.conv_logits')
@@ -107,7 +108,8 @@ def test_weights_without_class_layers_are_refused(ensemble, data_root, tmp_path,
     other = tmp_path / 'other.pth'
     torch.save(dict(state_dict=kept, meta=dict(dropped=dropped)), other)
     options = ['--format-only', '--data-root', str(data_root), '--work-dir', str(tmp_path / 'work')]
-    assert main([str(CONFIG), str(good), str(other), *options, '--cfg-options', *FEW]) == 2
+    paths = [str(tmp_path / f'{name}.pth') for name in tested]
+    assert main([str(CONFIG), *paths, *options, '--cfg-options', *FEW]) == 2
     assert 'other.pth: has no class layers for this config' in capsys.readouterr().err
 
 
