@@ -194,7 +194,7 @@ def model_options(args: argparse.Namespace) -> dict[str, Any]:
         backend=args.backend,
     )
     for name in ('config', 'checkpoint'):
-        if options[name] is not None and Path(options[name]).exists():
+        if options[name] is not None and Path(options[name]).is_file():
             options[name] = Path(options[name]).resolve()
     return options
 
