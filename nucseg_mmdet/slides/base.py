@@ -105,7 +105,8 @@ class Slide:
 
         Returns:
             uint8, (round(height / scale), round(width / scale), 3), RGB. Pixels whose center
-            lies beyond the slide are white.
+            lies beyond the slide are white, but for the first row and column of the slide's
+            grid, which show even one that is thinner than half an output px.
 
         Raises:
             ValueError: scale is not positive, or the size is negative.
@@ -151,7 +152,7 @@ def _factor(full: int, size: int) -> float:
 
 
 def _on_slide(first: int, count: int, scale: float, size: int) -> tuple[int, int]:
-    """The range of output pixels that have their center on the slide."""
+    """The range of output pixels that have their center on the slide, and the first of all."""
     last = int(np.ceil(size / scale - 0.5))  # centers at (index + 0.5) * scale
     return max(first, 0), min(first + count, max(last, 1))
 
