@@ -88,6 +88,9 @@ class Slide:
     def close(self) -> None:
         """Let go of the file."""
 
+    def close_when_dropped(self) -> None:
+        """Let go of the file when nobody has the slide any more: many may share it."""
+
     def read(
         self, x: float, y: float, width: float, height: float, scale: float = 1.0
     ) -> np.ndarray:
