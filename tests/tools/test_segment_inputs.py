@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from nucseg_mmdet.commands import segment
 from nucseg_mmdet.inference import plan as planning
@@ -410,7 +410,7 @@ def test_folder_in_the_place_of_a_row(random_model, stopped, tmp_path, capsys):
     assert run(random_model, out, path) == 0
 
 
-def write_dicom(path, series):
+def write_dicom(path, series, syntax=ExplicitVRLittleEndian):
     """The header of a slide's file, with another series that it refers to before its own."""
     data = Dataset()
     data.SOPClassUID, data.SOPInstanceUID = '1.2.840.10008.5.1.4.1.1.77.1.6', f'1.2.3.{series}'
@@ -419,7 +419,7 @@ def write_dicom(path, series):
     data.ReferencedSeriesSequence = [reference]
     data.StudyInstanceUID, data.SeriesInstanceUID = '1.2.3', f'1.2.3.{series}'
     data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.file_meta.TransferSyntaxUID = syntax
     data.save_as(path, enforce_file_format=True)
 
 
@@ -433,3 +433,12 @@ def test_each_series_of_a_dicom_folder_is_a_slide(tmp_path):
     ]
     (tmp_path / 'f.dcm').write_text('no DICOM')  # is refused when it is opened
     assert [path.name for path in find_inputs([tmp_path]).paths][-1] == 'f.dcm'
+
+
+def test_dicom_files_whose_series_cannot_be_told_are_slides_of_their_own(tmp_path):
+    for name, series in (('a', 1), ('b', 2)):
+        write_dicom(tmp_path / f'{name}.dcm', series, ImplicitVRLittleEndian)
+    (tmp_path / 'c.dcm').write_text('no DICOM')
+    found = find_inputs([tmp_path])
+    assert [path.name for path in found.paths] == ['a.dcm', 'b.dcm', 'c.dcm']
+    assert found.notes == []
