@@ -17,42 +17,45 @@ NOTE = 'run.json'  # in the folder of a slide's rows: what they depend on
 FILES = 'files.json'  # likewise: fingerprints of what is about to be put in place
 
 
-def start_or_resume(plan: Plan, settings: Settings) -> dict | None:
-    """Make the folder of a slide's rows, or go on with it.
+def goes_on(plan: Plan, settings: Settings) -> bool:
+    """Whether the folder of a slide's rows is one to go on with; nothing is changed.
 
     Args:
-        plan: of the slide.
+        plan: of the slide, which is not finished.
         settings: for all slides.
-
-    Returns:
-        The summary if the slide is finished already, else None. One with tiles that could not be
-        read is begun anew where that is allowed.
 
     Raises:
         UserError: there are results, or rows of tiles, of other settings, or files that no run
             has made.
     """
-    done = finished(plan, settings)
-    if done and not (done['broken_tiles'] and settings.overwrite):
-        shutil.rmtree(plan.folder, ignore_errors=True)
-        return done
     summary = _read_json(summary_path(plan, settings))
     known = summary.get('identity')
     if known and known != plan.identity and not settings.overwrite:
         _refuse(plan, summary_path(plan, settings), known)
     found = _read_json(plan.folder / NOTE)
-    goes_on = found == plan.identity
     if not settings.overwrite:
-        if found and not goes_on:
+        if found and found != plan.identity:
             _refuse(plan, plan.folder, found)
-        _refuse_unknown_files(plan, settings, summary, goes_on)
-    if goes_on:
-        return None
+        _refuse_unknown_files(plan, settings, summary, found == plan.identity)
+    return found == plan.identity
+
+
+def make_folder_of_rows(plan: Plan) -> None:
+    """Make the folder of a slide's rows, empty, in place of an earlier one.
+
+    Raises:
+        UserError: it cannot be made.
+    """
     if plan.folder.is_symlink():
         plan.folder.unlink()  # and not what it leads to
     with new_folder(plan.folder, replace=True) as folder:
         write_json(folder / NOTE, plan.identity)
-    return None
+
+
+def finished_before(plan: Plan, settings: Settings) -> dict | None:
+    """As ``finished``, but None for one with tiles to read again, where that is allowed."""
+    done = finished(plan, settings)
+    return None if done and done['broken_tiles'] and settings.overwrite else done
 
 
 def finished(plan: Plan, settings: Settings) -> dict | None:

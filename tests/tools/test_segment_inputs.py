@@ -330,6 +330,36 @@ def stopped(random_model, tmp_path):
     return path, out
 
 
+@pytest.fixture
+def full(monkeypatch):
+    """The disk has no space left, as far as it says."""
+    monkeypatch.setattr(planning.shutil, 'disk_usage', lambda _: SimpleNamespace(free=0))
+
+
+@pytest.mark.usefixtures('full')
+def test_a_run_that_does_not_fit_leaves_nothing(random_model, tmp_path, capsys):
+    tall = np.full((400, 90, 3), 243, np.uint8)  # with glass, of which there is a picture
+    tall[:80], tall[-80:] = IMAGE, IMAGE
+    paths, out = [save(tmp_path / 'tall.png', tall), save(tmp_path / 'a.png')], tmp_path / 'out'
+    assert run(random_model, out, *paths) == 2
+    assert '0.0 B free, about' in capsys.readouterr().err
+    assert not out.exists()
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+
+
+def test_rows_are_replaced_only_by_a_run_that_fits(random_model, stopped, request, capsys):
+    path, out = stopped
+    before = contents(out)
+    assert 'tall.partial' in {path.parent.name for path in before}
+    request.getfixturevalue('full')
+    assert run(random_model, out, path, '--no-tissue-mask', '--overwrite') == 2
+    assert '0.0 B free, about' in capsys.readouterr().err
+    assert contents(out) == before
+
+
 def test_seconds_are_those_of_all_runs(random_model, stopped):
     path, out = stopped
     shard = out / 'tall.partial/row_00000.npz'
