@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from nucseg_mmdet.export.formats import FORMATS
@@ -59,7 +59,7 @@ def finished_before(plan: Plan, settings: Settings) -> dict | None:
 
 
 def finished(plan: Plan, settings: Settings) -> dict | None:
-    """The summary of a slide whose files are all there, else None.
+    """The summary of a slide whose files of the formats are all there, else None.
 
     Raises:
         UserError: a file is not as its run left it, and not to be overwritten.
@@ -67,16 +67,23 @@ def finished(plan: Plan, settings: Settings) -> dict | None:
     summary = _read_json(summary_path(plan, settings))
     if summary.get('identity') != plan.identity:
         return None
-    written = dict(summary['output'], formats=sorted(summary['output']['formats']))
+    wanted, written = output_settings(settings), summary['output']
+    names = set(_file_names(plan, settings, settings.formats)) & set(summary['files'])
     is_whole = (
-        written == output_settings(settings)
-        and all((settings.out / name).exists() for name in summary['files'])
-        and _is_unchanged(settings, summary, summary['files'])
+        set(wanted['formats']) <= set(written['formats'])
+        and wanted == dict(written, formats=wanted['formats'])
+        and all((settings.out / name).exists() for name in names)
+        and _is_unchanged(settings, summary, names)
     )
     return summary if is_whole else None
 
 
-def _is_unchanged(settings: Settings, summary: dict, names: Sequence[str]) -> bool:
+def _file_names(plan: Plan, settings: Settings, formats: Iterable[str]) -> list[str]:
+    options = Options(settings.compress)
+    return [FORMATS[name].file_name(plan.target, options) for name in formats]
+
+
+def _is_unchanged(settings: Settings, summary: dict, names: Collection[str]) -> bool:
     """Whether files are as their run left them, not cut by a disk or edited by hand.
 
     Raises:
@@ -117,8 +124,7 @@ def _refuse_unknown_files(plan: Plan, settings: Settings, summary: dict, goes_on
     if 'identity' in summary or goes_on:
         known.append(picture_path(plan, settings).name)
     own = _read_json(plan.folder / FILES) if goes_on else {}
-    options = Options(settings.compress)
-    names = [FORMATS[name].file_name(plan.target, options) for name in settings.formats]
+    names = _file_names(plan, settings, settings.formats)
     names = [name for name in names if not _is_own(settings.out / name, own.get(name))]
     paths = [*(settings.out / name for name in names), summary_path(plan, settings)]
     if plan.tissue_picture is not None:
@@ -151,23 +157,51 @@ def note_files(plan: Plan, fingerprints: dict[str, dict]) -> None:
     write_json(plan.folder / FILES, fingerprints)
 
 
-def remove_old_files(plan: Plan, settings: Settings, names: Collection[str]) -> None:
-    """Remove what an earlier run has left of other nuclei; files edited since then stay.
+def take_over_old_files(plan: Plan, settings: Settings, summary: dict) -> None:
+    """Name files of an earlier run in the summary of this one, or remove them.
+
+    They stay if they are of the same nuclei and options: then they are as if made by this run.
+    Files edited since then stay too, and are not named: they are nobody's to replace.
 
     Args:
         plan: of the slide.
         settings: for all slides.
-        names: of the files that are in place now.
+        summary: of this run, whose files are in place; not written yet.
     """
-    summary = _read_json(summary_path(plan, settings))
-    if summary.get('identity') in (None, plan.identity):
+    earlier = _read_json(summary_path(plan, settings))
+    if earlier.get('identity') is None:
         return
-    for name, known in summary.get('fingerprints', {}).items():
-        path = settings.out / Path(name).name
-        if path.name not in names and _is_own(path, known):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    if plan.wanted.all():
+    old = {
+        name: known
+        for name, known in earlier.get('fingerprints', {}).items()
+        if name == Path(name).name
+        and name not in summary['fingerprints']
+        and _is_own(settings.out / name, known)
+    }
+    if _is_alike(earlier, summary):
+        formats = [name for name in earlier['output']['formats'] if name in FORMATS]
+        names = _file_names(plan, settings, formats)
+        kept = {form for form, name in zip(formats, names, strict=True) if name in old}
+        summary['files'] += list(old)
+        summary['fingerprints'] |= old
+        summary['output']['formats'] = sorted(kept.union(settings.formats))
+        return
+    for name in old:
+        path = settings.out / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if earlier['identity'] != plan.identity and plan.wanted.all():
         picture_path(plan, settings).unlink(missing_ok=True)
+
+
+def _is_alike(earlier: dict, summary: dict) -> bool:
+    """Whether two runs found the same nuclei and wrote them with the same options.
+
+    Runs of one identity may still differ, by tiles that could not be read or by the device.
+    """
+    same = all(earlier[key] == summary[key] for key in ('identity', 'nuclei', 'broken_tiles'))
+    return same and earlier['output'] == dict(
+        summary['output'], formats=earlier['output']['formats']
+    )
 
 
 def summary_path(plan: Plan, settings: Settings) -> Path:
