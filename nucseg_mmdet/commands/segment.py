@@ -194,7 +194,7 @@ def model_options(args: argparse.Namespace) -> dict[str, Any]:
         backend=args.backend,
     )
     for name in ('config', 'checkpoint'):
-        if options[name] is not None and Path(options[name]).exists():
+        if options[name] is not None and Path(options[name]).is_file():
             options[name] = Path(options[name]).resolve()
     return options
 
@@ -247,16 +247,16 @@ def segment(engine: Engine, found: inputs.Inputs, settings: planning.Settings) -
             else:
                 yield plan
 
-    run = running.SlideRun(plans(), settings, engine)
-    if not run.left and not run.summaries:
-        raise UserError(*problems, *run.problems)
-    planning.check_space(run.left, settings)
-    print_notes(run.left)
-    if run.summaries:
-        print(f'{len(run.summaries)} of {len(found.paths)} finished before')
-    if not work(run):
-        print('segment: stopped; the same command goes on', file=sys.stderr)
-        return 130
+    with running.SlideRun(plans(), settings, engine) as run:
+        if not run.left and not run.summaries:
+            raise UserError(*problems, *run.problems)
+        planning.check_space(run.left, settings)
+        print_notes(run.left)
+        if run.summaries:
+            print(f'{len(run.summaries)} of {len(found.paths)} finished before')
+        if not work(run):
+            print('segment: stopped; the same command goes on', file=sys.stderr)
+            return 130
     problems += run.problems
     if problems and not run.summaries:
         raise UserError(*problems)

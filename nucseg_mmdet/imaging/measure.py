@@ -1,4 +1,4 @@
-"""Shape and stain of nuclei, many at once. NumPy only.
+"""Shape and stain of nuclei, many at once.
 
 The shapes are those of scikit-image's ``regionprops``, in microns, at a tenth of its time. Every
 nucleus is measured on its own pixels, so they may overlap.

@@ -1,4 +1,4 @@
-"""How even the stains of nuclei are, for all nuclei of an image at once. NumPy only."""
+"""How even the stains of nuclei are, for all nuclei of an image at once."""
 
 import numpy as np
 

@@ -39,7 +39,7 @@ def find_inputs(paths: Sequence[Path]) -> Inputs:
 
     In a folder these are the files with the suffix of one, not those of folders in it, and not
     those named like results, which may be in the same folder. The DICOM files of a series are one
-    slide, named by the first of them.
+    slide, named by the first of them; one whose series cannot be told is a slide of its own.
     """
     found = Inputs()
     seen: dict[str, Path] = {}
@@ -69,9 +69,9 @@ def _inside(folder: Path, found: Inputs) -> list[Path]:
     inside = [item for item in items if item.suffix.lower() in IMAGES + SCANS]
     results = [item for item in items if item.name.endswith(TABLES)]
     dicom = [item for item in inside if item.suffix.lower() == '.dcm' and item not in results]
-    first: dict[bytes, Path] = {}
+    first: dict[bytes | Path, Path] = {}
     for item in dicom:
-        first.setdefault(series_of(item), item)
+        first.setdefault(series_of(item) or item, item)  # one without a series stands for itself
     further = set(dicom) - set(first.values())
     chosen = [item for item in inside if item not in results and item not in further]
     # An MRXS slide has its further files in a folder of its name.

@@ -20,8 +20,8 @@ from nucseg_mmdet.engine.checkpoint import load_fit, load_weights_only
 from nucseg_mmdet.engine.model_zoo import model_files
 from nucseg_mmdet.engine.types_of_nuclei import fit_types
 from nucseg_mmdet.inference.predictor import (
+    LIMITS_SIDE,
     MIN_OBJECTNESS,
-    TILE,
     ModelOptions,
     Prediction,
     tile_step,
@@ -31,7 +31,7 @@ from nucseg_mmdet.models.half_precision import prepare_for_inference
 from nucseg_mmdet.structures.rle_masks import RLEMasks
 from nucseg_mmdet.utils.errors import UserError
 
-FIELD = 1_000  # px; side of the images that a config's fixed sizes are meant for
+FIELD = 1_000  # px; side of the fields that a config resizes to a fixed size
 
 
 class MMDetPredictor:
@@ -161,12 +161,12 @@ def resize_factor(pipeline: Sequence[dict]) -> float:
 
 
 def raise_limits(cfg: Config, tile: int) -> None:
-    """Give a large tile as many proposals and nuclei for its area as one of 512 px, in place.
+    """Give a tile of more than 512 px as many proposals and nuclei for its area, in place.
 
     A config's limits are for an image, whatever its size: where they bind, large tiles miss
-    nuclei that small ones find. Proposals take most of the time, so there are no more.
+    nuclei that small ones find.
     """
-    more = max(1.0, (tile / TILE) ** 2)
+    more = max(1.0, (tile / LIMITS_SIDE) ** 2)
     for stage in cfg.model.test_cfg.values():
         for key in ('nms_pre', 'max_per_img'):
             if key in stage:

@@ -21,7 +21,7 @@ from nucseg_mmdet.inference.mmdet_predictor import MMDetPredictor, build_model, 
 from nucseg_mmdet.inference.openvino_int8 import measure_ranges
 from nucseg_mmdet.inference.openvino_model import FORMAT, RuntimeModel
 from nucseg_mmdet.inference.openvino_predictor import OpenVinoPredictor, Prepared
-from nucseg_mmdet.inference.predictor import RUNTIME_SUFFIX, TILE, ModelOptions, Prediction
+from nucseg_mmdet.inference.predictor import LIMITS_SIDE, RUNTIME_SUFFIX, ModelOptions, Prediction
 from nucseg_mmdet.models.efficientnet_lite import EfficientNetLite
 from nucseg_mmdet.models.one_type_bbox_head import OneTypeBBoxHead
 from nucseg_mmdet.structures.classes import ONE_CLASS, NucleusClass
@@ -77,7 +77,7 @@ def export(
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     weights = load_weights_only(str(checkpoint), 'cpu')
     classes = fit_types(cfg, weights, str(checkpoint))
-    pipeline = prepare_config(cfg, None, TILE)
+    pipeline = prepare_config(cfg, None, LIMITS_SIDE)
     rebuilt = convert(build_model(cfg, weights, checkpoint), cfg, pipeline, checkpoint, classes)
     image = images[0] if images else synthesize(0, 256, 256, 60)[0]
     beside = out.with_name(f'.{out.name}.unchecked{RUNTIME_SUFFIX}')
@@ -244,7 +244,7 @@ def describe(
         version=__version__,
         weights=hashlib.sha256(weights.read_bytes()).hexdigest(),
         config=Path(cfg.filename).stem,
-        field=TILE,
+        field=LIMITS_SIDE,  # by the name that files of models have for it
         classes=[one._asdict() for one in classes],
         score_thr=rcnn.score_thr,
         resize=resize,

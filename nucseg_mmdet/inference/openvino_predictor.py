@@ -102,6 +102,7 @@ class OpenVinoPredictor:
         with np.errstate(divide='ignore'):
             least = np.float64(self._meta['rpn']['min_score'])
             self._min_logit = np.log(least / (1 - least))
+        # Files of models call the side of a tile with a config's own limits ``field``.
         self._limit = max(1.0, (options.tile / self._meta['field']) ** 2)
         threads = options.threads or available_cores()
         try:

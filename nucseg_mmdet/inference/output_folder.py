@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from nucseg_mmdet.export.formats import FORMATS
@@ -17,46 +17,49 @@ NOTE = 'run.json'  # in the folder of a slide's rows: what they depend on
 FILES = 'files.json'  # likewise: fingerprints of what is about to be put in place
 
 
-def start_or_resume(plan: Plan, settings: Settings) -> dict | None:
-    """Make the folder of a slide's rows, or go on with it.
+def goes_on(plan: Plan, settings: Settings) -> bool:
+    """Whether the folder of a slide's rows is one to go on with; nothing is changed.
 
     Args:
-        plan: of the slide.
+        plan: of the slide, which is not finished.
         settings: for all slides.
-
-    Returns:
-        The summary if the slide is finished already, else None. One with tiles that could not be
-        read is begun anew where that is allowed.
 
     Raises:
         UserError: there are results, or rows of tiles, of other settings, or files that no run
             has made.
     """
-    done = finished(plan, settings)
-    if done and not (done['broken_tiles'] and settings.overwrite):
-        shutil.rmtree(plan.folder, ignore_errors=True)
-        return done
     summary = _read_json(summary_path(plan, settings))
     known = summary.get('identity')
     if known and known != plan.identity and not settings.overwrite:
         _refuse(plan, summary_path(plan, settings), known)
     found = _read_json(plan.folder / NOTE)
-    goes_on = found == plan.identity
     if not settings.overwrite:
-        if found and not goes_on:
+        if found and found != plan.identity:
             _refuse(plan, plan.folder, found)
-        _refuse_unknown_files(plan, settings, summary, goes_on)
-    if goes_on:
-        return None
+        _refuse_unknown_files(plan, settings, summary, found == plan.identity)
+    return found == plan.identity
+
+
+def make_folder_of_rows(plan: Plan) -> None:
+    """Make the folder of a slide's rows, empty, in place of an earlier one.
+
+    Raises:
+        UserError: it cannot be made.
+    """
     if plan.folder.is_symlink():
         plan.folder.unlink()  # and not what it leads to
     with new_folder(plan.folder, replace=True) as folder:
         write_json(folder / NOTE, plan.identity)
-    return None
+
+
+def finished_before(plan: Plan, settings: Settings) -> dict | None:
+    """As ``finished``, but None for one with tiles to read again, where that is allowed."""
+    done = finished(plan, settings)
+    return None if done and done['broken_tiles'] and settings.overwrite else done
 
 
 def finished(plan: Plan, settings: Settings) -> dict | None:
-    """The summary of a slide whose files are all there, else None.
+    """The summary of a slide whose files of the formats are all there, else None.
 
     Raises:
         UserError: a file is not as its run left it, and not to be overwritten.
@@ -64,16 +67,23 @@ def finished(plan: Plan, settings: Settings) -> dict | None:
     summary = _read_json(summary_path(plan, settings))
     if summary.get('identity') != plan.identity:
         return None
-    written = dict(summary['output'], formats=sorted(summary['output']['formats']))
+    wanted, written = output_settings(settings), summary['output']
+    names = set(_file_names(plan, settings, settings.formats)) & set(summary['files'])
     is_whole = (
-        written == output_settings(settings)
-        and all((settings.out / name).exists() for name in summary['files'])
-        and _is_unchanged(settings, summary, summary['files'])
+        set(wanted['formats']) <= set(written['formats'])
+        and wanted == dict(written, formats=wanted['formats'])
+        and all((settings.out / name).exists() for name in names)
+        and _is_unchanged(settings, summary, names)
     )
     return summary if is_whole else None
 
 
-def _is_unchanged(settings: Settings, summary: dict, names: Sequence[str]) -> bool:
+def _file_names(plan: Plan, settings: Settings, formats: Iterable[str]) -> list[str]:
+    options = Options(settings.compress)
+    return [FORMATS[name].file_name(plan.target, options) for name in formats]
+
+
+def _is_unchanged(settings: Settings, summary: dict, names: Collection[str]) -> bool:
     """Whether files are as their run left them, not cut by a disk or edited by hand.
 
     Raises:
@@ -114,8 +124,7 @@ def _refuse_unknown_files(plan: Plan, settings: Settings, summary: dict, goes_on
     if 'identity' in summary or goes_on:
         known.append(picture_path(plan, settings).name)
     own = _read_json(plan.folder / FILES) if goes_on else {}
-    options = Options(settings.compress)
-    names = [FORMATS[name].file_name(plan.target, options) for name in settings.formats]
+    names = _file_names(plan, settings, settings.formats)
     names = [name for name in names if not _is_own(settings.out / name, own.get(name))]
     paths = [*(settings.out / name for name in names), summary_path(plan, settings)]
     if plan.tissue_picture is not None:
@@ -148,23 +157,51 @@ def note_files(plan: Plan, fingerprints: dict[str, dict]) -> None:
     write_json(plan.folder / FILES, fingerprints)
 
 
-def remove_old_files(plan: Plan, settings: Settings, names: Collection[str]) -> None:
-    """Remove what an earlier run has left of other nuclei; files edited since then stay.
+def take_over_old_files(plan: Plan, settings: Settings, summary: dict) -> None:
+    """Name files of an earlier run in the summary of this one, or remove them.
+
+    They stay if they are of the same nuclei and options: then they are as if made by this run.
+    Files edited since then stay too, and are not named: they are nobody's to replace.
 
     Args:
         plan: of the slide.
         settings: for all slides.
-        names: of the files that are in place now.
+        summary: of this run, whose files are in place; not written yet.
     """
-    summary = _read_json(summary_path(plan, settings))
-    if summary.get('identity') in (None, plan.identity):
+    earlier = _read_json(summary_path(plan, settings))
+    if earlier.get('identity') is None:
         return
-    for name, known in summary.get('fingerprints', {}).items():
-        path = settings.out / Path(name).name
-        if path.name not in names and _is_own(path, known):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    if plan.wanted.all():
+    old = {
+        name: known
+        for name, known in earlier.get('fingerprints', {}).items()
+        if name == Path(name).name
+        and name not in summary['fingerprints']
+        and _is_own(settings.out / name, known)
+    }
+    if _is_alike(earlier, summary):
+        formats = [name for name in earlier['output']['formats'] if name in FORMATS]
+        names = _file_names(plan, settings, formats)
+        kept = {form for form, name in zip(formats, names, strict=True) if name in old}
+        summary['files'] += list(old)
+        summary['fingerprints'] |= old
+        summary['output']['formats'] = sorted(kept.union(settings.formats))
+        return
+    for name in old:
+        path = settings.out / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if earlier['identity'] != plan.identity and plan.wanted.all():
         picture_path(plan, settings).unlink(missing_ok=True)
+
+
+def _is_alike(earlier: dict, summary: dict) -> bool:
+    """Whether two runs found the same nuclei and wrote them with the same options.
+
+    Runs of one identity may still differ, by tiles that could not be read or by the device.
+    """
+    same = all(earlier[key] == summary[key] for key in ('identity', 'nuclei', 'broken_tiles'))
+    return same and earlier['output'] == dict(
+        summary['output'], formats=earlier['output']['formats']
+    )
 
 
 def summary_path(plan: Plan, settings: Settings) -> Path:

@@ -16,8 +16,8 @@ from nucseg_mmdet.inference.features import FEATURES, with_features
 from nucseg_mmdet.inference.output_folder import (
     note_files,
     output_settings,
-    remove_old_files,
     summary_path,
+    take_over_old_files,
 )
 from nucseg_mmdet.inference.plan import (
     Plan,
@@ -55,7 +55,6 @@ def finish(plan: Plan, settings: Settings, facts: dict) -> dict:
         )
     counts: dict[str, Any] = {}
     fingerprints = _write_files(plan, settings, counts)
-    remove_old_files(plan, settings, fingerprints)
     num = counts['nuclei']
     rectangles = tile_rectangles(plan.frame, plan.grid).reshape(*plan.wanted.shape, 4)
     summary = dict(
@@ -86,6 +85,7 @@ def finish(plan: Plan, settings: Settings, facts: dict) -> dict:
         output=output_settings(settings),
         identity=plan.identity,
     )
+    take_over_old_files(plan, settings, summary)
     write_json(summary_path(plan, settings), summary)
     shutil.rmtree(plan.folder, ignore_errors=True)
     return summary

@@ -13,8 +13,9 @@ For whole slides, with files for other programs, see ``run`` and ``tools/segment
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from itertools import groupby, product
 from numbers import Integral, Real
@@ -152,16 +153,18 @@ class Segmenter:
             UserError: the image or the microns per pixel are something else, or the file is
                 damaged; or this object comes from a process that this one was forked from.
         """
-        slide = open_image(image, mpp)
-        frame = make_frame(slide)
-        grid = self.make_grid(frame)
-        places = product(range(len(grid.tops)), range(len(grid.lefts)))
-        jobs = self.jobs(slide, frame, grid, places, self.slide_colors(slide, frame, grid))
-        rows = (
-            tiling.join_row(map(_whole, tiles), grid, row)
-            for row, tiles in groupby(self.segment(jobs), lambda item: item[0][0])
-        )
-        nuclei = concatenate([part.nuclei for part in tiling.join_rows(rows, grid)])
+        with open_image(image, mpp) as slide:
+            frame = make_frame(slide)
+            grid = self.make_grid(frame)
+            places = product(range(len(grid.tops)), range(len(grid.lefts)))
+            jobs = self.jobs(slide, frame, grid, places, self.slide_colors(slide, frame, grid))
+            # Closed before the slide: its threads read from it, also where a tile is broken.
+            with closing(self.segment(jobs)) as found:
+                rows = (
+                    tiling.join_row(map(_whole, tiles), grid, row)
+                    for row, tiles in groupby(found, lambda item: item[0][0])
+                )
+                nuclei = concatenate([part.nuclei for part in tiling.join_rows(rows, grid)])
         return nuclei.scaled(frame.scale)
 
     def make_grid(self, frame: Frame) -> Grid:
@@ -198,7 +201,7 @@ class Segmenter:
 
     def segment(
         self, batches: Iterable[Sequence[Job]]
-    ) -> Iterator[tuple[Hashable, Nuclei | RegionError, float]]:
+    ) -> Generator[tuple[Hashable, Nuclei | RegionError, float], None, None]:
         """Find nuclei tile by tile; meanwhile, other threads read tiles and trace masks.
 
         Args:

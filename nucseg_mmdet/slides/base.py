@@ -88,6 +88,9 @@ class Slide:
     def close(self) -> None:
         """Let go of the file."""
 
+    def close_when_dropped(self) -> None:
+        """Let go of the file when nobody has the slide any more: many may share it."""
+
     def read(
         self, x: float, y: float, width: float, height: float, scale: float = 1.0
     ) -> np.ndarray:
@@ -105,7 +108,8 @@ class Slide:
 
         Returns:
             uint8, (round(height / scale), round(width / scale), 3), RGB. Pixels whose center
-            lies beyond the slide are white.
+            lies beyond the slide are white, but for the first row and column of the slide's
+            grid, which show even one that is thinner than half an output px.
 
         Raises:
             ValueError: scale is not positive, or the size is negative.
@@ -151,7 +155,7 @@ def _factor(full: int, size: int) -> float:
 
 
 def _on_slide(first: int, count: int, scale: float, size: int) -> tuple[int, int]:
-    """The range of output pixels that have their center on the slide."""
+    """The range of output pixels that have their center on the slide, and the first of all."""
     last = int(np.ceil(size / scale - 0.5))  # centers at (index + 0.5) * scale
     return max(first, 0), min(first + count, max(last, 1))
 

@@ -94,7 +94,9 @@ def open_image(image: np.ndarray | Image.Image | str | Path, mpp: float | None =
 
 @lru_cache(maxsize=SHARED)
 def _open_shared(path: Path, mpp: float | None, files: tuple) -> Slide:
-    return open_slide(path, mpp)
+    slide = open_slide(path, mpp)
+    slide.close_when_dropped()
+    return slide
 
 
 def _open_tiff(path: Path, mpp: float | None) -> Slide:

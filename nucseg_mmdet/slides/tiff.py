@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import weakref
 from collections import OrderedDict
 from itertools import product
 from pathlib import Path
@@ -137,6 +138,9 @@ class TiffSlide(Slide):
     def close(self) -> None:
         self._tiff.close()
         self._clear_cache()
+
+    def close_when_dropped(self) -> None:
+        weakref.finalize(self, self._tiff.close)
 
     def _clear_cache(self) -> None:
         with self._cache_lock:

@@ -1,4 +1,4 @@
-"""Masks of a network, pasted where their boxes are, as COCO run lengths. NumPy only.
+"""Masks of a network, pasted where their boxes are, as COCO run lengths.
 
 The twin of ``models.rle_mask_head.paste_rle``, for runtimes without torch. Bilinear weights are
 products of one for the row and one for the column, so that sampling is two matrix products.

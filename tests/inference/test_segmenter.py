@@ -1,12 +1,15 @@
 """A model over images of any size: its inputs, its tiles, what it refuses."""
 
+import gc
 import os
 import threading
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import shapely
+import tifffile
 import torch
 from PIL import Image
 
@@ -70,6 +73,22 @@ def test_what_is_in_a_notebook(finder, image, tmp_path):
     of_file = finder(path)
     assert len(of_file) == len(coarse)
     np.testing.assert_allclose(of_file.centroids, coarse.centroids, atol=0.01)  # of dpi as meters
+
+
+@pytest.mark.parametrize('fails', [False, True])
+def test_a_file_is_closed_when_its_nuclei_are_found(finder, image, tmp_path, monkeypatch, fails):
+    path = tmp_path / 'a.tif'
+    tifffile.imwrite(path, image, tile=(64, 64), compression='zlib', photometric='rgb')
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter('always')
+        if fails:
+            monkeypatch.setattr(finder.predictor, 'predict', lambda _: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                finder(path)
+        else:
+            assert len(finder(path)) > 0
+        gc.collect()
+    assert [str(warning.message) for warning in told if 'a.tif' in str(warning.message)] == []
 
 
 @pytest.mark.parametrize(

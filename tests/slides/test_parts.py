@@ -1,12 +1,17 @@
 """Slides of several files: a change of any of them is one of the slide."""
 
+import gc
 import os
+import warnings
 
+import numpy as np
 import pytest
+import tifffile
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from nucseg_mmdet.slides import open as opening
+from nucseg_mmdet.slides.base import ArraySlide
 from nucseg_mmdet.slides.parts import further_files, slide_signs
 from nucseg_mmdet.utils.fingerprint import signs
 
@@ -67,8 +72,26 @@ def test_files_of_other_slides_are_not(tmp_path):
 
 def test_a_shared_slide_is_opened_anew_when_another_file_of_it_changes(slide, monkeypatch):
     path, other = slide
-    monkeypatch.setattr(opening, 'open_slide', lambda *_: object())
+    pixel = np.zeros((1, 1, 3), np.uint8)
+    monkeypatch.setattr(opening, 'open_slide', lambda *_: ArraySlide(pixel))
     before = opening.open_shared(path)
     assert opening.open_shared(path) is before
     os.utime(other, (1, 1))
     assert opening.open_shared(path) is not before
+
+
+def test_a_shared_slide_is_closed_when_its_last_reader_has_dropped_it(tmp_path):
+    """Not before, though others have taken its place among those that stay open."""
+    image = np.zeros((32, 32, 3), np.uint8)
+    paths = [tmp_path / f'{number}.tif' for number in range(opening.SHARED + 1)]
+    for path in paths:
+        tifffile.imwrite(path, image, tile=(16, 16), compression='zlib', photometric='rgb')
+    first = opening.open_shared(paths[0])
+    for path in paths[1:]:
+        opening.open_shared(path)
+    np.testing.assert_array_equal(first.read(0, 0, 32, 32), image)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter('always')
+        del first
+        gc.collect()
+    assert [str(warning.message) for warning in told if '0.tif' in str(warning.message)] == []

@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from nucseg_mmdet.commands import segment
 from nucseg_mmdet.inference import plan as planning
@@ -357,6 +357,36 @@ def stopped(random_model, tmp_path):
     return path, out
 
 
+@pytest.fixture
+def full(monkeypatch):
+    """The disk has no space left, as far as it says."""
+    monkeypatch.setattr(planning.shutil, 'disk_usage', lambda _: SimpleNamespace(free=0))
+
+
+@pytest.mark.usefixtures('full')
+def test_a_run_that_does_not_fit_leaves_nothing(random_model, tmp_path, capsys):
+    tall = np.full((400, 90, 3), 243, np.uint8)  # with glass, of which there is a picture
+    tall[:80], tall[-80:] = IMAGE, IMAGE
+    paths, out = [save(tmp_path / 'tall.png', tall), save(tmp_path / 'a.png')], tmp_path / 'out'
+    assert run(random_model, out, *paths) == 2
+    assert '0.0 B free, about' in capsys.readouterr().err
+    assert not out.exists()
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+
+
+def test_rows_are_replaced_only_by_a_run_that_fits(random_model, stopped, request, capsys):
+    path, out = stopped
+    before = contents(out)
+    assert 'tall.partial' in {path.parent.name for path in before}
+    request.getfixturevalue('full')
+    assert run(random_model, out, path, '--no-tissue-mask', '--overwrite') == 2
+    assert '0.0 B free, about' in capsys.readouterr().err
+    assert contents(out) == before
+
+
 def test_seconds_are_those_of_all_runs(random_model, stopped):
     path, out = stopped
     shard = out / 'tall.partial/row_00000.npz'
@@ -437,7 +467,7 @@ def test_folder_in_the_place_of_a_row(random_model, stopped, tmp_path, capsys):
     assert run(random_model, out, path) == 0
 
 
-def write_dicom(path, series):
+def write_dicom(path, series, syntax=ExplicitVRLittleEndian):
     """The header of a slide's file, with another series that it refers to before its own."""
     data = Dataset()
     data.SOPClassUID, data.SOPInstanceUID = '1.2.840.10008.5.1.4.1.1.77.1.6', f'1.2.3.{series}'
@@ -446,7 +476,7 @@ def write_dicom(path, series):
     data.ReferencedSeriesSequence = [reference]
     data.StudyInstanceUID, data.SeriesInstanceUID = '1.2.3', f'1.2.3.{series}'
     data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.file_meta.TransferSyntaxUID = syntax
     data.save_as(path, enforce_file_format=True)
 
 
@@ -460,3 +490,12 @@ def test_each_series_of_a_dicom_folder_is_a_slide(tmp_path):
     ]
     (tmp_path / 'f.dcm').write_text('no DICOM')  # is refused when it is opened
     assert [path.name for path in find_inputs([tmp_path]).paths][-1] == 'f.dcm'
+
+
+def test_dicom_files_whose_series_cannot_be_told_are_slides_of_their_own(tmp_path):
+    for name, series in (('a', 1), ('b', 2)):
+        write_dicom(tmp_path / f'{name}.dcm', series, ImplicitVRLittleEndian)
+    (tmp_path / 'c.dcm').write_text('no DICOM')
+    found = find_inputs([tmp_path])
+    assert [path.name for path in found.paths] == ['a.dcm', 'b.dcm', 'c.dcm']
+    assert found.notes == []

@@ -1,0 +1,104 @@
+"""Files of several runs of one slide in one folder: all of the same nuclei, all known."""
+
+import json
+
+import cv2
+import pytest
+
+from nucseg_mmdet.inference.plan import Settings
+from nucseg_mmdet.inference.rows import InProcess
+from nucseg_mmdet.inference.run import SlideRun
+from nucseg_mmdet.inference.segmenter import Segmenter
+from nucseg_mmdet.slides.base import RegionError
+from nucseg_mmdet.synthetic.fields import synthesize
+from nucseg_mmdet.viewer.results import find_results
+
+
+@pytest.fixture(scope='module')
+def engine(random_model):
+    return InProcess(Segmenter(*random_model, device='cpu', score_thr=0.0, tile=80, overlap=30))
+
+
+@pytest.fixture
+def segment(engine, tmp_path):
+    """Segments an image of several tiles: the number of tiles that were done for it."""
+    path = tmp_path / 'a.png'
+    cv2.imwrite(str(path), synthesize(0, 130, 80, 40)[0])
+
+    def run(*formats, **settings):
+        settings = Settings(tmp_path / 'out', formats, **settings)
+        run = SlideRun(engine.plan([path], ['a'], settings), settings, engine)
+        tiles = run.num_tiles
+        run.run(lambda *_: None, print)
+        assert len(run.summaries) == 1
+        return tiles
+
+    return run
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / 'out'
+
+
+def summary(out):
+    return json.loads((out / 'a.summary.json').read_text())
+
+
+def names(out):
+    return sorted(path.name for path in out.iterdir())
+
+
+def test_files_of_other_formats_stay_known(segment, out):
+    assert segment('csv', 'geojson') > 0
+    before = (out / 'a.csv').read_bytes()
+    assert segment('label') > 0
+    found = summary(out)
+    assert sorted(found['files']) == ['a.csv', 'a.geojson', 'a.labels.tif']
+    assert sorted(found['fingerprints']) == sorted(found['files'])
+    assert found['output']['formats'] == ['csv', 'geojson', 'label']
+    assert (out / 'a.csv').read_bytes() == before
+    assert len(find_results(out)[0]) == 1
+    for formats in (['label'], ['csv', 'geojson'], ['csv', 'label']):
+        assert segment(*formats) == 0
+
+
+def test_files_of_other_nuclei_do_not(segment, out):
+    segment('csv', 'geojson')
+    segment('label')
+    segment('label', region=(0, 0, 80, 60), overwrite=True)
+    assert names(out) == ['a.labels.tif', 'a.summary.json']
+    assert summary(out)['files'] == ['a.labels.tif']
+
+
+def test_files_with_other_measurements_go(segment, out):
+    segment('csv', 'geojson')
+    segment('label', features=True)
+    assert names(out) == ['a.labels.tif', 'a.summary.json']
+    assert summary(out)['output']['formats'] == ['label']
+
+
+def test_files_without_a_tile_go_when_it_is_there(segment, out, monkeypatch):
+    """The settings are the same, and the nuclei are not."""
+    load, left = Segmenter._load, [1]
+
+    def stumble(segmenter, job):
+        return RegionError('Input/output error') if left and left.pop() else load(segmenter, job)
+
+    monkeypatch.setattr(Segmenter, '_load', stumble)
+    segment('csv')
+    assert len(summary(out)['broken_tiles']) == 1
+    segment('label')
+    assert summary(out)['broken_tiles'] == []
+    assert names(out) == ['a.labels.tif', 'a.summary.json']
+
+
+def test_files_that_were_edited_are_left_to_their_owner(segment, out):
+    segment('csv', 'geojson')
+    (out / 'a.csv').write_text('mine')
+    segment('label')
+    assert sorted(summary(out)['files']) == ['a.geojson', 'a.labels.tif']
+    assert summary(out)['output']['formats'] == ['geojson', 'label']
+    segment('label', region=(0, 0, 80, 60), overwrite=True)
+    assert names(out) == ['a.csv', 'a.labels.tif', 'a.summary.json']
+    assert (out / 'a.csv').read_text() == 'mine'
