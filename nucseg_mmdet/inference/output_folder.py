@@ -158,10 +158,10 @@ def note_files(plan: Plan, fingerprints: dict[str, dict]) -> None:
 
 
 def take_over_old_files(plan: Plan, settings: Settings, summary: dict) -> None:
-    """Name files of an earlier run in the summary of this one, or remove them.
+    """Name files of an earlier run in the summary of this one, or remove those of other nuclei.
 
-    They stay if they are of the same nuclei and options: then they are as if made by this run.
-    Files edited since then stay too, and are not named: they are nobody's to replace.
+    Of the same options as well, they are as if made by this run. Files edited since then stay too,
+    and are not named: they are nobody's to replace.
 
     Args:
         plan: of the slide.
@@ -178,30 +178,21 @@ def take_over_old_files(plan: Plan, settings: Settings, summary: dict) -> None:
         and name not in summary['fingerprints']
         and _is_own(settings.out / name, known)
     }
-    if _is_alike(earlier, summary):
-        formats = [name for name in earlier['output']['formats'] if name in FORMATS]
-        names = _file_names(plan, settings, formats)
-        kept = {form for form, name in zip(formats, names, strict=True) if name in old}
+    # Runs of one identity may differ, by tiles that could not be read or by the device.
+    if all(earlier[key] == summary[key] for key in ('identity', 'nuclei', 'broken_tiles')):
         summary['files'] += list(old)
         summary['fingerprints'] |= old
-        summary['output']['formats'] = sorted(kept.union(settings.formats))
+        if earlier['output'] == dict(summary['output'], formats=earlier['output']['formats']):
+            formats = [name for name in earlier['output']['formats'] if name in FORMATS]
+            names = _file_names(plan, settings, formats)
+            kept = {form for form, name in zip(formats, names, strict=True) if name in old}
+            summary['output']['formats'] = sorted(kept.union(settings.formats))
         return
     for name in old:
         path = settings.out / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     if earlier['identity'] != plan.identity and plan.wanted.all():
         picture_path(plan, settings).unlink(missing_ok=True)
-
-
-def _is_alike(earlier: dict, summary: dict) -> bool:
-    """Whether two runs found the same nuclei and wrote them with the same options.
-
-    Runs of one identity may still differ, by tiles that could not be read or by the device.
-    """
-    same = all(earlier[key] == summary[key] for key in ('identity', 'nuclei', 'broken_tiles'))
-    return same and earlier['output'] == dict(
-        summary['output'], formats=earlier['output']['formats']
-    )
 
 
 def summary_path(plan: Plan, settings: Settings) -> Path:

@@ -71,11 +71,17 @@ def test_files_of_other_nuclei_do_not(segment, out):
     assert summary(out)['files'] == ['a.labels.tif']
 
 
-def test_files_with_other_measurements_go(segment, out):
+def test_files_with_other_measurements_stay_and_are_not_taken_for_these(segment, out):
     segment('csv', 'geojson')
+    before = (out / 'a.csv').read_bytes()
     segment('label', features=True)
-    assert names(out) == ['a.labels.tif', 'a.summary.json']
+    assert sorted(summary(out)['files']) == ['a.csv', 'a.geojson', 'a.labels.tif']
     assert summary(out)['output']['formats'] == ['label']
+    assert (out / 'a.csv').read_bytes() == before
+    assert segment('csv', features=True) > 0
+    assert (out / 'a.csv').read_bytes() != before
+    segment('label', region=(0, 0, 80, 60), overwrite=True)
+    assert names(out) == ['a.labels.tif', 'a.summary.json']
 
 
 def test_files_without_a_tile_go_when_it_is_there(segment, out, monkeypatch):
