@@ -15,6 +15,7 @@ from nucseg_mmdet.utils.fingerprint import has_fingerprint
 
 NOTE = 'run.json'  # in the folder of a slide's rows: what they depend on
 FILES = 'files.json'  # likewise: fingerprints of what is about to be put in place
+NEEDED = ('identity', 'output', 'files', 'nuclei', 'broken_tiles')  # of a summary
 
 
 def goes_on(plan: Plan, settings: Settings) -> bool:
@@ -28,7 +29,7 @@ def goes_on(plan: Plan, settings: Settings) -> bool:
         UserError: there are results, or rows of tiles, of other settings, or files that no run
             has made.
     """
-    summary = _read_json(summary_path(plan, settings))
+    summary = _read_summary(plan, settings)
     known = summary.get('identity')
     if known and known != plan.identity and not settings.overwrite:
         _refuse(plan, summary_path(plan, settings), known)
@@ -64,7 +65,7 @@ def finished(plan: Plan, settings: Settings) -> dict | None:
     Raises:
         UserError: a file is not as its run left it, and not to be overwritten.
     """
-    summary = _read_json(summary_path(plan, settings))
+    summary = _read_summary(plan, settings)
     if summary.get('identity') != plan.identity:
         return None
     wanted, written = output_settings(settings), summary['output']
@@ -168,7 +169,7 @@ def take_over_old_files(plan: Plan, settings: Settings, summary: dict) -> None:
         settings: for all slides.
         summary: of this run, whose files are in place; not written yet.
     """
-    earlier = _read_json(summary_path(plan, settings))
+    earlier = _read_summary(plan, settings)
     if earlier.get('identity') is None:
         return
     old = {
@@ -211,6 +212,12 @@ def output_settings(settings: Settings) -> dict:
         compress=settings.compress,
         features=settings.features,
     )
+
+
+def _read_summary(plan: Plan, settings: Settings) -> dict:
+    """The summary of an earlier run; nothing if there is none that says what it has to."""
+    summary = _read_json(summary_path(plan, settings))
+    return summary if all(key in summary for key in NEEDED) else {}
 
 
 def _read_json(path: Path) -> dict:

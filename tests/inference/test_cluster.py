@@ -167,7 +167,7 @@ def test_files_that_a_lost_worker_has_written_are_taken(random_model, folder, tm
     engine = InProcess(Segmenter(*random_model, device='cpu', score_thr=0.0, tile=80, overlap=30))
     settings = Settings(tmp_path, ('csv',))
     (plan,) = engine.plan([folder / '1.png'], ['1'], settings)
-    make_folder_of_rows(plan, settings)
+    make_folder_of_rows(plan)
     assert list(engine.segment([(plan, [0])], settings))
     summary = cluster._finish(plan, settings, dict(device='cpu'))
     assert not plan.folder.exists()
@@ -184,7 +184,7 @@ def test_a_worker_computes_in_the_precision_of_the_plan(random_model, folder, tm
         settings = Settings(tmp_path / precision, ('csv',))
         engine = InProcess(Segmenter(**options, precision=precision))
         (plan,) = engine.plan([folder / '1.png'], ['1'], settings)
-        make_folder_of_rows(plan, settings)
+        make_folder_of_rows(plan)
         ours = tuple(dict(options, precision=None).items())
         assert cluster._segment(ours, plan, [0], settings)
         scores[precision] = read_row(plan.shard(0), plan.place(0)).nuclei.scores
@@ -221,7 +221,7 @@ def test_rows_of_another_package_or_model_are_not_joined(
     engine = InProcess(Segmenter(*random_model, **options))
     settings = Settings(tmp_path, ('csv',))
     (plan,) = engine.plan([folder / '1.png'], ['1'], settings)
-    make_folder_of_rows(plan, settings)
+    make_folder_of_rows(plan)
     config, checkpoint = random_model
     if difference == 'version':
         monkeypatch.setattr(cluster, '__version__', '0.0.1', raising=False)
@@ -273,7 +273,7 @@ def test_results_go_where_the_command_is(random_model, folder, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     settings = Settings(Path('out'), ('csv',))
     (plan,) = engine.plan([folder / '1.png'], ['1'], settings)
-    make_folder_of_rows(plan, settings)
+    make_folder_of_rows(plan)
     assert list(InProcess(cluster._load(tuple(options.items()))).segment([(plan, [0])], settings))
     engine.finish(plan, settings, dict(device='cpu'))
     assert (tmp_path / 'out/1.csv').is_file()

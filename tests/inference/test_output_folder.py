@@ -30,7 +30,7 @@ def segment(engine, tmp_path):
         run = SlideRun(engine.plan([path], ['a'], settings), settings, engine)
         tiles = run.num_tiles
         run.run(lambda *_: None, print)
-        assert len(run.summaries) == 1
+        assert len(run.summaries) == 1, run.problems
         return tiles
 
     return run
@@ -97,6 +97,16 @@ def test_files_without_a_tile_go_when_it_is_there(segment, out, monkeypatch):
     segment('label')
     assert summary(out)['broken_tiles'] == []
     assert names(out) == ['a.labels.tif', 'a.summary.json']
+
+
+def test_a_summary_that_lacks_something_is_of_no_run(segment, out):
+    segment('csv')
+    found = summary(out)
+    del found['output']
+    (out / 'a.summary.json').write_text(json.dumps(found))
+    with pytest.raises(AssertionError, match=r'a\.csv: is there, but of no earlier run'):
+        segment('csv')
+    assert segment('csv', overwrite=True) > 0
 
 
 def test_files_that_were_edited_are_left_to_their_owner(segment, out):
