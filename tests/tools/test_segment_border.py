@@ -1,0 +1,40 @@
+"""What segment says of its command line and its inputs, as people give them."""
+
+import json
+
+import pytest
+import tifffile
+from PIL import Image
+
+from nucseg_mmdet.commands import segment
+from nucseg_mmdet.synthetic.fields import synthesize
+
+IMAGE = synthesize(4, 80, 90, 20)[0]
+
+
+def run(model, out, *arguments):
+    config, checkpoint = model
+    options = ['--config', config, '--checkpoint', checkpoint, '--score-thr', 0.0]
+    options += ['--tile', 80, '--overlap', 30, '--device', 'cpu', '--backend', 'mmdet']
+    return segment.main([str(item) for item in [*arguments, '--out', out, *options]])
+
+
+def summary(out, name):
+    return json.loads((out / f'{name}.summary.json').read_text())
+
+
+@pytest.fixture
+def path(tmp_path):
+    """An image of 90 x 80 px."""
+    Image.fromarray(IMAGE).save(tmp_path / 'a.png')
+    return tmp_path / 'a.png'
+
+
+def test_a_given_size_that_the_file_contradicts_is_told(random_model, tmp_path, capsys):
+    path, out = tmp_path / 'a.tif', tmp_path / 'out'
+    resolution = dict(resolution=(40_000, 40_000), resolutionunit='CENTIMETER')
+    tifffile.imwrite(path, IMAGE, photometric='rgb', **resolution)
+    assert run(random_model, out, path, '--mpp', 0.5) == 0
+    note = f'{path}: the file says 0.25 microns per pixel (TIFF resolution tags), --mpp 0.5 is used'
+    assert note in capsys.readouterr().err.splitlines()
+    assert summary(out, 'a')['notes'] == [note]
