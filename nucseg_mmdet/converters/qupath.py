@@ -45,6 +45,7 @@ REGIONS = 'Region*,annotated'
 IGNORED = 'Ignore*'  # as QuPath's own class
 FIELD = 1_000  # px
 SMALL = 2  # px of 0.25 microns; what is wider in x and y covers the center of a pixel
+SLACK = 1  # px by which a region may reach beyond the image without a note
 NO_IMAGES = ('.geojson', '.json', '.gz', '.csv', '.parquet')  # results beside the image
 ENDING = re.compile(r'\.geojson(\.gz)?$', re.IGNORECASE)
 
@@ -208,11 +209,20 @@ def _fields(
     if not seen.all():
         many = f'{np.count_nonzero(~seen):,} nuclei'
         notes.append(f'{path}: {many} are in no region or cover no pixel of it, left out')
-    beyond = sum(not whole.intersection(region).area for region in shapes)
-    if beyond:
-        notes.append(f'{path}: {beyond:,} regions are beyond the image or flat, left out')
+    notes += [f'{path}: {line}' for line in _beyond(shapes, whole)]
     entries[0] = entries[0]._replace(problems=problems, notes=notes)
     return entries
+
+
+def _beyond(regions: Sequence[shapely.Geometry], whole: shapely.Polygon) -> list[str]:
+    """A line for the regions that are not on the image, and one for those that reach beyond it."""
+    off = [not whole.intersection(region).area for region in regions]
+    lines = [f'{sum(off):,} regions are beyond the image or flat, left out'] if any(off) else []
+    around = whole.buffer(SLACK, join_style='mitre')
+    cut = [region for region, is_off in zip(regions, off, strict=True) if not is_off]
+    if num := sum(not around.covers(region) for region in cut):
+        lines.append(f'{num:,} regions reach beyond the image, cut at its border')
+    return lines
 
 
 def _sort(

@@ -165,7 +165,7 @@ def plan_slide(path: Path, name: str, settings: Settings, segmenter: Segmenter) 
         pixel_size=slide.pixel_size,
         notes=[
             note if str(path) in note else f'{path}: {note}'
-            for note in [*slide.notes, *tissue.notes, *left_out]
+            for note in [*slide.notes, *_note_on_region(settings, frame), *tissue.notes, *left_out]
         ],
         identity=identify(file, slide, frame, settings, segmenter),
         device=segmenter.predictor.device,
@@ -173,6 +173,14 @@ def plan_slide(path: Path, name: str, settings: Settings, segmenter: Segmenter) 
         colors=segmenter.slide_colors(slide, frame, grid, tissue.wanted),
         tissue_picture=tissue.picture,
     )
+
+
+def _note_on_region(settings: Settings, frame: Frame) -> list[str]:
+    """A line where only a part of the region is on the slide."""
+    if settings.region in (None, frame.region):
+        return []
+    asked, used = (','.join(map(str, region)) for region in (settings.region, frame.region))
+    return [f'region {asked} reaches beyond the slide, {used} is used']
 
 
 def _check_formats(path: Path, target: Target, settings: Settings) -> list[str]:

@@ -367,6 +367,16 @@ def test_what_a_region_does_not_show_is_counted(tmp_path):
     assert f'{start}2 regions are beyond the image or flat, left out' in summary.notes
 
 
+def test_regions_that_are_cut_at_the_border_of_the_image_are_counted(tmp_path):
+    # Of 80 x 60 px. The second is off by a px, as one that is drawn along the border.
+    regions = [region(60, 40, 40, 40), region(-1, 0, 30, 30), region(40, 0, 20, 20)]
+    summary, truth = convert(save(tmp_path / 'raw', regions), tmp_path / 'out')
+    sizes = {(image['width'], image['height']) for image in truth['images']}
+    assert sizes == {(20, 20), (29, 30)}
+    line = '1 regions reach beyond the image, cut at its border'
+    assert summary.notes.count(f'{tmp_path / "raw/slide.geojson"}: {line}') == 1
+
+
 @pytest.mark.parametrize(
     'text', ['', '{', '[]', '{"type": "FeatureCollection"}', '3', '"\xff"', '[' * 99999]
 )

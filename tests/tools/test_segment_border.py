@@ -38,3 +38,24 @@ def test_a_given_size_that_the_file_contradicts_is_told(random_model, tmp_path, 
     note = f'{path}: the file says 0.25 microns per pixel (TIFF resolution tags), --mpp 0.5 is used'
     assert note in capsys.readouterr().err.splitlines()
     assert summary(out, 'a')['notes'] == [note]
+
+
+@pytest.mark.parametrize(
+    ('region', 'used', 'shape'),
+    [('70,60,100,100', '70,60,20,20', (20, 20)), ('80,0,11,30', '80,0,10,30', (30, 10))],
+)
+def test_a_region_that_reaches_beyond_the_image_is_told(
+    random_model, path, tmp_path, capsys, region, used, shape
+):
+    out = tmp_path / 'out'
+    assert run(random_model, out, path, '--roi', region, '--format', 'label') == 0
+    note = f'{path}: region {region} reaches beyond the slide, {used} is used'
+    assert note in capsys.readouterr().err.splitlines()
+    assert summary(out, 'a')['notes'] == [note]
+    assert summary(out, 'a')['identity']['region'] == [int(side) for side in used.split(',')]
+    assert tifffile.imread(out / 'a.labels.tif').shape == shape
+
+
+def test_a_region_on_the_image_needs_no_note(random_model, path, tmp_path):
+    assert run(random_model, tmp_path / 'out', path, '--roi', '0,0,90,80') == 0
+    assert summary(tmp_path / 'out', 'a')['notes'] == []
