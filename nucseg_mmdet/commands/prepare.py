@@ -24,6 +24,7 @@ from nucseg_mmdet.converters import (
     target,
     vrdl,
 )
+from nucseg_mmdet.utils.arguments import ArgumentParser
 from nucseg_mmdet.utils.errors import UserError, exit_code, few, printable
 
 READERS = {
@@ -39,7 +40,7 @@ READERS = {
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     formats = parser.add_subparsers(dest='format', metavar='FORMAT', required=True)

@@ -30,6 +30,7 @@ from nucseg_mmdet.structures.coco import (
 )
 from nucseg_mmdet.structures.coco_entries import CATEGORY_ID
 from nucseg_mmdet.structures.coco_tidy import as_one_class, has_types, tidy, tidy_results
+from nucseg_mmdet.utils.arguments import ArgumentParser
 from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code, printable, some
 from nucseg_mmdet.utils.files import check_file_is_writable, without_nan, write_json
 from nucseg_mmdet.utils.reading import check_is_not_read
@@ -42,7 +43,7 @@ LABEL_KEYS = ('AJI', 'AJI+', 'DQ', 'SQ', 'PQ', 'Dice', 'F1', 'precision', 'recal
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('truth', type=Path, help='COCO truth; all its categories are nuclei')
     parser.add_argument(
         'results',

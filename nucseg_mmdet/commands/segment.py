@@ -24,12 +24,13 @@ from nucseg_mmdet.inference import run as running
 from nucseg_mmdet.inference.backends import BACKENDS
 from nucseg_mmdet.inference.rows import Engine, InProcess
 from nucseg_mmdet.slides import pixel_size
+from nucseg_mmdet.utils.arguments import ArgumentParser
 from nucseg_mmdet.utils.errors import UserError, exit_code, printable
 from nucseg_mmdet.utils.files import owned_folder
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('inputs', type=Path, nargs='+', metavar='INPUT')
@@ -43,6 +44,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--format',
         nargs='+',
+        type=_format_name,
         choices=list(FORMATS),
         default=['geojson', 'csv'],
         help='of the results, default: geojson csv',
@@ -77,6 +79,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help='start anew where settings have changed, and replace files of others',
     )
     return parser.parse_args(argv)
+
+
+def _format_name(text: str) -> str:
+    if text not in FORMATS:
+        way = '; an input stands before --format' if os.path.lexists(text) else ''
+        raise argparse.ArgumentTypeError(
+            f'{text} is no format, expected some of {", ".join(FORMATS)}{way}'
+        )
+    return text
 
 
 def _add_ways_to_work(parser: argparse.ArgumentParser) -> None:

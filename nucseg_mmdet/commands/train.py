@@ -14,11 +14,12 @@ from nucseg_mmdet.engine import config_edits, finetune, fold_colors, folds
 from nucseg_mmdet.engine.data_edits import check_evaluators, notes_on_offset
 from nucseg_mmdet.engine.make_runner import make_runner
 from nucseg_mmdet.engine.work_dir import check_resumed, find_resumed, owned_by_this_run
+from nucseg_mmdet.utils.arguments import ArgumentParser
 from nucseg_mmdet.utils.errors import UserError, exit_code
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', type=Path, help='a file, the name of one in configs/, finetune')

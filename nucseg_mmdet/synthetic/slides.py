@@ -25,6 +25,7 @@ import tifffile
 from nucseg_mmdet.slides.base import paste
 from nucseg_mmdet.slides.open import open_slide
 from nucseg_mmdet.slides.pixel_size import given
+from nucseg_mmdet.utils.arguments import ArgumentParser
 from nucseg_mmdet.utils.errors import UserError, exit_code
 from nucseg_mmdet.utils.files import new_file
 
@@ -147,7 +148,7 @@ def read_images(paths: Sequence[Path]) -> list[np.ndarray]:
 
 @exit_code
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         'python -m nucseg_mmdet.synthetic.slides',
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -30,6 +30,7 @@ from nucseg_mmdet.evaluation.summary import paint
 from nucseg_mmdet.structures.coco import load_json
 from nucseg_mmdet.structures.coco_entries import make_annotations, make_categories
 from nucseg_mmdet.structures.rle import label_map
+from nucseg_mmdet.utils.arguments import ArgumentParser
 from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code
 from nucseg_mmdet.utils.files import check_file_is_writable, write_json
 from nucseg_mmdet.utils.reading import check_is_not_read
@@ -66,7 +67,7 @@ def mend(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
 
 @exit_code
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('truth', type=Path, help='COCO file of the truth')

@@ -28,6 +28,7 @@ from nucseg_mmdet.engine.checkpoint import cached_download
 from nucseg_mmdet.engine.provenance import device
 from nucseg_mmdet.engine.work_dir import CARD, read_card
 from nucseg_mmdet.evaluation import submission
+from nucseg_mmdet.utils.arguments import ArgumentParser
 from nucseg_mmdet.utils.errors import UserError, exit_code
 from nucseg_mmdet.utils.files import write_json
 
@@ -75,7 +76,7 @@ class Experiment(NamedTuple):
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(

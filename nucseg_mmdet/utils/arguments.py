@@ -1,0 +1,39 @@
+"""The command lines of all commands and tools: what is wrong with one is told in one line."""
+
+import argparse
+from typing import NoReturn
+
+from nucseg_mmdet.utils.errors import UserError
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse's, which raises ``UserError`` and not ``SystemExit``, without the usage.
+
+    Call it in a ``main`` that has ``exit_code``.
+    """
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.register('type', int, _whole_number)
+        self.register('type', float, _number)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message.removeprefix('argument '))
+
+
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f'{text or "nothing"} is no whole number, expected one such as 4'
+        ) from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f'{text or "nothing"} is no number, expected one such as 0.25'
+        ) from None
