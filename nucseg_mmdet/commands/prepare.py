@@ -44,6 +44,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     formats = parser.add_subparsers(dest='format', metavar='FORMAT', required=True)
+    formats.type = str  # of all that stands behind FORMAT, too, which its own parser looks at
     for name, reader in READERS.items():
         add_format(formats, name, reader)
     add_export(formats)

@@ -66,7 +66,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--mpp', type=float, help='microns per pixel of all inputs, default: what the files say'
     )
     parser.add_argument(
-        '--roi', metavar='X,Y,W,H', help='a region only, full-resolution px of the slide'
+        '--roi', type=str, metavar='X,Y,W,H', help='a region only, full-resolution px of the slide'
     )
     parser.add_argument('--no-tissue-mask', action='store_true', help='look at empty glass too')
     parser.add_argument(
@@ -122,6 +122,7 @@ def _add_ways_to_work(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--slurm',
+        type=str,
         metavar='OPTIONS',
         help='each worker is a job of sbatch with these, such as "--partition=gpu --gres=gpu:1"',
     )

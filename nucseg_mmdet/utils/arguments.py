@@ -1,6 +1,7 @@
 """The command lines of all commands and tools: what is wrong with one is told in one line."""
 
 import argparse
+from pathlib import Path
 from typing import NoReturn
 
 from nucseg_mmdet.utils.errors import UserError
@@ -9,16 +10,32 @@ from nucseg_mmdet.utils.errors import UserError
 class ArgumentParser(argparse.ArgumentParser):
     """argparse's, which raises ``UserError`` and not ``SystemExit``, without the usage.
 
-    Call it in a ``main`` that has ``exit_code``.
+    Call it in a ``main`` that has ``exit_code``. An empty value, as of a shell's variable that is
+    not set, is refused: ``Path('')`` is the current folder. An option that may be empty has the
+    type ``str``.
     """
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
+        self.register('type', None, _text)
+        self.register('type', Path, _path)
         self.register('type', int, _whole_number)
         self.register('type', float, _number)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(message.removeprefix('argument '))
+
+
+def _text(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError('is empty, expected a value')
+    return text
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError('is empty, expected a file or a folder')
+    return Path(text)
 
 
 def _whole_number(text: str) -> int:

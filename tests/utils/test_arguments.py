@@ -70,3 +70,46 @@ def test_commands_of_formats(refused):
     assert refused('prepare', 'coco', 'a', 'b', '--limit', 'x') == (
         'prepare: --limit: x is no whole number, expected one such as 4'
     )
+
+
+@pytest.mark.parametrize(
+    ('command', 'arguments', 'name'),
+    [
+        ('segment', ['', '--out', 'out'], 'INPUT'),
+        ('segment', ['a.png', '', '--out', 'out'], 'INPUT'),
+        ('segment', ['a.png', '--out', ''], '--out'),
+        ('segment', ['a.png', '--out', 'out', '--config', ''], '--config'),
+        ('view', [''], 'RESULTS'),
+        ('view', ['out', ''], 'SLIDES'),
+        ('score', ['', 'out'], 'truth'),
+        ('score', ['truth.json', 'out', '--json', ''], '--json'),
+        ('prepare', ['qupath', '', 'out'], 'RAW'),
+        ('prepare', ['qupath', '.', ''], 'OUT'),
+        ('prepare', ['export', '.', ''], 'OUT'),
+        ('train', ['finetune', '--data', ''], '--data-root/--data'),
+        ('test', ['finetune', ''], 'CHECKPOINT'),
+        ('report', [''], 'work_dir'),
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(
+    refused, tmp_path, monkeypatch, command, arguments, name
+):
+    monkeypatch.chdir(tmp_path)
+    line = f'{command}: {name}: is empty, expected a file or a folder'
+    assert refused(command, *arguments) == line
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ('command', 'arguments', 'name'),
+    [
+        ('segment', ['a.png', '--out', 'out', '--scheduler', ''], '--scheduler'),
+        ('prepare', ['qupath', '.', 'out', '--images', ''], '--images'),
+        ('train', ['finetune', '--resume', ''], '--resume'),
+    ],
+)
+def test_an_empty_value_is_not_none_at_all(
+    refused, tmp_path, monkeypatch, command, arguments, name
+):
+    monkeypatch.chdir(tmp_path)
+    assert refused(command, *arguments) == f'{command}: {name}: is empty, expected a value'
