@@ -33,6 +33,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.dashed = '--roi', '--slurm'
     parser.add_argument('inputs', type=Path, nargs='+', metavar='INPUT')
     parser.add_argument('--out', type=Path, required=True, help='folder of the results')
     model = parser.add_mutually_exclusive_group()

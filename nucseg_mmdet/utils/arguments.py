@@ -1,6 +1,8 @@
 """The command lines of all commands and tools: what is wrong with one is told in one line."""
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,7 +15,13 @@ class ArgumentParser(argparse.ArgumentParser):
     Call it in a ``main`` that has ``exit_code``. An empty value, as of a shell's variable that is
     not set, is refused: ``Path('')`` is the current folder. An option that may be empty has the
     type ``str``.
+
+    Attributes:
+        dashed: options whose value may begin with a dash, such as ``--slurm --partition=gpu``,
+            which argparse takes for another option.
     """
+
+    dashed: tuple[str, ...] = ()
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
@@ -21,6 +29,19 @@ class ArgumentParser(argparse.ArgumentParser):
         self.register('type', Path, _path)
         self.register('type', int, _whole_number)
         self.register('type', float, _number)
+
+    def parse_known_args(
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        known = {'--', *self._option_string_actions}
+        words: list[str] = []
+        for word in sys.argv[1:] if args is None else args:
+            is_value = word.startswith('-') and word.partition('=')[0] not in known
+            if is_value and words and words[-1] in self.dashed:
+                words[-1] += f'={word}'
+            else:
+                words.append(word)
+        return super().parse_known_args(words, namespace)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(message.removeprefix('argument '))

@@ -42,7 +42,7 @@ def test_a_given_size_that_the_file_contradicts_is_told(random_model, tmp_path, 
 
 @pytest.mark.parametrize(
     ('region', 'used', 'shape'),
-    [('70,60,100,100', '70,60,20,20', (20, 20)), ('80,0,11,30', '80,0,10,30', (30, 10))],
+    [('70,60,100,100', '70,60,20,20', (20, 20)), ('-10,-20,30,50', '0,0,20,30', (30, 20))],
 )
 def test_a_region_that_reaches_beyond_the_image_is_told(
     random_model, path, tmp_path, capsys, region, used, shape

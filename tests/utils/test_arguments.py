@@ -3,6 +3,7 @@
 import pytest
 
 from nucseg_mmdet import cli
+from nucseg_mmdet.commands import segment
 
 FORMATS = 'geojson, csv, parquet, label, coco, overlay, spatialdata, ome-zarr, dicom-ann'
 
@@ -113,3 +114,24 @@ def test_an_empty_value_is_not_none_at_all(
 ):
     monkeypatch.chdir(tmp_path)
     assert refused(command, *arguments) == f'{command}: {name}: is empty, expected a value'
+
+
+@pytest.mark.parametrize(
+    ('options', 'roi', 'slurm', 'workers'),
+    [
+        (['--slurm', '--partition=gpu'], None, '--partition=gpu', None),
+        (['--slurm', '-pgpu', '--workers', '2'], None, '-pgpu', 2),
+        (['--slurm', '--partition=gpu --gres=gpu:1'], None, '--partition=gpu --gres=gpu:1', None),
+        (['--slurm=--exclusive', '--roi', '1,2,3,4'], '1,2,3,4', '--exclusive', None),
+        (['--roi', '-10,-10,100,100', '--slurm', ''], '-10,-10,100,100', '', None),
+    ],
+)
+def test_values_that_begin_with_a_dash(options, roi, slurm, workers):
+    args = segment.parse_args(['a.png', '--out', 'out', *options])
+    assert (args.roi, args.slurm, args.workers) == (roi, slurm, workers)
+
+
+def test_an_option_is_not_the_value_of_the_one_before(refused):
+    start = ['segment', 'a.png', '--out', 'out']
+    for more in (['--workers', '2'], ['--workers=2'], []):
+        assert refused(*start, '--slurm', *more) == 'segment: --slurm: expected one argument'
