@@ -236,10 +236,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     refuse_launchers()
     settings = make_settings(args)
     found = inputs.find_inputs(args.inputs)
-    if not found.paths:
-        raise UserError(*found.problems)
     for note in found.notes:
         print(printable(note), file=sys.stderr)
+    if not found.paths:
+        raise UserError(*found.problems)
     with open_engine(args) as engine, owned_folder(args.out):
         return segment(engine, found, settings)
 

@@ -7,6 +7,7 @@ import tifffile
 from PIL import Image
 
 from nucseg_mmdet.commands import segment
+from nucseg_mmdet.inference import inputs
 from nucseg_mmdet.synthetic.fields import synthesize
 
 IMAGE = synthesize(4, 80, 90, 20)[0]
@@ -59,3 +60,19 @@ def test_a_region_that_reaches_beyond_the_image_is_told(
 def test_a_region_on_the_image_needs_no_note(random_model, path, tmp_path):
     assert run(random_model, tmp_path / 'out', path, '--roi', '0,0,90,80') == 0
     assert summary(tmp_path / 'out', 'a')['notes'] == []
+
+
+def test_a_folder_of_folders_alone_says_so(random_model, tmp_path, capsys):
+    (tmp_path / 'in/more').mkdir(parents=True)
+    Image.fromarray(IMAGE).save(tmp_path / 'in/more/a.png')
+    assert run(random_model, tmp_path / 'out', tmp_path / 'in') == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f'{tmp_path}/in: folders in it are left out, name them too: more/ with 1 files',
+        f'segment: {tmp_path}/in: no image or slide in it',
+    ]
+
+
+def test_an_image_that_is_named_twice(path):
+    found = inputs.find_inputs([path, path])
+    assert found.paths == [path]
+    assert found.notes == [f'{path}: named twice, segmented once']
