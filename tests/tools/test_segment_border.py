@@ -76,3 +76,22 @@ def test_an_image_that_is_named_twice(path):
     found = inputs.find_inputs([path, path])
     assert found.paths == [path]
     assert found.notes == [f'{path}: named twice, segmented once']
+
+
+def test_names_as_long_as_a_file_system_takes(random_model, tmp_path):
+    name, out = 'x' * 242, tmp_path / 'out'  # with .summary.json, the longest end, 255 bytes
+    Image.fromarray(IMAGE).save(tmp_path / f'{name}.png')
+    assert run(random_model, out, tmp_path / f'{name}.png', '--format', 'csv', 'label') == 0
+    assert (out / f'{name}.labels.tif').is_file()
+
+
+def test_longer_names_are_refused_before_the_work(random_model, path, tmp_path, capsys):
+    long, out = tmp_path / f'{"é" * 122}.png', tmp_path / 'out'  # 244 bytes without its suffix
+    Image.fromarray(IMAGE).save(long)
+    line = 'the name of its .summary.json would have 257 bytes, expected at most 255'
+    assert run(random_model, out, long) == 2
+    assert line in capsys.readouterr().err
+    assert not out.exists()
+    assert run(random_model, out, long, path) == 1
+    assert line in capsys.readouterr().err
+    assert {item.name for item in out.iterdir()} == {'a.csv', 'a.geojson', 'a.summary.json'}
