@@ -130,7 +130,7 @@ class TiffSlide(Slide):
         if self._palette is None and series.axes == 'YX':
             self.notes.append(ONE_CHANNEL)
         elif self._alpha in (PREMULTIPLIED, TRANSPARENCY):
-            self.notes.append('transparent parts are laid over white')
+            self.notes.append('has an alpha channel, what is transparent is laid over white')
         elif self._alpha is not None:
             self.notes.append('the fourth channel is left out')
 
