@@ -25,7 +25,7 @@ from nucseg_mmdet.converters import (
     vrdl,
 )
 from nucseg_mmdet.utils.arguments import ArgumentParser
-from nucseg_mmdet.utils.errors import UserError, exit_code, few, printable
+from nucseg_mmdet.utils.errors import UserError, count_nuclei, counted, exit_code, few, printable
 
 READERS = {
     'coco': coco,
@@ -127,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         images, nuclei = export.export(
             args.data, args.out, args.layout, args.part, args.workers, show_progress
         )
-        print(f'{args.out}: {images} images with {nuclei:,} nuclei')
+        print(f'{args.out}: {counted(images, "image")} with {count_nuclei(nuclei)}')
     else:
         prepare(args)
     return 0
@@ -166,9 +166,10 @@ def prepare(args: argparse.Namespace) -> None:
         print(f'left out: {printable(line)}')
     for line in few(summary.notes):
         print(f'note: {printable(line)}')
+    nuclei = count_nuclei(sum(summary.nuclei.values()))
     print(
-        f'{args.out}: {summary.images} training images with '
-        f'{sum(summary.nuclei.values()):,} nuclei, {summary.test_images} test images'
+        f'{args.out}: {counted(summary.images, "training image")} with {nuclei}, '
+        f'{counted(summary.test_images, "test image")}'
     )
     if classes is not None:
         print('\n'.join(f'  {name}: {count:,}' for name, count in summary.nuclei.items()))

@@ -25,7 +25,7 @@ from nucseg_mmdet.inference.backends import BACKENDS
 from nucseg_mmdet.inference.rows import Engine, InProcess
 from nucseg_mmdet.slides import pixel_size
 from nucseg_mmdet.utils.arguments import ArgumentParser
-from nucseg_mmdet.utils.errors import UserError, exit_code, printable
+from nucseg_mmdet.utils.errors import UserError, count_nuclei, exit_code, printable
 from nucseg_mmdet.utils.files import owned_folder
 
 
@@ -288,7 +288,7 @@ def work(run: running.SlideRun) -> bool:
         def progress(num_tiles: int, num_nuclei: int) -> None:
             nonlocal found
             found += num_nuclei
-            bar.set_postfix_str(f'{found:,} nuclei', refresh=False)
+            bar.set_postfix_str(count_nuclei(found), refresh=False)
             bar.update(num_tiles)
 
         try:

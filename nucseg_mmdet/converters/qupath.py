@@ -32,7 +32,7 @@ from nucseg_mmdet.slides.base import RegionError, Slide, name_of
 from nucseg_mmdet.slides.open import IMAGES, SCANS, open_slide
 from nucseg_mmdet.slides.pixel_size import MODEL_MPP
 from nucseg_mmdet.structures.polygons import fill_rings
-from nucseg_mmdet.utils.errors import UserError, some
+from nucseg_mmdet.utils.errors import UserError, count_nuclei, counted, some
 
 OPTIONS = {
     'images': 'folder of the images or slides, default: that of the GeoJSON files',
@@ -207,8 +207,8 @@ def _fields(
             doubtful = inside[~seen[inside]]
             seen[doubtful] = _show(entry, [nuclei[index] for index in doubtful])
     if not seen.all():
-        many = f'{np.count_nonzero(~seen):,} nuclei'
-        notes.append(f'{path}: {many} are in no region or cover no pixel of it, left out')
+        many = count_nuclei(np.count_nonzero(~seen))
+        notes.append(f'{path}: {many} in no region, or without a pixel in it, left out')
     notes += [f'{path}: {line}' for line in _beyond(shapes, whole)]
     entries[0] = entries[0]._replace(problems=problems, notes=notes)
     return entries
@@ -217,11 +217,13 @@ def _fields(
 def _beyond(regions: Sequence[shapely.Geometry], whole: shapely.Polygon) -> list[str]:
     """A line for the regions that are not on the image, and one for those that reach beyond it."""
     off = [not whole.intersection(region).area for region in regions]
-    lines = [f'{sum(off):,} regions are beyond the image or flat, left out'] if any(off) else []
+    lines = []
+    if any(off):
+        lines.append(f'{counted(sum(off), "region")} beyond the image or flat, left out')
     around = whole.buffer(SLACK, join_style='mitre')
     cut = [region for region, is_off in zip(regions, off, strict=True) if not is_off]
     if num := sum(not around.covers(region) for region in cut):
-        lines.append(f'{num:,} regions reach beyond the image, cut at its border')
+        lines.append(f'{counted(num, "region")} cut at the border of the image')
     return lines
 
 

@@ -1,6 +1,7 @@
 """What segment says of its command line and its inputs, as people give them."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import tifffile
@@ -95,3 +96,11 @@ def test_longer_names_are_refused_before_the_work(random_model, path, tmp_path, 
     assert run(random_model, out, long, path) == 1
     assert line in capsys.readouterr().err
     assert {item.name for item in out.iterdir()} == {'a.csv', 'a.geojson', 'a.summary.json'}
+
+
+def test_one_nucleus_is_no_nuclei(capsys):
+    def run(progress, _):
+        progress(1, 1)
+
+    assert segment.work(SimpleNamespace(num_tiles=1, run=run))
+    assert '1 nucleus]' in capsys.readouterr().err

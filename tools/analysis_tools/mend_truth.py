@@ -31,7 +31,7 @@ from nucseg_mmdet.structures.coco import load_json
 from nucseg_mmdet.structures.coco_entries import make_annotations, make_categories
 from nucseg_mmdet.structures.rle import label_map
 from nucseg_mmdet.utils.arguments import ArgumentParser
-from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code
+from nucseg_mmdet.utils.errors import UserError, check_fraction, count_nuclei, exit_code
 from nucseg_mmdet.utils.files import check_file_is_writable, write_json
 from nucseg_mmdet.utils.reading import check_is_not_read
 
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = paint(image, detections[image.id], score_thr)
         truth = label_map(image.rles, image.height, image.width)
         made = make_annotations(mend(truth, found), image.id, len(annotations) + 1)
-        print(f'{image.file_name}: {len(image.rles)} nuclei, {len(made)} mended')
+        print(f'{image.file_name}: {count_nuclei(len(image.rles))}, {len(made)} mended')
         annotations += made
         read = dict(id=image.id, file_name=image.file_name, width=image.width, height=image.height)
         files.append({**records.get(image.file_name, {}), **read})
