@@ -41,6 +41,7 @@ from nucseg_mmdet.slides.open import open_slide
 from nucseg_mmdet.structures.nuclei import Nuclei
 from nucseg_mmdet.structures.polygons import ring_runs
 from nucseg_mmdet.structures.rle import from_runs, label_map, painting_order
+from nucseg_mmdet.utils.arguments import ArgumentParser
 from nucseg_mmdet.utils.errors import UserError, exit_code
 
 SIDES = ('ours', 'before', 'stardist', 'instanseg')
@@ -221,7 +222,7 @@ def make_mosaic(image: np.ndarray, side: int, path: Path) -> None:
 
 @exit_code
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('image', type=Path, help='such as a class image of 1,000 px')

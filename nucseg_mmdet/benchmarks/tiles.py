@@ -10,7 +10,6 @@ from nucseg_mmdet.utils.start import start_script
 if __name__ == '__main__':
     start_script()
 
-import argparse
 import resource
 import sys
 import tempfile
@@ -31,6 +30,7 @@ from nucseg_mmdet.inference.tiling import Grid
 from nucseg_mmdet.slides.base import ArraySlide
 from nucseg_mmdet.structures.nuclei import MEASUREMENTS, Nuclei
 from nucseg_mmdet.structures.polygons import mask_to_polygons
+from nucseg_mmdet.utils.arguments import ArgumentParser
 from nucseg_mmdet.utils.errors import UserError, exit_code
 
 SPACING = 28  # px between nuclei: 20,000 per mm2, denser than the densest class image
@@ -114,7 +114,7 @@ def noise(width: int) -> ArraySlide:
 
 @exit_code
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument('--nuclei', type=int, default=1_000_000)
     parser.add_argument('--format', nargs='*', choices=list(FORMATS), default=['geojson'])
     parser.add_argument('--features', action='store_true', help='also time those of segment')

@@ -16,7 +16,8 @@ from PIL import Image
 
 from nucseg_mmdet import Segmenter, __version__
 from nucseg_mmdet.inference.backends import BACKENDS
-from nucseg_mmdet.utils.errors import UserError, exit_code
+from nucseg_mmdet.utils.arguments import ArgumentParser
+from nucseg_mmdet.utils.errors import UserError, count_nuclei, exit_code
 
 # What each part of the project imports.
 PARTS = {
@@ -29,7 +30,7 @@ FEWEST, MOST = 30, 50  # nuclei that a working model finds in the image; ours fi
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--device', help='cpu, cuda or cuda:N, default: a GPU where there is one')
     return parser.parse_args(argv)
 
@@ -71,7 +72,7 @@ def try_model(backend: str, device: str | None) -> str:
     found = len(segmenter(image))
     seconds = time.perf_counter() - start
     if not FEWEST <= found <= MOST:
-        raise UserError(f'{found} nuclei in the image, expected {FEWEST} to {MOST}')
+        raise UserError(f'{count_nuclei(found)} in the image, expected {FEWEST} to {MOST}')
     height, width = image.shape[:2]
     predictor = segmenter.predictor
     return (

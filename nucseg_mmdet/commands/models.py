@@ -4,11 +4,12 @@ import argparse
 from collections.abc import Sequence
 
 from nucseg_mmdet.engine import model_zoo
+from nucseg_mmdet.utils.arguments import ArgumentParser
 from nucseg_mmdet.utils.errors import exit_code
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument(
         '--verify', action='store_true', help='compare the weights with their published SHA-256'
     )

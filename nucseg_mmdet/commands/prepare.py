@@ -24,7 +24,8 @@ from nucseg_mmdet.converters import (
     target,
     vrdl,
 )
-from nucseg_mmdet.utils.errors import UserError, exit_code, few, printable
+from nucseg_mmdet.utils.arguments import ArgumentParser
+from nucseg_mmdet.utils.errors import UserError, count_nuclei, counted, exit_code, few, printable
 
 READERS = {
     'coco': coco,
@@ -39,10 +40,11 @@ READERS = {
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     formats = parser.add_subparsers(dest='format', metavar='FORMAT', required=True)
+    formats.type = str  # of all that stands behind FORMAT, too, which its own parser looks at
     for name, reader in READERS.items():
         add_format(formats, name, reader)
     add_export(formats)
@@ -125,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         images, nuclei = export.export(
             args.data, args.out, args.layout, args.part, args.workers, show_progress
         )
-        print(f'{args.out}: {images} images with {nuclei:,} nuclei')
+        print(f'{args.out}: {counted(images, "image")} with {count_nuclei(nuclei)}')
     else:
         prepare(args)
     return 0
@@ -164,9 +166,10 @@ def prepare(args: argparse.Namespace) -> None:
         print(f'left out: {printable(line)}')
     for line in few(summary.notes):
         print(f'note: {printable(line)}')
+    nuclei = count_nuclei(sum(summary.nuclei.values()))
     print(
-        f'{args.out}: {summary.images} training images with '
-        f'{sum(summary.nuclei.values()):,} nuclei, {summary.test_images} test images'
+        f'{args.out}: {counted(summary.images, "training image")} with {nuclei}, '
+        f'{counted(summary.test_images, "test image")}'
     )
     if classes is not None:
         print('\n'.join(f'  {name}: {count:,}' for name, count in summary.nuclei.items()))

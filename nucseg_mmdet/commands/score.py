@@ -30,7 +30,16 @@ from nucseg_mmdet.structures.coco import (
 )
 from nucseg_mmdet.structures.coco_entries import CATEGORY_ID
 from nucseg_mmdet.structures.coco_tidy import as_one_class, has_types, tidy_results
-from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code, printable, some
+from nucseg_mmdet.utils.arguments import ArgumentParser
+from nucseg_mmdet.utils.errors import (
+    UserError,
+    check_fraction,
+    count_nuclei,
+    counted,
+    exit_code,
+    printable,
+    some,
+)
 from nucseg_mmdet.utils.files import check_file_is_writable, without_nan, write_json
 from nucseg_mmdet.utils.reading import check_is_not_read
 
@@ -42,7 +51,7 @@ LABEL_KEYS = ('AJI', 'AJI+', 'DQ', 'SQ', 'PQ', 'Dice', 'F1', 'precision', 'recal
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('truth', type=Path, help='COCO truth; all its categories are nuclei')
@@ -74,12 +83,14 @@ def format_report(report: dict[str, Any]) -> str:
     ]
     return '\n'.join(
         [
-            f'{report["images"]} images, {report["nuclei"]} nuclei, {report["results"]} results',
+            f'{counted(report["images"], "image")}, {count_nuclei(report["nuclei"])}, '
+            f'{counted(report["results"], "result")}',
             '',
             *_table('COCO, masks', coco, COCO_KEYS),
             f'small, large: AP of masks up to {SMALL} px, from {LARGE} px',
             '',
-            f'{report["results_kept"]} results with a score of {report["score_thr"]} or more',
+            f'{counted(report["results_kept"], "result")} with a score of {report["score_thr"]} '
+            'or more',
             '',
             *_table('label maps', labels, LABEL_KEYS),
             '',

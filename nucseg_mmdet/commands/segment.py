@@ -24,14 +24,16 @@ from nucseg_mmdet.inference import run as running
 from nucseg_mmdet.inference.backends import BACKENDS
 from nucseg_mmdet.inference.rows import Engine, InProcess
 from nucseg_mmdet.slides import pixel_size
-from nucseg_mmdet.utils.errors import UserError, exit_code, printable
+from nucseg_mmdet.utils.arguments import ArgumentParser
+from nucseg_mmdet.utils.errors import UserError, count_nuclei, exit_code, printable
 from nucseg_mmdet.utils.files import owned_folder
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.dashed = '--roi', '--slurm'
     parser.add_argument('inputs', type=Path, nargs='+', metavar='INPUT')
     parser.add_argument('--out', type=Path, required=True, help='folder of the results')
     model = parser.add_mutually_exclusive_group()
@@ -43,6 +45,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--format',
         nargs='+',
+        type=_format_name,
         choices=list(FORMATS),
         default=['geojson', 'csv'],
         help='of the results, default: geojson csv',
@@ -64,7 +67,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--mpp', type=float, help='microns per pixel of all inputs, default: what the files say'
     )
     parser.add_argument(
-        '--roi', metavar='X,Y,W,H', help='a region only, full-resolution px of the slide'
+        '--roi', type=str, metavar='X,Y,W,H', help='a region only, full-resolution px of the slide'
     )
     parser.add_argument('--no-tissue-mask', action='store_true', help='look at empty glass too')
     parser.add_argument(
@@ -77,6 +80,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help='start anew where settings have changed, and replace files of others',
     )
     return parser.parse_args(argv)
+
+
+def _format_name(text: str) -> str:
+    if text not in FORMATS:
+        way = '; an input stands before --format' if os.path.lexists(text) else ''
+        raise argparse.ArgumentTypeError(
+            f'{text} is no format, expected some of {", ".join(FORMATS)}{way}'
+        )
+    return text
 
 
 def _add_ways_to_work(parser: argparse.ArgumentParser) -> None:
@@ -111,6 +123,7 @@ def _add_ways_to_work(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--slurm',
+        type=str,
         metavar='OPTIONS',
         help='each worker is a job of sbatch with these, such as "--partition=gpu --gres=gpu:1"',
     )
@@ -223,10 +236,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     refuse_launchers()
     settings = make_settings(args)
     found = inputs.find_inputs(args.inputs)
-    if not found.paths:
-        raise UserError(*found.problems)
     for note in found.notes:
         print(printable(note), file=sys.stderr)
+    if not found.paths:
+        raise UserError(*found.problems)
     with open_engine(args) as engine, owned_folder(args.out):
         return segment(engine, found, settings)
 
@@ -275,7 +288,7 @@ def work(run: running.SlideRun) -> bool:
         def progress(num_tiles: int, num_nuclei: int) -> None:
             nonlocal found
             found += num_nuclei
-            bar.set_postfix_str(f'{found:,} nuclei', refresh=False)
+            bar.set_postfix_str(count_nuclei(found), refresh=False)
             bar.update(num_tiles)
 
         try:

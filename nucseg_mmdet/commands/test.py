@@ -29,13 +29,14 @@ from nucseg_mmdet.engine.types_of_nuclei import fit_types
 from nucseg_mmdet.engine.work_dir import read_card
 from nucseg_mmdet.evaluation.run_cards import CARD
 from nucseg_mmdet.structures.coco import load_shared_json
+from nucseg_mmdet.utils.arguments import ArgumentParser
 from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code
 from nucseg_mmdet.utils.files import check_folder_is_writable, check_place_is_writable
 from nucseg_mmdet.utils.reading import check_is_not_read
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', type=Path, help='or the name of a model, such as dense-r18')
@@ -43,6 +44,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         'checkpoints',
         type=Path,
         nargs='*',
+        default=[],
         metavar='CHECKPOINT',
         help='may be left out for a model of the project; of several the predictions are averaged',
     )

@@ -19,11 +19,12 @@ from nucseg_mmdet.engine.work_dir import (
     owned_by_this_run,
     refuse_to_replace,
 )
+from nucseg_mmdet.utils.arguments import ArgumentParser
 from nucseg_mmdet.utils.errors import UserError, exit_code
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', type=Path, help='a file, the name of one in configs/, finetune')

@@ -14,6 +14,7 @@ import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
+from nucseg_mmdet.utils.arguments import ArgumentParser
 from nucseg_mmdet.utils.errors import UserError, exit_code, printable
 from nucseg_mmdet.viewer.results import find_results
 
@@ -22,11 +23,13 @@ GRACE = 1  # s for answers under way when the server ends
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('results', type=Path, metavar='RESULTS', help='folder of the results')
-    parser.add_argument('slides', type=Path, nargs='*', metavar='SLIDES', help='or their folders')
+    parser.add_argument(
+        'slides', type=Path, nargs='*', default=[], metavar='SLIDES', help='or their folders'
+    )
     parser.add_argument('--port', type=int, default=0, help='default: one that is free')
     parser.add_argument('--open', action='store_true', help='open the page in the browser')
     return parser.parse_args(argv)

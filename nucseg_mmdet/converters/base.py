@@ -36,7 +36,7 @@ from nucseg_mmdet.structures.coco_entries import (
     make_image,
 )
 from nucseg_mmdet.structures.polygons import Polygon
-from nucseg_mmdet.utils.errors import UserError, few, say_unforeseen
+from nucseg_mmdet.utils.errors import UserError, count_nuclei, few, say_unforeseen
 from nucseg_mmdet.utils.files import new_folder
 
 Entry = TypeVar('Entry')
@@ -203,7 +203,7 @@ def _notes(annotated: Sequence[AnnotatedImage], truth: dict) -> list[str]:
         )
     dropped = sum(len(item.nuclei) for item in annotated) - len(truth['annotations'])
     if dropped:
-        notes.append(f'{dropped:,} nuclei are of types that no class takes in')
+        notes.append(f'{count_nuclei(dropped)} of types that no class takes in, left out')
     return notes
 
 
@@ -232,7 +232,7 @@ def _take_once(item: AnnotatedImage) -> None:
     different = {(nucleus.type, repr(nucleus.polygons)): nucleus for nucleus in item.nuclei}
     twice = len(item.nuclei) - len(different)
     if twice:
-        item.notes.append(f'{item.image.path}: {twice:,} nuclei stand there twice, taken once')
+        item.notes.append(f'{item.image.path}: {count_nuclei(twice)} there twice, taken once')
         item.nuclei = list(different.values())
 
 

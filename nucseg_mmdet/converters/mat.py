@@ -29,7 +29,7 @@ from nucseg_mmdet.converters.pictures import (
     pair_folders_left_out,
 )
 from nucseg_mmdet.imaging.image_files import MAX_PIXELS
-from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.errors import UserError, count_nuclei
 from nucseg_mmdet.utils.reading import check_file
 
 OPTIONS = {
@@ -86,7 +86,7 @@ def read_image(pair: Pair) -> AnnotatedImage:
         numbers = content['inst_type'].ravel()
         if numbers.size != len(nuclei):
             raise UserError(
-                f'{pair.truth}: {numbers.size} inst_type for {len(nuclei)} nuclei, '
+                f'{pair.truth}: {numbers.size} inst_type for {count_nuclei(len(nuclei))}, '
                 'expected one for each'
             )
         order = _order(content, list(nuclei), pair.truth)

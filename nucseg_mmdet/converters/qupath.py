@@ -32,7 +32,7 @@ from nucseg_mmdet.slides.base import RegionError, Slide, name_of
 from nucseg_mmdet.slides.open import IMAGES, SCANS, open_slide
 from nucseg_mmdet.slides.pixel_size import MODEL_MPP
 from nucseg_mmdet.structures.polygons import fill_rings
-from nucseg_mmdet.utils.errors import UserError, some
+from nucseg_mmdet.utils.errors import UserError, count_nuclei, counted, some
 
 OPTIONS = {
     'images': 'folder of the images or slides, default: that of the GeoJSON files',
@@ -45,6 +45,7 @@ REGIONS = 'Region*,annotated'
 IGNORED = 'Ignore*'  # as QuPath's own class
 FIELD = 1_000  # px
 SMALL = 2  # px of 0.25 microns; what is wider in x and y covers the center of a pixel
+SLACK = 1  # px by which a region may reach beyond the image without a note
 NO_IMAGES = ('.geojson', '.json', '.gz', '.csv', '.parquet')  # results beside the image
 ENDING = re.compile(r'\.geojson(\.gz)?$', re.IGNORECASE)
 
@@ -206,13 +207,24 @@ def _fields(
             doubtful = inside[~seen[inside]]
             seen[doubtful] = _show(entry, [nuclei[index] for index in doubtful])
     if not seen.all():
-        many = f'{np.count_nonzero(~seen):,} nuclei'
-        notes.append(f'{path}: {many} are in no region or cover no pixel of it, left out')
-    beyond = sum(not whole.intersection(region).area for region in shapes)
-    if beyond:
-        notes.append(f'{path}: {beyond:,} regions are beyond the image or flat, left out')
+        many = count_nuclei(np.count_nonzero(~seen))
+        notes.append(f'{path}: {many} in no region, or without a pixel in it, left out')
+    notes += [f'{path}: {line}' for line in _beyond(shapes, whole)]
     entries[0] = entries[0]._replace(problems=problems, notes=notes)
     return entries
+
+
+def _beyond(regions: Sequence[shapely.Geometry], whole: shapely.Polygon) -> list[str]:
+    """A line for the regions that are not on the image, and one for those that reach beyond it."""
+    off = [not whole.intersection(region).area for region in regions]
+    lines = []
+    if any(off):
+        lines.append(f'{counted(sum(off), "region")} beyond the image or flat, left out')
+    around = whole.buffer(SLACK, join_style='mitre')
+    cut = [region for region, is_off in zip(regions, off, strict=True) if not is_off]
+    if num := sum(not around.covers(region) for region in cut):
+        lines.append(f'{counted(num, "region")} cut at the border of the image')
+    return lines
 
 
 def _sort(

@@ -113,7 +113,7 @@ def _is_offset(value: object) -> bool:
 
 
 class ConfigOptions(DictAction):
-    """mmengine's ``--cfg-options``, with a usage line for one that is no ``KEY=VALUE``."""
+    """mmengine's ``--cfg-options``, with a line for one that is no ``KEY=VALUE``."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: list, *rest

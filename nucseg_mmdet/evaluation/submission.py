@@ -21,6 +21,7 @@ from pathlib import Path
 
 from nucseg_mmdet.structures import rle
 from nucseg_mmdet.structures.coco import load_json, load_shared_json
+from nucseg_mmdet.utils.arguments import ArgumentParser
 from nucseg_mmdet.utils.errors import UserError, exit_code, some
 from nucseg_mmdet.utils.files import PartialFile, cannot_be_written, make_folder
 
@@ -171,7 +172,7 @@ def write(results: Sequence[dict], images: dict[int, tuple[int, int]], path: Pat
 @exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     """Check a file that somebody brings."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('results', type=Path, help='answer.json or answer.zip')

@@ -182,7 +182,7 @@ class Writer:
 
     def _open_scratch(self) -> BinaryIO:
         """A file beside, for what has to wait; it is gone with the writer."""
-        scratch = files.PartialFile(self.path.with_name(f'{self.path.name}.scratch'))
+        scratch = files.PartialFile(self.path)  # under a hidden name of its own
         self._held.callback(scratch.abort)
         return scratch.file
 

@@ -51,11 +51,15 @@ def find_inputs(paths: Sequence[Path]) -> Inputs:
                 reason = 'no such file or folder' if not os.path.lexists(path) else error.strerror
                 found.problems.append(f'{path}: {reason}')
                 continue
-            other = seen.setdefault(os.path.realpath(path), path)
-            if other is path:
+            place = os.path.realpath(path)
+            if place not in seen:
                 found.paths.append(path)
+            elif seen[place] == path:
+                found.notes.append(f'{path}: named twice, segmented once')
             else:
+                other = seen[place]
                 found.notes.append(f'{path}: the same file as {other}, segmented under that name')
+            seen.setdefault(place, path)
     return found
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ import numpy as np
 
 from nucseg_mmdet import __version__
 from nucseg_mmdet.export.formats import FORMATS, obstacles
-from nucseg_mmdet.export.writer import Target
+from nucseg_mmdet.export.writer import SUMMARY, Options, Target
 from nucseg_mmdet.inference.frame import Frame, Region, make_frame
 from nucseg_mmdet.inference.segmenter import Segmenter
 from nucseg_mmdet.inference.tiling import Grid
@@ -27,6 +28,7 @@ from nucseg_mmdet.structures.classes import ONE_CLASS, NucleusClass
 from nucseg_mmdet.utils.errors import UserError, describe
 
 DENSITY = 8_000  # nuclei per mm2 of tissue, as in the class images
+LONGEST_NAME = 255  # bytes, of most file systems
 SHARD_BYTES = 600  # of a nucleus while its slide is not finished
 
 
@@ -133,7 +135,8 @@ def plan_slide(path: Path, name: str, settings: Settings, segmenter: Segmenter) 
         segmenter: of its tiles.
 
     Raises:
-        UserError: it cannot be opened, the region is not on it, or no format can be written for it.
+        UserError: it cannot be opened, the region is not on it, no format can be written for it, or
+            its name is too long.
     """
     file = slide_signs(path)  # before it is read, so that a change meanwhile is one
     slide = open_shared(path, settings.mpp)
@@ -153,6 +156,7 @@ def plan_slide(path: Path, name: str, settings: Settings, segmenter: Segmenter) 
         qupath_corner=slide.bounds[:2] if slide.bounds else (0, 0),
     )
     left_out = _check_formats(path, target, settings)
+    _check_names(path, target, settings)
     tissue = find_tiles(slide, frame, grid, settings.skip_glass)
     return Plan(
         path=path,
@@ -165,7 +169,7 @@ def plan_slide(path: Path, name: str, settings: Settings, segmenter: Segmenter) 
         pixel_size=slide.pixel_size,
         notes=[
             note if str(path) in note else f'{path}: {note}'
-            for note in [*slide.notes, *tissue.notes, *left_out]
+            for note in [*slide.notes, *_note_on_region(settings, frame), *tissue.notes, *left_out]
         ],
         identity=identify(file, slide, frame, settings, segmenter),
         device=segmenter.predictor.device,
@@ -173,6 +177,14 @@ def plan_slide(path: Path, name: str, settings: Settings, segmenter: Segmenter) 
         colors=segmenter.slide_colors(slide, frame, grid, tissue.wanted),
         tissue_picture=tissue.picture,
     )
+
+
+def _note_on_region(settings: Settings, frame: Frame) -> list[str]:
+    """A line where only a part of the region is on the slide."""
+    if settings.region in (None, frame.region):
+        return []
+    asked, used = (','.join(map(str, region)) for region in (settings.region, frame.region))
+    return [f'region {asked} reaches beyond the slide, {used} is used']
 
 
 def _check_formats(path: Path, target: Target, settings: Settings) -> list[str]:
@@ -186,6 +198,27 @@ def _check_formats(path: Path, target: Target, settings: Settings) -> list[str]:
     if len(found) == len(settings.formats):
         raise UserError(f'{path}: {"; ".join(lines)}: expected another --format')
     return lines
+
+
+def _check_names(path: Path, target: Target, settings: Settings) -> None:
+    """Check that the file system takes the names of the results.
+
+    Raises:
+        UserError: one is too long.
+    """
+    try:
+        most = os.pathconf(settings.out, 'PC_NAME_MAX')
+    except (AttributeError, OSError):  # not on Windows; or there is no folder yet
+        most = LONGEST_NAME
+    options = Options(settings.compress)
+    names = [FORMATS[name].file_name(target, options) for name in settings.formats]
+    for name in (*names, f'{target.name}{SUMMARY}'):
+        if (length := len(os.fsencode(name))) > most:
+            end = name.removeprefix(target.name)
+            raise UserError(
+                f'{path}: the name of its {end} would have {length} bytes, expected at most '
+                f'{most}; rename the file'
+            )
 
 
 def check_unchanged(plan: Plan) -> None:

@@ -15,7 +15,7 @@ MIN_MPP, MAX_MPP = 0.05, 20.0
 ASSUMED_MPP = 0.25
 MODEL_MPP = 0.25  # that the models are trained at
 AT_ONE = 10.0  # microns per pixel at magnification 1, by custom: 0.5 at x20, 0.25 at x40
-MAX_UNEVEN = 0.01  # relative difference of x and y that is taken for rounding
+MAX_UNEVEN = 0.01  # relative difference of two sizes that is taken for rounding
 # Units of length by their symbols, in OME-XML and in what ImageJ writes.
 MICRONS = {
     'm': 1e6,
@@ -76,10 +76,18 @@ NOT_SAID = unknown('the file does not say')
 def chosen(mpp: float | None, found: PixelSize) -> PixelSize:
     """What the user gives, in microns per pixel, or else what the file says.
 
+    A note tells where the two differ: areas go with the square.
+
     Raises:
         UserError: the user gives what no microscope makes.
     """
-    return found if mpp is None else given(mpp)
+    if mpp is None:
+        return found
+    size = given(mpp)
+    if found.assumed or abs(size.mpp - found.mpp) <= MAX_UNEVEN * min(size.mpp, found.mpp):
+        return size
+    said = f'the file says {found.mpp:.4g} microns per pixel ({found.source})'
+    return size._replace(note=f'{said}, --mpp {size.mpp:g} is used')
 
 
 def given(mpp: float) -> PixelSize:

@@ -94,9 +94,8 @@ class TiffSlide(Slide):
         description = self._tiff.pages[0].description
         if '<!ENTITY' in description:
             raise UserError(f'{self._path}: its XML defines entities, expected plain OME-XML')
-        # The main image is the largest; labels and overviews may come along.
         images = self._tiff.series
-        number = max(range(len(images)), key=lambda index: _area(images[index].keyframe))
+        number = max(range(len(images)), key=lambda index: _rank(images[index]))
         series = images[number]
         page = series.keyframe
         self._check_values(series)
@@ -131,7 +130,7 @@ class TiffSlide(Slide):
         if self._palette is None and series.axes == 'YX':
             self.notes.append(ONE_CHANNEL)
         elif self._alpha in (PREMULTIPLIED, TRANSPARENCY):
-            self.notes.append('transparent parts are laid over white')
+            self.notes.append('has an alpha channel, what is transparent is laid over white')
         elif self._alpha is not None:
             self.notes.append('the fourth channel is left out')
 
@@ -353,8 +352,14 @@ class TiffSlide(Slide):
         return decoded
 
 
-def _area(page: tifffile.TiffPage | tifffile.TiffFrame) -> int:
-    return page.imagewidth * page.imagelength
+def _rank(series: tifffile.TiffPageSeries) -> tuple[int, bool, bool]:
+    """The main image ranks highest: the largest, as overviews and photographs may come along.
+
+    Of several as large it is the one of 8 bits, in color, as the others are of labels.
+    """
+    page = series.keyframe
+    area = page.imagewidth * page.imagelength
+    return area, series.dtype == np.uint8, page.photometric in (RGB, YCBCR)
 
 
 def _palette(colors: np.ndarray) -> np.ndarray:

@@ -10,7 +10,6 @@ from nucseg_mmdet.utils.start import start_script
 if __name__ == '__main__':
     start_script()
 
-import argparse
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from nucseg_mmdet.imaging.image_files import encode
 from nucseg_mmdet.imaging.stain import STAIN_OD
 from nucseg_mmdet.structures.coco_entries import make_annotations, make_categories
 from nucseg_mmdet.synthetic.tissue import Tissue, lay_out_tissue, noise, smear, step
+from nucseg_mmdet.utils.arguments import ArgumentParser
 from nucseg_mmdet.utils.errors import UserError, exit_code
 from nucseg_mmdet.utils.files import new_folder
 
@@ -355,7 +355,7 @@ def _new_folder(folder: Path, *numbers: int) -> Iterator[Path]:
 
 @exit_code
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser('python -m nucseg_mmdet.synthetic.fields', description=__doc__)
+    parser = ArgumentParser('python -m nucseg_mmdet.synthetic.fields', description=__doc__)
     parser.add_argument('out', type=Path, help='new or empty folder')
     parser.add_argument('--train', type=int, default=16, help='training images (default: 16)')
     parser.add_argument('--test', type=int, default=4, help='test images (default: 4)')

@@ -24,7 +24,8 @@ import tifffile
 
 from nucseg_mmdet.slides.base import paste
 from nucseg_mmdet.slides.open import open_slide
-from nucseg_mmdet.slides.pixel_size import chosen
+from nucseg_mmdet.slides.pixel_size import given
+from nucseg_mmdet.utils.arguments import ArgumentParser
 from nucseg_mmdet.utils.errors import UserError, exit_code
 from nucseg_mmdet.utils.files import new_file
 
@@ -147,7 +148,7 @@ def read_images(paths: Sequence[Path]) -> list[np.ndarray]:
 
 @exit_code
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         'python -m nucseg_mmdet.synthetic.slides',
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -169,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f'--quality {args.quality}: expected 1 to 100')
     if args.out.exists():
         raise UserError(f'{args.out}: is there already')
-    mpp = chosen(args.mpp, None).mpp
+    mpp = given(args.mpp).mpp
     mosaic = Mosaic(read_images(args.images), width, height, args.gap, args.empty, args.seed)
     mosaic.write(args.out, mpp, args.quality)
     print(f'{args.out}: {width} x {height} px, {np.count_nonzero(mosaic.pieces >= 0)} pieces')

@@ -59,6 +59,22 @@ def some(names: Sequence[str]) -> str:
     return ', '.join(names[:FEW_NAMES]) + more
 
 
+def counted(number: int, one: str, several: str | None = None) -> str:
+    """A number of things, such as ``1 image`` and ``1,200 images``.
+
+    Args:
+        number: of them.
+        one: name of one.
+        several: name of more, or of none, by default with an s at the end.
+    """
+    return f'{number:,} {one if number == 1 else several or f"{one}s"}'
+
+
+def count_nuclei(number: int) -> str:
+    """A number of nuclei, as people are told it."""
+    return counted(number, 'nucleus', 'nuclei')
+
+
 def printable(text: str) -> str:
     """Escape what a terminal would act on, as file names may hold it."""
     return ''.join(

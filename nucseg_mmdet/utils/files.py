@@ -33,6 +33,7 @@ import os
 import secrets
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -186,13 +187,10 @@ def check_folder_is_writable(path: Path) -> None:
     Raises:
         UserError: it cannot be made or written to.
     """
-    part = PartialFile(_nearest_folder(path) / 'test')
-    try:
-        with cannot_be_written(path):
-            part.file.write(b'0')
-            part.file.flush()
-    finally:
-        part.abort()
+    folder = _nearest_folder(path)
+    with cannot_be_written(path), tempfile.TemporaryFile(dir=folder) as file:
+        file.write(b'0')
+        file.flush()
 
 
 def _nearest_folder(path: Path) -> Path:

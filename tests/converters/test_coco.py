@@ -98,8 +98,9 @@ def test_classes(raw, capsys, options, names, category_ids):
     assert truth['categories'] == [dict(id=i, name=name) for i, name in enumerate(names, 1)]
     assert [entry['category_id'] for entry in truth['annotations']] == category_ids
     dropped = 4 - len(category_ids)
-    note = f'note: {dropped} nuclei are of types that no class'
-    assert (note in capsys.readouterr().out) == (dropped > 0)
+    said = capsys.readouterr().out
+    count = {1: '1 nucleus', 2: '2 nuclei'}.get(dropped, 'none')
+    assert (f'note: {count} of types that no class takes in' in said) == (dropped > 0)
     assert truth['annotations'][0]['type'] == 'tumour'
 
 
@@ -296,7 +297,7 @@ def test_a_nucleus_that_stands_there_twice(raw, capsys):
     polygon = dict(size=list(SIZE), counts=COUNTS)  # the pixels of the box
     assert run(raw, document(box, other, polygon)) == 0
     assert [entry['area'] for entry in truth_of(raw)['annotations']] == [6, 1]
-    assert 'sub/a.png: 1 nuclei stand there twice, taken once' in capsys.readouterr().out
+    assert 'sub/a.png: 1 nucleus there twice, taken once' in capsys.readouterr().out
     typed = document(box, polygon, categories=('a', 'b'))
     assert run(raw, typed, '--overwrite') == 0
     assert [entry['type'] for entry in truth_of(raw)['annotations']] == ['a', 'b']

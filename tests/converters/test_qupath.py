@@ -134,7 +134,7 @@ def test_a_field_by_hand(tmp_path):
     np.testing.assert_array_equal(second, expected)
     assert [item.get('type') for item in truth['annotations']] == ['Tumor', None]
     assert [note for note in summary.notes if 'region' in note] == [
-        f'{tmp_path / "raw/slide.geojson"}: 1 nuclei are in no region or cover no pixel of it, '
+        f'{tmp_path / "raw/slide.geojson"}: 1 nucleus in no region, or without a pixel in it, '
         'left out'
     ]
 
@@ -373,8 +373,18 @@ def test_what_a_region_does_not_show_is_counted(tmp_path):
     summary, truth = convert(save(tmp_path / 'raw', features), tmp_path / 'out')
     assert [item['area'] for item in truth['annotations']] == [16]
     start = f'{tmp_path / "raw/slide.geojson"}: '
-    assert f'{start}3 nuclei are in no region or cover no pixel of it, left out' in summary.notes
-    assert f'{start}2 regions are beyond the image or flat, left out' in summary.notes
+    assert f'{start}3 nuclei in no region, or without a pixel in it, left out' in summary.notes
+    assert f'{start}2 regions beyond the image or flat, left out' in summary.notes
+
+
+def test_regions_that_are_cut_at_the_border_of_the_image_are_counted(tmp_path):
+    # Of 80 x 60 px. The second is off by a px, as one that is drawn along the border.
+    regions = [region(60, 40, 40, 40), region(-1, 0, 30, 30), region(40, 0, 20, 20)]
+    summary, truth = convert(save(tmp_path / 'raw', regions), tmp_path / 'out')
+    sizes = {(image['width'], image['height']) for image in truth['images']}
+    assert sizes == {(20, 20), (29, 30)}
+    line = '1 region cut at the border of the image'
+    assert summary.notes.count(f'{tmp_path / "raw/slide.geojson"}: {line}') == 1
 
 
 @pytest.mark.parametrize(
@@ -421,7 +431,7 @@ def test_the_tool(tmp_path, capsys):
     out = tmp_path / 'out'
     assert prepare_data.main(['qupath', str(raw), str(out), '--classes', '--workers', '1']) == 0
     printed = capsys.readouterr().out
-    assert f'{out}: 1 training images with 1 nuclei' in printed
+    assert f'{out}: 1 training image with 1 nucleus, 0 test images' in printed
     assert '  Tumor: 1' in printed
     (raw / 'slide.png').unlink()
     assert prepare_data.main(['qupath', str(raw), str(tmp_path / 'o2')]) == 2

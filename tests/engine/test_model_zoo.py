@@ -150,9 +150,8 @@ def test_an_installed_package_has_files_of_its_own(tmp_path):
     assert heavy == ''
 
 
-def test_segment_takes_a_model_by_name(capsys):
+def test_segment_takes_a_model_by_name():
     arguments = ['image.png', '--out', 'out', '--model', 'dense-r18']
     assert segment.parse_args(arguments).model == 'dense-r18'
-    with pytest.raises(SystemExit):
+    with pytest.raises(UserError, match='--config: not allowed with argument --model'):
         segment.parse_args([*arguments, '--config', 'mine.py'])
-    assert 'not allowed with argument --model' in capsys.readouterr().err

@@ -41,6 +41,30 @@ def test_the_largest_image_gives_pixels_and_their_size(tmp_path, place):
         assert slide.notes == ['3 images in the file, the largest is read, 512 x 512 px']
 
 
+@pytest.mark.parametrize('dtype', [np.uint16, np.uint8])
+@pytest.mark.parametrize('first', [True, False])
+def test_labels_of_the_size_of_the_image_are_not_taken(tmp_path, dtype, first):
+    labels = np.zeros(FIELD.shape[:2], dtype)
+    labels[9:20, 9:20] = 7
+    parts = [(labels, dict(axes='YX')), (FIELD, dict(axes='YXS', PhysicalSizeX=0.5))]
+    path = tmp_path / 'a.ome.tif'
+    with tifffile.TiffWriter(path, ome=True) as tiff:
+        for pixels, metadata in parts if first else parts[::-1]:
+            tiff.write(pixels, metadata=metadata)
+    with open_slide(path) as slide:
+        np.testing.assert_array_equal(slide.read(0, 0, 512, 512), FIELD)
+        assert slide.mpp == 0.5
+        assert slide.notes == ['2 images in the file, the largest is read, 512 x 512 px']
+
+
+def test_a_photograph_is_not_taken_for_a_larger_image_of_16_bits(tmp_path):
+    with tifffile.TiffWriter(tmp_path / 'a.tif') as tiff:
+        tiff.write(half(FIELD), photometric='rgb')
+        tiff.write(np.zeros((512, 512), np.uint16))
+    with pytest.raises(UserError, match='uint16 values of 16 bits, expected uint8'):
+        open_slide(tmp_path / 'a.tif')
+
+
 def test_another_images_size_is_not_taken(tmp_path):
     path = write_ome(tmp_path / 'a.ome.tif', [(OTHER[:128, :256], 8.0), (FIELD, None)])
     with open_slide(path) as slide:

@@ -133,8 +133,27 @@ def test_dpi_and_properties():
 
 
 def test_what_the_user_gives_wins():
-    assert pixel_size.chosen(0.5, PixelSize(0.25, 'OME-XML')) == (0.5, 'as given', False, '')
+    assert pixel_size.chosen(0.5, PixelSize(0.25, 'OME-XML'))[:3] == (0.5, 'as given', False)
     assert pixel_size.chosen(None, UNKNOWN) == UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ('mpp', 'found', 'note'),
+    [
+        (
+            0.5,
+            PixelSize(0.25, 'OME-XML'),
+            'the file says 0.25 microns per pixel (OME-XML), --mpp 0.5 is used',
+        ),
+        (0.255, PixelSize(0.25, 'OME-XML'), '(OME-XML), --mpp 0.255 is used'),  # by 2 %
+        (0.252, PixelSize(0.25, 'OME-XML'), ''),  # by 0.8 %, as of 0.2516 that is rounded
+        (0.5, UNKNOWN, ''),
+    ],
+)
+def test_a_size_that_differs_from_what_the_file_says_is_told(mpp, found, note):
+    told = pixel_size.chosen(mpp, found).note
+    assert told.endswith(note)
+    assert bool(told) == bool(note)
 
 
 @pytest.mark.parametrize('mpp', [0.05, 20])

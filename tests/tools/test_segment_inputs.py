@@ -199,7 +199,7 @@ def test_nothing_that_is_named_is_left_out_in_silence(tmp_path):
         'a/ with 1 files, more/ with 1 files',
         f'{tmp_path}: named like results of a run, left out: a.tissue.png',
         f'{tmp_path}/link.png: the same file as {tmp_path}/a.png, segmented under that name',
-        f'{tmp_path}/a.png: the same file as {tmp_path}/a.png, segmented under that name',
+        f'{tmp_path}/a.png: named twice, segmented once',
     ]
     assert found.problems == []
 

@@ -8,7 +8,7 @@ import textwrap
 
 import pytest
 
-from nucseg_mmdet.utils.errors import UserError, exit_code, few, printable
+from nucseg_mmdet.utils.errors import UserError, count_nuclei, counted, exit_code, few, printable
 
 ENDS = {
     'return 0': (0, ''),
@@ -61,6 +61,19 @@ def test_main_ends_with_a_code_and_plain_lines(body, tmp_path):
     assert ended.returncode == code
     said = ' '.join(line.removeprefix('tool: ') for line in ended.stderr.splitlines())
     assert said == message
+
+
+@pytest.mark.parametrize(
+    ('number', 'nuclei', 'images'),
+    [
+        (0, '0 nuclei', '0 images'),
+        (1, '1 nucleus', '1 image'),
+        (2, '2 nuclei', '2 images'),
+        (1_200, '1,200 nuclei', '1,200 images'),
+    ],
+)
+def test_numbers_of_things(number, nuclei, images):
+    assert (count_nuclei(number), counted(number, 'image')) == (nuclei, images)
 
 
 def test_debug_shows_the_place(tmp_path):

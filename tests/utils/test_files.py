@@ -148,6 +148,17 @@ def test_the_check_of_a_folder_leaves_nothing(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize('name', ['', 'new/deep'])
+def test_a_folder_without_rights_is_named_as_it_was_given(tmp_path, monkeypatch, name):
+    def refuse(path, *_, **__):  # also to root, who may write everywhere
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr(os, 'open', refuse)
+    with pytest.raises(UserError) as caught:
+        check_folder_is_writable(tmp_path / name)
+    assert str(caught.value) == f'{tmp_path / name}: cannot be written (Permission denied)'
+
+
 @pytest.mark.parametrize(
     ('name', 'reason'),
     [

@@ -29,6 +29,7 @@ import torch
 
 from nucseg_mmdet.benchmarks.stock import Spec, count_nuclei, write_data
 from nucseg_mmdet.structures.coco import check_truth, load_json
+from nucseg_mmdet.utils.arguments import ArgumentParser
 from nucseg_mmdet.utils.errors import UserError, exit_code
 from nucseg_mmdet.utils.files import check_file_is_writable, write_json
 
@@ -56,7 +57,7 @@ class Case(NamedTuple):
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--step', choices=STEPS, nargs='+', default=STEPS, help='default: all')

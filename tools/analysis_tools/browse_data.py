@@ -29,6 +29,7 @@ from nucseg_mmdet.engine.make_runner import telling_of_config
 from nucseg_mmdet.imaging.draw import draw_outlines
 from nucseg_mmdet.imaging.image_files import PictureNames, write_png
 from nucseg_mmdet.structures.polygons import mask_to_outlines
+from nucseg_mmdet.utils.arguments import ArgumentParser
 from nucseg_mmdet.utils.errors import UserError, exit_code
 from nucseg_mmdet.utils.files import check_folder_is_writable
 from nucseg_mmdet.utils.reading import check_is_not_read
@@ -36,7 +37,7 @@ from nucseg_mmdet.utils.wrapped import parts
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', type=Path)

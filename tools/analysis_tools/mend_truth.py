@@ -29,7 +29,8 @@ from nucseg_mmdet.evaluation.label_scores import find_overlaps
 from nucseg_mmdet.evaluation.summary import paint, paint_truth
 from nucseg_mmdet.structures.coco import load_json
 from nucseg_mmdet.structures.coco_entries import make_annotations, make_categories
-from nucseg_mmdet.utils.errors import UserError, check_fraction, exit_code
+from nucseg_mmdet.utils.arguments import ArgumentParser
+from nucseg_mmdet.utils.errors import UserError, check_fraction, count_nuclei, exit_code
 from nucseg_mmdet.utils.files import check_file_is_writable, write_json
 from nucseg_mmdet.utils.reading import check_is_not_read
 
@@ -65,7 +66,7 @@ def mend(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
 
 @exit_code
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('truth', type=Path, help='COCO file of the truth')
@@ -86,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = paint(image, detections[image.id], score_thr)
         mended = mend(paint_truth(image), found)
         made = make_annotations(mended, image.id, len(annotations) + 1)
-        print(f'{image.file_name}: {len(image.rles)} nuclei, {len(made)} mended')
+        print(f'{image.file_name}: {count_nuclei(len(image.rles))}, {len(made)} mended')
         annotations += made
         read = dict(id=image.id, file_name=image.file_name, width=image.width, height=image.height)
         files.append({**records.get(image.file_name, {}), **read})

@@ -29,6 +29,7 @@ from nucseg_mmdet.engine.work_dir import read_card
 from nucseg_mmdet.evaluation import submission
 from nucseg_mmdet.evaluation.run_cards import CARD
 from nucseg_mmdet.evaluation.truth import read_tidy_truth
+from nucseg_mmdet.utils.arguments import ArgumentParser
 from nucseg_mmdet.utils.errors import UserError, exit_code
 from nucseg_mmdet.utils.files import write_json
 
@@ -76,7 +77,7 @@ class Experiment(NamedTuple):
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(

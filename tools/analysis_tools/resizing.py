@@ -10,7 +10,6 @@ from nucseg_mmdet.utils.start import start_script
 if __name__ == '__main__':
     start_script()
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from nucseg_mmdet.slides.open import open_slide
+from nucseg_mmdet.utils.arguments import ArgumentParser
 from nucseg_mmdet.utils.errors import UserError, describe_item, exit_code, few, printable
 
 SIDES = (800, 1000, 1200)  # px, of the 15 experiments
@@ -61,7 +61,7 @@ def compare(paths: Sequence[Path], sides: Sequence[int]) -> tuple[np.ndarray, li
 
 @exit_code
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('folders', type=Path, nargs='+')
     parser.add_argument('--sides', type=int, nargs='+', default=SIDES, help='short sides, px')
     args = parser.parse_args(argv)

@@ -27,6 +27,7 @@ from typing import Any
 
 from nucseg_mmdet.engine import card_check
 from nucseg_mmdet.evaluation import run_cards
+from nucseg_mmdet.utils.arguments import ArgumentParser
 from nucseg_mmdet.utils.errors import UserError, describe_item, exit_code, few, printable
 from nucseg_mmdet.utils.files import check_file_is_writable, write_text
 from nucseg_mmdet.utils.reading import read_bytes
@@ -64,7 +65,7 @@ Row = dict[str, Any]
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog='results_table.py',
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -20,6 +20,7 @@ from nucseg_mmdet.imaging.image_files import read_color
 from nucseg_mmdet.imaging.truth_offset import NoOutlineError, measure_offset
 from nucseg_mmdet.structures.coco import TruthImage, parse_truth
 from nucseg_mmdet.structures.rle import label_map
+from nucseg_mmdet.utils.arguments import ArgumentParser
 from nucseg_mmdet.utils.errors import UserError, describe_item, exit_code, few, printable
 
 
@@ -55,7 +56,7 @@ def measure(image: TruthImage, folder: Path) -> tuple[float, float]:
 
 @exit_code
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('annotations', type=Path, help='COCO file of the truth')

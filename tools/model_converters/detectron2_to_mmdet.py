@@ -21,13 +21,14 @@ from nucseg_mmdet.engine.detectron2 import (
     read,
     without_class_layers,
 )
+from nucseg_mmdet.utils.arguments import ArgumentParser
 from nucseg_mmdet.utils.errors import UserError, exit_code
 from nucseg_mmdet.utils.files import check_place_is_writable, make_folder
 from nucseg_mmdet.utils.reading import check_is_not_read
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('source', type=Path, metavar='IN', help='file of Detectron2')

@@ -17,13 +17,14 @@ from pathlib import Path
 from nucseg_mmdet.engine.model_zoo import model_files
 from nucseg_mmdet.inference.predictor import RUNTIME_SUFFIX
 from nucseg_mmdet.slides.open import open_slide
-from nucseg_mmdet.utils.errors import UserError, exit_code
+from nucseg_mmdet.utils.arguments import ArgumentParser
+from nucseg_mmdet.utils.errors import UserError, count_nuclei, exit_code
 from nucseg_mmdet.utils.files import check_file_is_writable
 from nucseg_mmdet.utils.reading import check_is_not_read
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', nargs='?', help="default: the project's own model")
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     found = export(config, checkpoint, out, images)
     if found.nuclei:
         print(
-            f'{found.nuclei} nuclei: boxes differ by up to {found.box:.1g} px, scores by '
+            f'{count_nuclei(found.nuclei)}: boxes differ by up to {found.box:.1g} px, scores by '
             f'{found.score:.1g}'
         )
     else:

@@ -19,13 +19,14 @@ from pathlib import Path
 
 from nucseg_mmdet.engine.checkpoint import publish
 from nucseg_mmdet.engine.model_zoo import find_config
+from nucseg_mmdet.utils.arguments import ArgumentParser
 from nucseg_mmdet.utils.errors import UserError, exit_code
 from nucseg_mmdet.utils.files import check_file_is_writable
 from nucseg_mmdet.utils.reading import check_is_not_read
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(

@@ -1,0 +1,77 @@
+"""The command lines of all commands and tools: what is wrong with one is told in one line."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from nucseg_mmdet.utils.errors import UserError
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse's, which raises ``UserError`` and not ``SystemExit``, without the usage.
+
+    Call it in a ``main`` that has ``exit_code``. An empty value, as of a shell's variable that is
+    not set, is refused: ``Path('')`` is the current folder. An option that may be empty has the
+    type ``str``.
+
+    Attributes:
+        dashed: options whose value may begin with a dash, such as ``--slurm --partition=gpu``,
+            which argparse takes for another option.
+    """
+
+    dashed: tuple[str, ...] = ()
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.register('type', None, _text)
+        self.register('type', Path, _path)
+        self.register('type', int, _whole_number)
+        self.register('type', float, _number)
+
+    def parse_known_args(
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        known = {'--', *self._option_string_actions}
+        words: list[str] = []
+        for word in sys.argv[1:] if args is None else args:
+            is_value = word.startswith('-') and word.partition('=')[0] not in known
+            if is_value and words and words[-1] in self.dashed:
+                words[-1] += f'={word}'
+            else:
+                words.append(word)
+        return super().parse_known_args(words, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message.removeprefix('argument '))
+
+
+def _text(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError('is empty, expected a value')
+    return text
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError('is empty, expected a file or a folder')
+    return Path(text)
+
+
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f'{text or "nothing"} is no whole number, expected one such as 4'
+        ) from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f'{text or "nothing"} is no number, expected one such as 0.25'
+        ) from None
