@@ -547,16 +547,96 @@ def test_skipped_tiles(reader):
     assert shares[1] > 20
 
 
+def picture_of(download):
+    """A saved picture: uint8, (H, W, 3), RGB."""
+    data = np.frombuffer(Path(download.value.path()).read_bytes(), np.uint8)
+    return cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
+
+
 def test_saved_picture_is_the_view(reader):
     reader.open(at(1300, 900, 2))
     with reader.page.expect_download() as download:
         reader.page.click('#picture')
     assert re.fullmatch(r'[\w.-]+\.png', download.value.suggested_filename)
-    data = np.frombuffer(Path(download.value.path()).read_bytes(), np.uint8)
-    picture = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
+    picture = picture_of(download)
     assert picture.shape == (800, 1000, 3)
     seen = reader.pixels()[150:700, 300:800].astype(int)  # without buttons and overview
     assert np.abs(picture[150:700, 300:800] - seen).mean() < 3
+
+
+def open_held(reader, hash, pattern, **answer):
+    """Open a view some of whose parts do not come, until the returned function is called.
+
+    They come as they are, or as an answer of one's own.
+    """
+    held = []
+
+    def let(route):
+        if held is None:
+            route.continue_()
+        else:
+            held.append(route)
+
+    def let_go():
+        nonlocal held
+        routes, held = held, None
+        for route in routes:
+            route.fulfill(**answer) if answer else route.continue_()
+
+    reader.page.route(pattern, let)
+    reader.page.goto(reader.address + hash)
+    stop = time.monotonic() + PATIENCE
+    while not held or not reader.page.evaluate('Boolean(window.nucseg?.layer)'):
+        assert time.monotonic() < stop
+        reader.page.wait_for_timeout(50)
+    return let_go
+
+
+@pytest.mark.parametrize(
+    ('pattern', 'zoom', 'more'),
+    [
+        ('**/tiles/0/*', 2, {}),
+        ('**/image/*/*', 2, {}),
+        ('**/density?*', 0.05, {}),
+        ('**/tissue.png', 0.3, dict(show='nuclei,tissue')),
+    ],
+)
+def test_picture_is_saved_when_all_of_the_view_is_drawn(reader, pattern, zoom, more):
+    let_go = open_held(reader, at(1300, 900, zoom, **more), pattern)
+    with reader.page.expect_download() as download:
+        reader.page.keyboard.press('p')
+        let_go()
+    reader.settle()
+    # What of the slide lies beneath no button.
+    left, top = (max(150, round(v) + 2) for v in reader.screen(0, 0))
+    right, bottom = (min(700, round(v) - 2) for v in reader.screen(2600, 1800))
+    part = np.s_[top:bottom, left:right]
+    apart = np.abs(picture_of(download)[part].astype(int) - reader.pixels()[part]).max(axis=2)
+    assert (apart > 40).mean() < 0.001  # outlines alone are 1 %
+
+
+def test_page_says_while_nuclei_are_still_to_come(reader):
+    let_go = open_held(reader, at(1300, 900, 2), '**/tiles/0/*')
+    reader.until('Number(document.getElementById("in-view").textContent) > 0')
+    assert reader.page.is_visible('#drawing')
+    let_go()
+    reader.settle()
+    assert not reader.page.is_visible('#drawing')
+
+
+def test_no_picture_is_saved_of_nuclei_that_do_not_come(reader):
+    downloads = []
+    reader.page.on('download', lambda download: downloads.append(download))
+    answer = dict(status=500, json=dict(error='on purpose'))
+    let_go = open_held(reader, at(1300, 900, 2), '**/tiles/0/*', **answer)
+    reader.page.keyboard.press('p')
+    let_go()
+    reader.until('document.getElementById("message").textContent.includes("on purpose")')
+    assert 'No picture is saved' in reader.text('#message')
+    assert reader.text('#picture') == 'Save picture'
+    assert not downloads
+    assert all('status of 500' in problem for problem in reader.problems)
+    reader.problems.clear()
 
 
 def test_requests_of_tiles_out_of_sight_are_dropped(reader):

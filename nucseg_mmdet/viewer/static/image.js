@@ -109,6 +109,7 @@ export class Overlays {
   constructor(viewer, slide, number) {
     Object.assign(this, { viewer, slide, number });
     this.shown = { tissue: false, skipped: false };
+    this.behind = false; // whether something shown is still to come
     this.canvas = document.createElement('canvas');
     this.canvas.className = 'nuclei';
     viewer.canvas.append(this.canvas);
@@ -123,10 +124,15 @@ export class Overlays {
 
   async show(shown) {
     this.shown = shown;
-    if (shown.tissue && !this.tissue && !this.slide.picture.problem) {
-      this.tissue = await createImageBitmap(await fetchBlob(tissuePath(this.number)));
+    try {
+      if (shown.tissue && !this.tissue && !this.slide.picture.problem) {
+        this.behind = true;
+        this.tissue = await createImageBitmap(await fetchBlob(tissuePath(this.number)));
+      }
+    } finally {
+      this.behind = false;
+      this.viewer.forceRedraw();
     }
-    this.viewer.forceRedraw();
   }
 
   draw() {
@@ -167,27 +173,4 @@ export class Overlays {
     context.lineWidth = 1 / scale;
     context.stroke();
   }
-}
-
-/* Lay canvases over one another, and a scale bar in the corner: the view as a picture. */
-export function compose(canvases, bar) {
-  const picture = document.createElement('canvas'),
-    ratio = window.devicePixelRatio || 1;
-  const { width, height } = canvases.at(-1);
-  Object.assign(picture, { width, height });
-  const context = picture.getContext('2d');
-  context.fillStyle = '#ffffff';
-  context.fillRect(0, 0, width, height);
-  for (const canvas of canvases) {
-    if (!canvas.hidden) context.drawImage(canvas, 0, 0, width, height);
-  }
-  context.setTransform(ratio, 0, 0, ratio, 16 * ratio, height - 16 * ratio);
-  context.font = '14px system-ui, sans-serif';
-  const wide = Math.max(bar.width, context.measureText(bar.text).width);
-  context.fillStyle = '#fffffff0';
-  context.fillRect(-8, -30, wide + 16, 38);
-  context.fillStyle = '#1b1b1f';
-  context.fillText(bar.text, 0, -10);
-  context.fillRect(0, -4, bar.width, 4);
-  return picture;
 }

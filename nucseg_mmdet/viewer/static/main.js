@@ -3,7 +3,8 @@
 import { readAddress, writeAddress } from './address.js';
 import * as api from './api.js';
 import { make } from './draw.js';
-import { compose, openViewer, Overlays, SlideSource } from './image.js';
+import { Drawing } from './drawing.js';
+import { openViewer, Overlays, SlideSource } from './image.js';
 import { NucleiLayer } from './nuclei.js';
 import * as panel from './panel.js';
 import { Rulers, scaleBar } from './rulers.js';
@@ -28,6 +29,7 @@ const state = {
 };
 const viewer = openViewer(find('slide'));
 const rulers = new Rulers(viewer);
+const drawing = new Drawing(viewer, find('drawing'));
 let slides = [],
   slide = null,
   layer = null,
@@ -51,6 +53,7 @@ async function openSlide(number, wanted = {}) {
   layer?.close();
   overlays?.close();
   viewer.close();
+  watch([]);
   layer = overlays = slide = null;
   Object.assign(state, { number, nucleus: null });
   panel.showSlides(slides, number, (chosen) => openSlide(chosen));
@@ -88,6 +91,7 @@ function startView(wanted) {
   overlays = new Overlays(viewer, slide, state.number);
   layer = new NucleiLayer(viewer, slide, state.number, state);
   layer.heat.failed = (error) => say(error.message);
+  watch([overlays, layer]);
   if (wanted.zoom) goTo(wanted.x ?? slide.width / 2, wanted.y ?? slide.height / 2, wanted.zoom);
   find('score').min = 0; // so that any value is taken; showScore has the real one
   showAll();
@@ -320,19 +324,32 @@ find('link').addEventListener('click', async () => {
 
 // ---- the view as a picture --------------------------------------------------------------------
 
-function composePicture() {
-  const canvases = [viewer.drawer.canvas, overlays.canvas, layer.canvas];
-  return compose(canvases, scaleBar(layer.place().scale, slide.mpp));
+function watch(layers) {
+  drawing.watch(layers);
+  showSaving(false);
+}
+
+function showSaving(saving) {
+  find('picture').disabled = saving;
+  find('picture').textContent = saving ? 'Saving …' : 'Save picture';
 }
 
 function savePicture() {
   if (!layer) return;
-  composePicture().toBlob((blob) => {
-    const href = URL.createObjectURL(blob);
-    const { x, y } = layer.place();
+  showSaving(true);
+  drawing.wait((missing) => {
+    showSaving(false);
+    if (missing) {
+      say(`No picture is saved, nuclei in view are missing: ${missing}`);
+      return;
+    }
+    const { x, y, scale } = layer.place();
     const name = `${slide.name.replace(/[^\w.-]/g, '_')}_${Math.round(x)}_${Math.round(y)}.png`;
-    make('a', { href, download: name }).click();
-    setTimeout(() => URL.revokeObjectURL(href), 10_000);
+    drawing.picture(scaleBar(scale, slide.mpp)).toBlob((blob) => {
+      const href = URL.createObjectURL(blob);
+      make('a', { href, download: name }).click();
+      setTimeout(() => URL.revokeObjectURL(href), 10_000);
+    });
   });
 }
 find('picture').addEventListener('click', savePicture);
