@@ -547,6 +547,30 @@ def test_skipped_tiles(reader):
     assert shares[1] > 20
 
 
+def test_region_is_framed_opened_first_and_told(browser, tmp_path):
+    write_results(tmp_path, identity=dict(region=[1000, 600, 500, 400]))
+    context = browser.new_context(viewport=dict(width=1300, height=800))
+    with served(tmp_path) as address:
+        reader = Reader(context.new_page(), address)
+        reader.open()
+        left, top = reader.screen(1000, 600)
+        right, bottom = reader.screen(1500, 1000)
+        assert 0 < left < 100 < 900 < right < 1000
+        assert 0 < top < bottom < 800
+        assert 'region 1000, 600, 500 × 400 px' in reader.text('#facts')  # noqa: RUF001
+        reader.open(at(1000, 900, 1))  # the link says where
+        x, y = reader.screen(1000, 900)
+        assert (x, y) == (pytest.approx(500, abs=2), pytest.approx(400, abs=2))
+        assert reader.is_near(1000, 900, (0, 0, 0), within=1)  # the frame, between nuclei
+        pixels = reader.pixels().astype(int)
+        (inside, outside) = (pixels[400, round(500 + shift)] for shift in (10, -10))
+        assert np.abs(inside - (210, 170, 200)).max() < 8
+        # 110 / 255 of the shade, 70, 70, 78, over it.
+        assert np.abs(outside - (150, 127, 147)).max() < 8
+    context.close()
+    assert not reader.problems
+
+
 def picture_of(download):
     """A saved picture: uint8, (H, W, 3), RGB."""
     data = np.frombuffer(Path(download.value.path()).read_bytes(), np.uint8)

@@ -1,10 +1,12 @@
 /* The slide in OpenSeadragon, and what lies over it as a picture. */
 
 import { fetchBlob, imagePath, tissuePath } from './api.js';
+import { BLACK, PALE, strokeOutlines } from './draw.js';
 
 const { OpenSeadragon } = window;
 const COARSEST = 8; // level: 256 px, a tile holds the whole slide
 const AT_ONCE = 4; // requests
+const UNSEEN = '#46464e6e'; // over what was not segmented
 const MOVED_ON = 'not wanted any more';
 
 /* Tiles of one slide. Requests of tiles that the view has left are dropped. */
@@ -104,7 +106,7 @@ export function openViewer(element) {
   return viewer;
 }
 
-/* Pictures over the slide that are switched on and off. */
+/* Pictures over the slide that are switched on and off, and the region that was segmented. */
 export class Overlays {
   constructor(viewer, slide, number) {
     Object.assign(this, { viewer, slide, number });
@@ -138,7 +140,7 @@ export class Overlays {
   draw() {
     const { viewer, slide, canvas } = this,
       ratio = window.devicePixelRatio || 1;
-    canvas.hidden = !this.shown.tissue && !this.shown.skipped;
+    canvas.hidden = !this.shown.tissue && !this.shown.skipped && !slide.region;
     if (canvas.hidden) return;
     const { x: width, y: height } = viewer.viewport.getContainerSize();
     const bounds = viewer.viewport.getBounds(true);
@@ -157,6 +159,20 @@ export class Overlays {
       context.drawImage(this.tissue, 0, 0, slide.width, slide.height);
     }
     if (this.shown.skipped && slide.facts.tile_grid) this.drawSkipped(context, scale / ratio);
+    if (slide.region) this.drawRegion(context, scale / ratio);
+  }
+
+  // What lies outside of the region was not segmented: shaded, with a frame around the region.
+  drawRegion(context, scale) {
+    const { width, height, region } = this.slide;
+    context.fillStyle = UNSEEN;
+    context.beginPath();
+    context.rect(0, 0, width, height);
+    context.rect(...region);
+    context.fill('evenodd');
+    const frame = new Path2D();
+    frame.rect(...region);
+    strokeOutlines(context, [{ path: frame, color: BLACK }], 2 / scale, PALE);
   }
 
   drawSkipped(context, scale) {

@@ -93,6 +93,7 @@ function startView(wanted) {
   layer.heat.failed = (error) => say(error.message);
   watch([overlays, layer]);
   if (wanted.zoom) goTo(wanted.x ?? slide.width / 2, wanted.y ?? slide.height / 2, wanted.zoom);
+  else if (slide.region) fit(slide.region);
   find('score').min = 0; // so that any value is taken; showScore has the real one
   showAll();
   if (wanted.nucleus) select(api.fetchNucleus(state.number, { id: wanted.nucleus }));
@@ -103,6 +104,16 @@ function goTo(x, y, scale) {
   const width = viewport.getContainerSize().x;
   if (scale) viewport.zoomTo((scale * slide.width) / width, null, true);
   viewport.panTo(new OpenSeadragon.Point(x / slide.width, y / slide.width), true);
+}
+
+// Show a part of the slide and a little around it.
+function fit([x, y, width, height]) {
+  const margin = 0.05 * Math.max(width, height);
+  const parts = [x - margin, y - margin, width + 2 * margin, height + 2 * margin];
+  viewer.viewport.fitBounds(
+    new OpenSeadragon.Rect(...parts.map((part) => part / slide.width)),
+    true,
+  );
 }
 
 // ---- what follows a change --------------------------------------------------------------------

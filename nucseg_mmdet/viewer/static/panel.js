@@ -170,11 +170,17 @@ export function showOpening(name) {
   showNucleus(null);
 }
 
+const sizeText = (width, height) => `${grouped(width)} × ${grouped(height)} px`;
+
 export function showFacts(slide) {
   document.title = `${slide.name}: nuclei`;
   find('title').textContent = slide.name;
-  const { mpp, width, height, facts } = slide;
-  const parts = [`${grouped(width)} × ${grouped(height)} px`];
+  const { mpp, width, height, region, facts } = slide;
+  const parts = [sizeText(width, height)];
+  if (region) {
+    const [x, y, wide, high] = region;
+    parts.push(`region ${grouped(x)}, ${grouped(y)}, ${sizeText(wide, high)}`);
+  }
   parts.push(mpp ? `${short(mpp)} µm a pixel` : 'size of a pixel unknown');
   if (facts.tissue_mm2) parts.push(`${short(facts.tissue_mm2)} mm² of tissue`);
   if (facts.broken_tiles?.length)
