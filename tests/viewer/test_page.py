@@ -302,6 +302,34 @@ def test_go_to(reader):
     assert reader.page.evaluate('document.querySelector("#go-text").validity.customError')
 
 
+@pytest.mark.parametrize('text', ['50000, 60000', '-1 5', '1e9,1e9'])
+def test_go_to_stays_on_the_slide(reader, text):
+    reader.open(at(1300, 900, 2))
+    before = reader.page.evaluate('nucseg.layer.place()')
+    reader.page.fill('#go-text', text)
+    reader.page.press('#go-text', 'Enter')
+    told = reader.page.evaluate('document.querySelector("#go-text").validationMessage')
+    assert '2600 × 1800 px' in told.replace('\u202f', '')  # noqa: RUF001
+    reader.settle()
+    assert reader.page.evaluate('nucseg.layer.place()') == before
+    reader.page.fill('#go-text', '50 50')
+    reader.page.press('#go-text', 'Enter')
+    reader.until('() => document.querySelector("#nucleus td")')
+
+
+def test_link_to_a_place_that_is_not_on_the_slide(reader):
+    reader.open(at(50000, 60000, 2))
+    assert 'x 50000, y 60000 px is not on this slide of 2600' in reader.text('#message')
+    assert reader.page.evaluate('nucseg.layer.place().scale') == pytest.approx(1000 / 2600)
+    assert 'x=50000&y=60000&zoom=2' in reader.page.evaluate('location.hash')
+
+
+@pytest.mark.parametrize(('asked', 'scale'), [(1e9, 8), (1e-9, 64 / 2600), (-1, 64 / 2600)])
+def test_zoom_of_a_link_is_brought_into_its_range(reader, asked, scale):
+    reader.open(at(1300, 900, asked))
+    assert reader.page.evaluate('nucseg.layer.place().scale') == pytest.approx(scale, rel=1e-3)
+
+
 def test_histogram_of_the_view(reader, rows):
     reader.open(at(500, 450, 1))
     reader.page.select_option('#measurement', 'area_um2')
@@ -687,11 +715,23 @@ def test_requests_of_tiles_out_of_sight_are_dropped(reader):
 
 
 def test_odd_address_opens_all_the_same(reader):
-    reader.open(
-        '#slide=none&x=a&zoom=-&score=7&color=none&measurement=none&hidden=x&nucleus=0&show='
-    )
+    reader.open('#x=a&zoom=-&score=7&color=none&measurement=none&hidden=x&nucleus=0&show=')
     assert reader.text('#title') == NAME
     assert reader.text('#count') == '0'  # score 1
+
+
+def test_link_to_a_slide_that_is_not_here(reader):
+    link = '#slide=none&x=700&y=700&zoom=2&score=0.9'
+    reader.open(link)
+    assert 'No slide none here' in reader.text('#message')
+    assert reader.text('#title') == NAME  # the first, as it is opened without a link
+    assert reader.page.evaluate('nucseg.layer.place().scale') == pytest.approx(1000 / 2600)
+    assert reader.text('#count') == '468'
+    reader.until('Number(document.getElementById("in-view").textContent) > 0')
+    assert reader.page.evaluate('location.hash') == link
+    reader.page.keyboard.press('+')
+    reader.until('location.hash.startsWith("#slide=made")')
+    assert not reader.page.is_visible('#message')
 
 
 def run_command(folder, *arguments):

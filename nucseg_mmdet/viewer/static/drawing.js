@@ -1,5 +1,7 @@
 /* How far the view is drawn, and the view as a picture once all of it is. */
 
+import { make } from './draw.js';
+
 export class Drawing {
   /* sign: shown while something of the view is still to come. */
   constructor(viewer, sign) {
@@ -35,10 +37,14 @@ export class Drawing {
     call(this.layers.map(({ problem }) => problem).find(Boolean));
   }
 
-  /* The view as it is drawn, with a scale bar: a canvas. */
-  picture(bar) {
+  /* Save the view as it is drawn, with a scale bar, as a PNG file. */
+  save(bar, name) {
     const canvases = this.layers.map(({ canvas }) => canvas);
-    return compose([this.viewer.drawer.canvas, ...canvases], bar);
+    compose([this.viewer.drawer.canvas, ...canvases], bar).toBlob((blob) => {
+      const href = URL.createObjectURL(blob);
+      make('a', { href, download: name }).click();
+      setTimeout(() => URL.revokeObjectURL(href), 10_000);
+    });
   }
 }
 

@@ -170,16 +170,16 @@ export function showOpening(name) {
   showNucleus(null);
 }
 
-const sizeText = (width, height) => `${grouped(width)} × ${grouped(height)} px`;
+export const sizeText = ({ width, height }) => `${grouped(width)} × ${grouped(height)} px`;
 
 export function showFacts(slide) {
   document.title = `${slide.name}: nuclei`;
   find('title').textContent = slide.name;
-  const { mpp, width, height, region, facts } = slide;
-  const parts = [sizeText(width, height)];
+  const { mpp, region, facts } = slide;
+  const parts = [sizeText(slide)];
   if (region) {
-    const [x, y, wide, high] = region;
-    parts.push(`region ${grouped(x)}, ${grouped(y)}, ${sizeText(wide, high)}`);
+    const [x, y, width, height] = region;
+    parts.push(`region ${grouped(x)}, ${grouped(y)}, ${sizeText({ width, height })}`);
   }
   parts.push(mpp ? `${short(mpp)} µm a pixel` : 'size of a pixel unknown');
   if (facts.tissue_mm2) parts.push(`${short(facts.tissue_mm2)} mm² of tissue`);
