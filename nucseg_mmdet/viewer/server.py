@@ -186,7 +186,7 @@ def make_app(
         Route('/slides.json', bind(list_slides)),
         Route(f'{slide}/info', bind(describe)),
         Route(f'{slide}/image/{tile}.jpg', bind(image)),
-        Route(f'{slide}/tissue.png', bind(tissue)),
+        Route(f'{slide}/tissue.json', bind(tissue)),
         Route(f'{slide}/tiles/{tile}', bind(tile_of_nuclei)),
         Route(f'{slide}/density', bind(density)),
         Route(f'{slide}/view', bind(view)),
@@ -306,7 +306,7 @@ async def image(site: Site, request: Request) -> Response:
 
 
 async def tissue(site: Site, request: Request) -> Response:
-    return await _picture(site, request, 'image/png', images.tissue_layer)
+    return await _picture(site, request, 'application/json', images.tissue_outlines)
 
 
 async def _picture(

@@ -1,12 +1,13 @@
 /* The slide in OpenSeadragon, and what lies over it as a picture. */
 
-import { fetchBlob, imagePath, tissuePath } from './api.js';
+import { fetchBlob, fetchTissue, imagePath } from './api.js';
 import { BLACK, PALE, strokeOutlines } from './draw.js';
 
 const { OpenSeadragon } = window;
 const COARSEST = 8; // level: 256 px, a tile holds the whole slide
 const AT_ONCE = 4; // requests
-const UNSEEN = '#46464e6e'; // over what was not segmented
+const UNSEEN = '#46464e6e'; // over glass, and over what was not segmented
+const TISSUE = '#008c00'; // the line around it
 const MOVED_ON = 'not wanted any more';
 
 /* Tiles of one slide. Requests of tiles that the view has left are dropped. */
@@ -106,6 +107,41 @@ export function openViewer(element) {
   return viewer;
 }
 
+/* Outlines of the tissue as paths, with fewer vertices from afar. */
+class Tissue {
+  /* rings: [[x0, y0, x1, y1, ...], ...], px */
+  constructor(rings) {
+    this.rings = rings;
+    this.levels = new Map();
+  }
+
+  /* A path a ring, and one of all of them, true to a screen px. */
+  paths(scale) {
+    const level = Math.max(0, Math.floor(Math.log2(1 / scale)));
+    if (!this.levels.has(level)) {
+      const each = this.rings.map((ring) => traceRing(ring, level && 2 ** level));
+      const all = new Path2D();
+      for (const path of each) all.addPath(path);
+      this.levels.set(level, { each, all });
+    }
+    return this.levels.get(level);
+  }
+}
+
+// Vertices closer than `coarse` px to the last one are passed over.
+function traceRing(ring, coarse) {
+  const path = new Path2D();
+  let [x, y] = ring;
+  path.moveTo(x, y);
+  for (let i = 2; i < ring.length; i += 2) {
+    if (Math.abs(ring[i] - x) + Math.abs(ring[i + 1] - y) < coarse) continue;
+    [x, y] = [ring[i], ring[i + 1]];
+    path.lineTo(x, y);
+  }
+  path.closePath();
+  return path;
+}
+
 /* Pictures over the slide that are switched on and off, and the region that was segmented. */
 export class Overlays {
   constructor(viewer, slide, number) {
@@ -129,7 +165,7 @@ export class Overlays {
     try {
       if (shown.tissue && !this.tissue && !this.slide.picture.problem) {
         this.behind = true;
-        this.tissue = await createImageBitmap(await fetchBlob(tissuePath(this.number)));
+        this.tissue = new Tissue(await fetchTissue(this.number));
       }
     } finally {
       this.behind = false;
@@ -155,11 +191,20 @@ export class Overlays {
       -bounds.x * slide.width * scale,
       -bounds.y * slide.width * scale,
     );
-    if (this.shown.tissue && this.tissue) {
-      context.drawImage(this.tissue, 0, 0, slide.width, slide.height);
-    }
+    if (this.shown.tissue && this.tissue) this.drawTissue(context, scale / ratio);
     if (this.shown.skipped && slide.facts.tile_grid) this.drawSkipped(context, scale / ratio);
     if (slide.region) this.drawRegion(context, scale / ratio);
+  }
+
+  // Glass is shaded, with a line around the tissue that is as wide at every zoom.
+  drawTissue(context, scale) {
+    const { each, all } = this.tissue.paths(scale);
+    const glass = new Path2D(all);
+    glass.rect(0, 0, this.slide.width, this.slide.height);
+    context.fillStyle = UNSEEN;
+    context.fill(glass, 'evenodd');
+    const lines = each.map((path) => ({ path, color: TISSUE }));
+    strokeOutlines(context, lines, 2 / scale);
   }
 
   // What lies outside of the region was not segmented: shaded, with a frame around the region.
