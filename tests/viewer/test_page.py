@@ -20,6 +20,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from nucseg_mmdet.commands.view import main
+from nucseg_mmdet.inference.features import FEATURES
 from tests.viewer.conftest import NAME, write_results
 
 ROOT = Path(__file__).parents[2]
@@ -519,6 +520,24 @@ def test_nothing_of_a_slide_stays_beside_another(browser, tmp_path):
         assert 'Click one' in reader.text('#nucleus')
     context.close()
     assert [one for one in reader.problems if 'status of 422' not in one] == []
+
+
+def test_columns_have_names_of_words_with_units(reader):
+    reader.open()
+    script = 'async (names) => names.map((await import("./panel.js")).columnText)'
+    shown = reader.page.evaluate(script, ['area_um2', 'hematoxylin_od_mean', *FEATURES])
+    assert shown == [
+        'area, µm²',
+        'hematoxylin mean, OD',
+        'distance to the nearest, µm',
+        'mean distance to 5 nearest, µm',
+        'other nuclei within 25 µm',
+        'nuclei per mm² within 50 µm',
+        'Delaunay neighbors',
+        'hematoxylin SD, OD',
+        'eosin SD, OD',
+        'hematoxylin contrast',
+    ]
 
 
 def test_switches(reader):
