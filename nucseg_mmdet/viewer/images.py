@@ -1,6 +1,7 @@
-"""What the page shows beneath the nuclei: tiles of the slide as JPEG, tissue as PNG."""
+"""What the page shows beneath the nuclei: tiles of the slide as JPEG, outlines of the tissue."""
 
 import hashlib
+import json
 import os
 import threading
 from collections import OrderedDict
@@ -16,7 +17,8 @@ from nucseg_mmdet.slides.base import Slide
 from nucseg_mmdet.slides.open import open_shared
 from nucseg_mmdet.slides.parts import further_files, slide_signs
 from nucseg_mmdet.slides.parts import version_of as version_of_file
-from nucseg_mmdet.slides.tissue import OUTLINE, tissue_mask
+from nucseg_mmdet.slides.tissue import tissue_mask
+from nucseg_mmdet.structures.polygons import mask_to_outlines
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.viewer.results import Result
 
@@ -24,8 +26,6 @@ TILE = 512  # px, side of an image tile
 QUALITY = 88  # of JPEG: no artifact to be seen at one screen px for one image px
 CACHE_BYTES = 256 << 20
 SAMPLES = 64  # slides whose bytes are known
-GLASS_SHADE = (70, 70, 78, 110)  # RGBA over what was left out
-EDGE = 1  # px of the mask, width of the line around tissue
 
 
 class ByteCache:
@@ -124,15 +124,21 @@ def image_tile(slide: Slide, place: tuple[int, int, int]) -> bytes:
     return encode('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
 
 
-def tissue_layer(slide: Slide) -> bytes:
-    """Draw what counts as glass in gray, and a green line around the tissue: PNG.
+def tissue_outlines(slide: Slide) -> bytes:
+    """Trace what counts as tissue: JSON, ``rings``, each ``[x0, y0, x1, y1, ...]``.
+
+    A hole is a ring as well. Vertices are full-resolution px, between the mask's pixels.
 
     Raises:
         RegionError: the slide is damaged.
     """
-    keep = tissue_mask(slide).keep.astype(np.uint8)
-    layer = np.zeros((*keep.shape, 4), np.uint8)
-    layer[keep == 0] = GLASS_SHADE
-    contours, _ = cv2.findContours(keep, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(layer, contours, -1, (*OUTLINE, 255), EDGE)
-    return encode('.png', cv2.cvtColor(layer, cv2.COLOR_RGBA2BGRA))
+    mask = tissue_mask(slide)
+    rows, columns = mask.keep.shape
+    # The last pixel ends where the slide does.
+    across = np.append(np.arange(columns) * mask.scale, slide.width)
+    down = np.append(np.arange(rows) * mask.scale, slide.height)
+    rings = []
+    for outline in mask_to_outlines(mask.keep):
+        x, y = np.array(outline, int).reshape(-1, 2).T
+        rings.append(np.round(np.stack([across[x], down[y]], 1), 1).ravel().tolist())
+    return json.dumps(dict(rings=rings)).encode()

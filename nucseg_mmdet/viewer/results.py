@@ -10,6 +10,7 @@ from nucseg_mmdet.export.writer import SUMMARY
 from nucseg_mmdet.utils.errors import UserError, describe_item
 
 MAX_SIDE = 100_000_000  # px; a hundred times the largest slide
+Region = tuple[int, int, int, int]
 TABLES, OUTLINES, BOTH = ('.csv',), ('.geojson', '.geojson.gz'), ('.parquet',)
 
 
@@ -25,6 +26,8 @@ class Result(NamedTuple):
         outlines: GeoJSON, compressed or not; or the same Parquet.
         slide: its file; None if it was not found.
         summary: all that the run says of it.
+        region: x, y, width, height of the part that was segmented, full-resolution px; None if all
+            of the slide was, or nothing is said.
     """
 
     name: str
@@ -35,6 +38,7 @@ class Result(NamedTuple):
     outlines: Path
     slide: Path | None
     summary: dict[str, Any]
+    region: Region | None = None
 
 
 def find_results(folder: Path, slides: Sequence[Path] = ()) -> tuple[list[Result], list[str]]:
@@ -99,7 +103,24 @@ def _read(path: Path, slides: Sequence[Path]) -> Result:
             'geojson csv, or parquet'
         )
     slide = _find_slide(noted, path.parent, slides)
-    return Result(name, width, height, mpp, table, outlines, slide, summary)
+    region = _read_region(path, summary, width, height)
+    return Result(name, width, height, mpp, table, outlines, slide, summary, region)
+
+
+def _read_region(path: Path, summary: dict[str, Any], width: int, height: int) -> Region | None:
+    """The part of the slide that a run has segmented; None where it is all of it."""
+    identity = summary.get('identity')
+    region = identity.get('region') if isinstance(identity, dict) else None
+    if region is None or region == [0, 0, width, height]:
+        return None
+    whole = isinstance(region, list) and len(region) == 4
+    if whole and all(type(part) is int for part in region):
+        x, y, wide, high = region
+        if x >= 0 and y >= 0 and 0 < wide <= width - x and 0 < high <= height - y:
+            return x, y, wide, high
+    raise UserError(
+        f'{path}: region is {region!r:.60}, expected x, y, width, height on {width} x {height} px'
+    )
 
 
 def _find_file(summary: Path, files: Sequence[str], endings: tuple[str, ...]) -> Path | None:

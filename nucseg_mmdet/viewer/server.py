@@ -32,8 +32,8 @@ from nucseg_mmdet.viewer.index import Filter, NucleiIndex, parse_hidden
 from nucseg_mmdet.viewer.results import Result, find_results
 
 HTML, CSS, SCRIPT = 'text/html', 'text/css', 'text/javascript'
-PARTS = ['main', 'address', 'panel', 'rulers', 'image', 'nuclei', 'density', 'tiles']
-PARTS += ['colors', 'painter', 'painting', 'api']
+PARTS = ['main', 'address', 'moves', 'panel', 'rulers', 'image', 'drawing', 'nuclei']
+PARTS += ['density', 'tiles', 'colors', 'painter', 'painting', 'api']
 # The page's files by their names in addresses: package, place in it, type.
 PAGE = {
     '': ('nucseg_mmdet.viewer', 'static/index.html', HTML),
@@ -186,7 +186,7 @@ def make_app(
         Route('/slides.json', bind(list_slides)),
         Route(f'{slide}/info', bind(describe)),
         Route(f'{slide}/image/{tile}.jpg', bind(image)),
-        Route(f'{slide}/tissue.png', bind(tissue)),
+        Route(f'{slide}/tissue.json', bind(tissue)),
         Route(f'{slide}/tiles/{tile}', bind(tile_of_nuclei)),
         Route(f'{slide}/density', bind(density)),
         Route(f'{slide}/view', bind(view)),
@@ -295,7 +295,7 @@ async def describe(site: Site, request: Request) -> Response:
     levels = images.num_levels(result.width, result.height)
     told = ('tissue_mm2', 'broken_tiles', 'tile_grid')
     facts = {key: result.summary.get(key) for key in told}
-    size = dict(width=result.width, height=result.height, mpp=result.mpp)
+    size = dict(width=result.width, height=result.height, mpp=result.mpp, region=result.region)
     picture = dict(tile=images.TILE, levels=levels, problem=problem)
     return JSONResponse(dict(name=result.name, **size, picture=picture, facts=facts, **shown))
 
@@ -306,7 +306,7 @@ async def image(site: Site, request: Request) -> Response:
 
 
 async def tissue(site: Site, request: Request) -> Response:
-    return await _picture(site, request, 'image/png', images.tissue_layer)
+    return await _picture(site, request, 'application/json', images.tissue_outlines)
 
 
 async def _picture(

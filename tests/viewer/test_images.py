@@ -1,12 +1,14 @@
 """Image tiles: together they are the slide."""
 
+import json
+
 import cv2
 import numpy as np
 import pytest
 
 from nucseg_mmdet.slides.base import ArraySlide
 from nucseg_mmdet.utils.errors import UserError
-from nucseg_mmdet.viewer.images import TILE, ByteCache, image_tile, num_levels, tissue_layer
+from nucseg_mmdet.viewer.images import TILE, ByteCache, image_tile, num_levels, tissue_outlines
 
 
 def smooth(height, width):
@@ -50,17 +52,22 @@ def test_no_tile_beyond_the_slide(place):
         image_tile(smooth(700, 1100), place)
 
 
-def test_tissue_layer_shades_glass():
-    image = np.full((2000, 4000, 3), 243, np.uint8)
-    image[:, :1000] = (190, 120, 170)
-    layer = cv2.imdecode(
-        np.frombuffer(tissue_layer(ArraySlide(image, 0.25)), np.uint8), cv2.IMREAD_UNCHANGED
-    )
-    assert layer.shape[2] == 4
-    alpha = layer[layer.shape[0] // 2, :, 3]
-    assert alpha[2] == 0  # tissue
-    assert (alpha[-30:] == 110).all()  # glass
-    assert (alpha == 255).any()  # the line between
+def test_tissue_is_traced_to_the_edges_of_the_slide():
+    # 32 px a pixel of the mask, 32 microns of margin are 4 of them: 1000 + 128 px, in whole ones.
+    image = np.full((2010, 4000, 3), 243, np.uint8)
+    image[:, :992] = (190, 120, 170)
+    (ring,) = json.loads(tissue_outlines(ArraySlide(image, 0.25)))['rings']
+    assert sorted(zip(ring[::2], ring[1::2], strict=True)) == [
+        (0, 0), (0, 2010), (1120, 0), (1120, 2010)
+    ]  # fmt: skip
+
+
+def test_holes_of_the_tissue_are_rings():
+    image = np.full((4000, 4000, 3), (190, 120, 170), np.uint8)
+    image[1024:3008, 1024:3008] = 243
+    outer, hole = json.loads(tissue_outlines(ArraySlide(image, 0.25)))['rings']
+    assert (min(outer), max(outer)) == (0, 4000)
+    assert (min(hole), max(hole)) == (1024 + 128, 3008 - 128)
 
 
 def test_cache_keeps_what_was_used_last():

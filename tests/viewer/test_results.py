@@ -109,6 +109,20 @@ def test_one_bad_slide_does_not_stop_the_others(folder):
 
 
 @pytest.mark.parametrize(
+    ('identity', 'region'),
+    [
+        (dict(region=[100, 200, 300, 400]), (100, 200, 300, 400)),
+        (dict(region=[0, 0, WIDTH, HEIGHT]), None),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_region_is_what_a_run_has_segmented(folder, identity, region):
+    change(folder, identity=identity)
+    assert find_results(folder)[0][0].region == region
+
+
+@pytest.mark.parametrize(
     ('keys', 'message'),
     [
         (
@@ -123,6 +137,12 @@ def test_one_bad_slide_does_not_stop_the_others(folder):
         (dict(width=float('inf')), 'no summary of a run'),
         (dict(width=10**30), 'expected a slide'),
         (dict(files=5), 'no summary of a run'),
+        (dict(identity=dict(region='all')), 'region is .*, expected x, y, width'),
+        (dict(identity=dict(region=[0, 0, 9])), 'region is .*, expected x, y, width'),
+        (dict(identity=dict(region=[0, 0, 9, 0.5])), 'region is .*, expected x, y, width'),
+        (dict(identity=dict(region=[2500, 0, 101, 9])), 'region is .*, expected x, y, width'),
+        (dict(identity=dict(region=[-1, 0, 9, 9])), 'region is .*, expected x, y, width'),
+        (dict(identity=dict(region=[0, 0, 9, 0])), 'region is .*, expected x, y, width'),
     ],
 )
 def test_odd_summary_is_one_line(folder, keys, message):

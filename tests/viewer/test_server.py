@@ -97,8 +97,10 @@ class TestContent:
         assert np.abs(image[50, 50].astype(int) - (120, 60, 70)).max() < 8
         assert np.abs(image[100, 100].astype(int) - (200, 170, 210)).max() < 8
 
-    def test_tissue_layer(self, client):
-        assert client.get('/slides/0/tissue.png').content.startswith(b'\x89PNG')
+    def test_tissue(self, client):  # all of this slide
+        (ring,) = client.get('/slides/0/tissue.json').json()['rings']
+        assert {*ring[::2]} == {0, WIDTH}
+        assert {*ring[1::2]} == {0, HEIGHT}
 
     def test_tile_of_nuclei(self, client):
         num, rings, points, _ = np.frombuffer(client.get('/slides/0/tiles/0/0_0').content, '<u4', 4)
@@ -251,7 +253,7 @@ class TestOddResults:
     def test_slide_that_is_another_one_is_not_shown_in_parts(self, folder):
         """Neither from what the server keeps, nor from what the browser does."""
         slide = folder / f'{NAME}.png'
-        paths = ('/slides/0/image/12/0_0.jpg', '/slides/0/tissue.png')
+        paths = ('/slides/0/image/12/0_0.jpg', '/slides/0/tissue.json')
         with serve(folder) as client:
             kept = {path: client.get(path) for path in paths}
             for path, answer in kept.items():

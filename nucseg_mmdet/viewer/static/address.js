@@ -3,10 +3,14 @@
 
 export const SWITCHES = ['nuclei', 'fill', 'tissue', 'skipped'];
 
-/* What the address asks for; null or undefined where it says nothing of use. */
+/* What the address asks for; null or undefined where it says nothing of use. Of a slide that is
+   not here only its name, `missing`. */
 export function readAddress(slides) {
   const from = new URLSearchParams(location.hash.slice(1));
-  const number = slides.findIndex(({ name }) => name === from.get('slide'));
+  const name = from.get('slide');
+  const number = slides.findIndex((slide) => slide.name === name);
+  // All else is about that slide, and wrong of another.
+  if (name !== null && number < 0) return { number: 0, missing: name };
   const numbers = ['x', 'y', 'zoom', 'score', 'nucleus'].map((key) => {
     const value = from.has(key) ? Number(from.get(key)) : NaN;
     return [key, Number.isFinite(value) ? value : null];

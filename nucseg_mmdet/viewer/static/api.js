@@ -29,7 +29,6 @@ export async function describeSlide(number, tell, signal) {
 }
 
 export const imagePath = (number, level, x, y) => `slides/${number}/image/${level}/${x}_${y}.jpg`;
-export const tissuePath = (number) => `slides/${number}/tissue.png`;
 
 export async function fetchBlob(path, signal) {
   return (await ask(path, {}, signal)).blob();
@@ -57,6 +56,9 @@ export async function fetchDensity(number, parameters, signal) {
     means: new Float32Array(buffer, 16 + 4 * num, num),
   };
 }
+
+// Rings around the tissue, px: [[x0, y0, x1, y1, ...], ...].
+export const fetchTissue = async (number) => (await json(`slides/${number}/tissue.json`)).rings;
 
 export const fetchView = (number, parameters, signal) =>
   json(`slides/${number}/view`, parameters, signal);

@@ -10,6 +10,8 @@ export class HeatMap {
   constructor(slide, number, arrived) {
     Object.assign(this, { slide, number, arrived });
     this.map = null;
+    this.due = false; // whether the map that was asked for is still to come
+    this.problem = null; // why it will not
   }
 
   close() {
@@ -21,7 +23,7 @@ export class HeatMap {
   want(asked) {
     const text = JSON.stringify(asked);
     if (text === this.asked) return;
-    this.asked = text;
+    Object.assign(this, { asked: text, due: true, problem: null });
     clearTimeout(this.timer);
     this.timer = setTimeout(
       async () => {
@@ -30,10 +32,13 @@ export class HeatMap {
         try {
           const grid = await fetchDensity(this.number, asked, this.request.signal);
           this.map = this.paint(grid, asked.column);
-          this.arrived();
+          if (this.asked === text) this.due = false;
         } catch (error) {
-          if (error.name !== 'AbortError') this.failed?.(error);
+          if (error.name === 'AbortError') return;
+          if (this.asked === text) Object.assign(this, { due: false, problem: error.message });
+          this.failed?.(error);
         }
+        this.arrived();
       },
       this.map ? SETTLE : 0,
     );

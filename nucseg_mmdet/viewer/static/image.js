@@ -1,10 +1,13 @@
 /* The slide in OpenSeadragon, and what lies over it as a picture. */
 
-import { fetchBlob, imagePath, tissuePath } from './api.js';
+import { fetchBlob, fetchTissue, imagePath } from './api.js';
+import { BLACK, PALE, strokeOutlines } from './draw.js';
 
 const { OpenSeadragon } = window;
 const COARSEST = 8; // level: 256 px, a tile holds the whole slide
 const AT_ONCE = 4; // requests
+const UNSEEN = '#46464e6e'; // over glass, and over what was not segmented
+const TISSUE = '#008c00'; // the line around it
 const MOVED_ON = 'not wanted any more';
 
 /* Tiles of one slide. Requests of tiles that the view has left are dropped. */
@@ -104,11 +107,47 @@ export function openViewer(element) {
   return viewer;
 }
 
-/* Pictures over the slide that are switched on and off. */
+/* Outlines of the tissue as paths, with fewer vertices from afar. */
+class Tissue {
+  /* rings: [[x0, y0, x1, y1, ...], ...], px */
+  constructor(rings) {
+    this.rings = rings;
+    this.levels = new Map();
+  }
+
+  /* A path a ring, and one of all of them, true to a screen px. */
+  paths(scale) {
+    const level = Math.max(0, Math.floor(Math.log2(1 / scale)));
+    if (!this.levels.has(level)) {
+      const each = this.rings.map((ring) => traceRing(ring, level && 2 ** level));
+      const all = new Path2D();
+      for (const path of each) all.addPath(path);
+      this.levels.set(level, { each, all });
+    }
+    return this.levels.get(level);
+  }
+}
+
+// Vertices closer than `coarse` px to the last one are passed over.
+function traceRing(ring, coarse) {
+  const path = new Path2D();
+  let [x, y] = ring;
+  path.moveTo(x, y);
+  for (let i = 2; i < ring.length; i += 2) {
+    if (Math.abs(ring[i] - x) + Math.abs(ring[i + 1] - y) < coarse) continue;
+    [x, y] = [ring[i], ring[i + 1]];
+    path.lineTo(x, y);
+  }
+  path.closePath();
+  return path;
+}
+
+/* Pictures over the slide that are switched on and off, and the region that was segmented. */
 export class Overlays {
   constructor(viewer, slide, number) {
     Object.assign(this, { viewer, slide, number });
     this.shown = { tissue: false, skipped: false };
+    this.behind = false; // whether something shown is still to come
     this.canvas = document.createElement('canvas');
     this.canvas.className = 'nuclei';
     viewer.canvas.append(this.canvas);
@@ -123,16 +162,21 @@ export class Overlays {
 
   async show(shown) {
     this.shown = shown;
-    if (shown.tissue && !this.tissue && !this.slide.picture.problem) {
-      this.tissue = await createImageBitmap(await fetchBlob(tissuePath(this.number)));
+    try {
+      if (shown.tissue && !this.tissue && !this.slide.picture.problem) {
+        this.behind = true;
+        this.tissue = new Tissue(await fetchTissue(this.number));
+      }
+    } finally {
+      this.behind = false;
+      this.viewer.forceRedraw();
     }
-    this.viewer.forceRedraw();
   }
 
   draw() {
     const { viewer, slide, canvas } = this,
       ratio = window.devicePixelRatio || 1;
-    canvas.hidden = !this.shown.tissue && !this.shown.skipped;
+    canvas.hidden = !this.shown.tissue && !this.shown.skipped && !slide.region;
     if (canvas.hidden) return;
     const { x: width, y: height } = viewer.viewport.getContainerSize();
     const bounds = viewer.viewport.getBounds(true);
@@ -147,10 +191,33 @@ export class Overlays {
       -bounds.x * slide.width * scale,
       -bounds.y * slide.width * scale,
     );
-    if (this.shown.tissue && this.tissue) {
-      context.drawImage(this.tissue, 0, 0, slide.width, slide.height);
-    }
+    if (this.shown.tissue && this.tissue) this.drawTissue(context, scale / ratio);
     if (this.shown.skipped && slide.facts.tile_grid) this.drawSkipped(context, scale / ratio);
+    if (slide.region) this.drawRegion(context, scale / ratio);
+  }
+
+  // Glass is shaded, with a line around the tissue that is as wide at every zoom.
+  drawTissue(context, scale) {
+    const { each, all } = this.tissue.paths(scale);
+    const glass = new Path2D(all);
+    glass.rect(0, 0, this.slide.width, this.slide.height);
+    context.fillStyle = UNSEEN;
+    context.fill(glass, 'evenodd');
+    const lines = each.map((path) => ({ path, color: TISSUE }));
+    strokeOutlines(context, lines, 2 / scale);
+  }
+
+  // What lies outside of the region was not segmented: shaded, with a frame around the region.
+  drawRegion(context, scale) {
+    const { width, height, region } = this.slide;
+    context.fillStyle = UNSEEN;
+    context.beginPath();
+    context.rect(0, 0, width, height);
+    context.rect(...region);
+    context.fill('evenodd');
+    const frame = new Path2D();
+    frame.rect(...region);
+    strokeOutlines(context, [{ path: frame, color: BLACK }], 2 / scale, PALE);
   }
 
   drawSkipped(context, scale) {
@@ -167,27 +234,4 @@ export class Overlays {
     context.lineWidth = 1 / scale;
     context.stroke();
   }
-}
-
-/* Lay canvases over one another, and a scale bar in the corner: the view as a picture. */
-export function compose(canvases, bar) {
-  const picture = document.createElement('canvas'),
-    ratio = window.devicePixelRatio || 1;
-  const { width, height } = canvases.at(-1);
-  Object.assign(picture, { width, height });
-  const context = picture.getContext('2d');
-  context.fillStyle = '#ffffff';
-  context.fillRect(0, 0, width, height);
-  for (const canvas of canvases) {
-    if (!canvas.hidden) context.drawImage(canvas, 0, 0, width, height);
-  }
-  context.setTransform(ratio, 0, 0, ratio, 16 * ratio, height - 16 * ratio);
-  context.font = '14px system-ui, sans-serif';
-  const wide = Math.max(bar.width, context.measureText(bar.text).width);
-  context.fillStyle = '#fffffff0';
-  context.fillRect(-8, -30, wide + 16, 38);
-  context.fillStyle = '#1b1b1f';
-  context.fillText(bar.text, 0, -10);
-  context.fillRect(0, -4, bar.width, 4);
-  return picture;
 }

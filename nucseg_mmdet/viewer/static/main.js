@@ -2,15 +2,14 @@
 
 import { readAddress, writeAddress } from './address.js';
 import * as api from './api.js';
-import { make } from './draw.js';
-import { compose, openViewer, Overlays, SlideSource } from './image.js';
+import { Drawing } from './drawing.js';
+import { openViewer, Overlays, SlideSource } from './image.js';
+import { Moves, readPlace, showsSome } from './moves.js';
 import { NucleiLayer } from './nuclei.js';
 import * as panel from './panel.js';
 import { Rulers, scaleBar } from './rulers.js';
 
-const { OpenSeadragon } = window;
 const { find } = panel;
-const STEP = 0.25; // of the view, an arrow key's way
 const SETTLE = 150; // ms without a change before the view is counted
 const CLICK = 8; // screen px beside a nucleus that still are a click on it
 
@@ -28,12 +27,15 @@ const state = {
 };
 const viewer = openViewer(find('slide'));
 const rulers = new Rulers(viewer);
+const moves = new Moves(viewer);
+const drawing = new Drawing(viewer, find('drawing'));
 let slides = [],
   slide = null,
   layer = null,
   overlays = null,
   opening = null,
-  counting = null;
+  counting = null,
+  unmet = null; // { address } of the view in place of what a link asked for and is not here
 
 // ---- slides ---------------------------------------------------------------------------------
 
@@ -51,6 +53,9 @@ async function openSlide(number, wanted = {}) {
   layer?.close();
   overlays?.close();
   viewer.close();
+  watch([]);
+  moves.watch(null);
+  unmet = null;
   layer = overlays = slide = null;
   Object.assign(state, { number, nucleus: null });
   panel.showSlides(slides, number, (chosen) => openSlide(chosen));
@@ -71,7 +76,8 @@ async function openSlide(number, wanted = {}) {
     if (!signal.aborted) say(error.message);
     return;
   }
-  say(slide.picture.problem && `Nuclei without their slide: ${slide.picture.problem}`);
+  sayMissing();
+  if (wanted.missing) refuse(`No slide ${wanted.missing} here; this is ${slide.name}`);
   Object.assign(state, { hidden: wanted.hidden ?? new Set(), ...wanted.show });
   const has = (name) => slide.columns.some((column) => column.name === name);
   state.color =
@@ -84,21 +90,37 @@ async function openSlide(number, wanted = {}) {
   viewer.open(new SlideSource(slide, number));
 }
 
+// What is missing of the slide, and of what a link asked for.
+function sayMissing(...lines) {
+  const { problem } = slide.picture;
+  if (problem) lines.push(`Nuclei without their slide: ${problem}`);
+  say(lines.join('. '));
+}
+
+// The address stays what it is until the view is moved.
+function refuse(line) {
+  unmet = { address: null };
+  sayMissing(line);
+}
+
 function startView(wanted) {
   overlays = new Overlays(viewer, slide, state.number);
   layer = new NucleiLayer(viewer, slide, state.number, state);
   layer.heat.failed = (error) => say(error.message);
-  if (wanted.zoom) goTo(wanted.x ?? slide.width / 2, wanted.y ?? slide.height / 2, wanted.zoom);
+  watch([overlays, layer]);
+  moves.watch(slide);
+  moves.start();
+  if (wanted.zoom) goToPlace(wanted);
   find('score').min = 0; // so that any value is taken; showScore has the real one
   showAll();
   if (wanted.nucleus) select(api.fetchNucleus(state.number, { id: wanted.nucleus }));
 }
 
-function goTo(x, y, scale) {
-  const { viewport } = viewer;
-  const width = viewport.getContainerSize().x;
-  if (scale) viewport.zoomTo((scale * slide.width) / width, null, true);
-  viewport.panTo(new OpenSeadragon.Point(x / slide.width, y / slide.width), true);
+function goToPlace({ x, y, zoom }) {
+  moves.goTo(x ?? slide.width / 2, y ?? slide.height / 2, zoom);
+  if (showsSome(layer.place(), slide)) return;
+  moves.start();
+  refuse(`x ${x}, y ${y} px is not on this slide of ${panel.sizeText(slide)}`);
 }
 
 // ---- what follows a change --------------------------------------------------------------------
@@ -148,7 +170,7 @@ function countLater() {
 async function count(signal) {
   if (!layer) return;
   const { x, y, scale, width, height } = layer.place();
-  history.replaceState(null, '', writeAddress(slide, state, layer.place()));
+  noteAddress();
   showLegend();
   try {
     const found = await api.fetchView(
@@ -168,6 +190,17 @@ async function count(signal) {
   } catch (error) {
     if (!signal.aborted) say(error.message);
   }
+}
+
+function noteAddress() {
+  const address = writeAddress(slide, state, layer.place());
+  if (unmet) {
+    unmet.address ??= address;
+    if (unmet.address === address) return;
+    unmet = null;
+    sayMissing();
+  }
+  history.replaceState(null, '', address);
 }
 
 async function select(asked) {
@@ -238,50 +271,38 @@ for (const input of document.querySelectorAll('[data-switch]')) {
 
 find('go').addEventListener('submit', (event) => {
   event.preventDefault();
-  const [x, y] = find('go-text')
-    .value.split(/[\s,;]+/)
-    .filter(Boolean)
-    .map(Number);
-  if (!layer || !Number.isFinite(x) || !Number.isFinite(y)) {
-    find('go-text').setCustomValidity('Two numbers: x, y in px of the slide');
+  if (!layer) return;
+  const { x, y, problem } = readPlace(find('go-text').value, slide);
+  if (problem) {
+    find('go-text').setCustomValidity(problem);
     find('go-text').reportValidity();
     return;
   }
-  goTo(x, y, Math.max(1, layer.place().scale));
+  moves.goTo(x, y, Math.max(1, layer.place().scale));
   selectAt(x, y, CLICK);
 });
 find('go-text').addEventListener('input', () => find('go-text').setCustomValidity(''));
 
-const zoomBy = (factor) => viewer.viewport.zoomBy(factor).applyConstraints();
-const fullSize = () =>
-  layer && viewer.viewport.zoomTo(slide.width / viewer.viewport.getContainerSize().x);
 const fullScreen = () =>
   document.fullscreenElement ? document.exitFullscreen() : find('stage').requestFullscreen();
-find('zoom-in').addEventListener('click', () => zoomBy(1.5));
-find('zoom-out').addEventListener('click', () => zoomBy(1 / 1.5));
-find('home').addEventListener('click', () => viewer.viewport.goHome());
-find('full-size').addEventListener('click', fullSize);
+find('zoom-in').addEventListener('click', () => moves.zoomBy(1.5));
+find('zoom-out').addEventListener('click', () => moves.zoomBy(1 / 1.5));
+find('home').addEventListener('click', () => moves.home());
+find('full-size').addEventListener('click', () => moves.fullSize());
 find('full-screen').addEventListener('click', fullScreen);
-
-function panBy(dx, dy) {
-  const { width, height } = viewer.viewport.getBounds();
-  viewer.viewport
-    .panBy(new OpenSeadragon.Point(STEP * dx * width, STEP * dy * height))
-    .applyConstraints();
-}
 
 const step = (by) =>
   slides.length > 1 && openSlide((state.number + by + slides.length) % slides.length);
 const KEYS = {
-  ArrowLeft: () => panBy(-1, 0),
-  ArrowRight: () => panBy(1, 0),
-  ArrowUp: () => panBy(0, -1),
-  ArrowDown: () => panBy(0, 1),
-  '+': () => zoomBy(1.5),
-  '=': () => zoomBy(1.5),
-  '-': () => zoomBy(1 / 1.5),
-  0: () => viewer.viewport.goHome(),
-  1: fullSize,
+  ArrowLeft: () => moves.panBy(-1, 0),
+  ArrowRight: () => moves.panBy(1, 0),
+  ArrowUp: () => moves.panBy(0, -1),
+  ArrowDown: () => moves.panBy(0, 1),
+  '+': () => moves.zoomBy(1.5),
+  '=': () => moves.zoomBy(1.5),
+  '-': () => moves.zoomBy(1 / 1.5),
+  0: () => moves.home(),
+  1: () => moves.fullSize(),
   f: fullScreen,
   n: () => toggle('nuclei'),
   i: () => toggle('fill'),
@@ -320,19 +341,28 @@ find('link').addEventListener('click', async () => {
 
 // ---- the view as a picture --------------------------------------------------------------------
 
-function composePicture() {
-  const canvases = [viewer.drawer.canvas, overlays.canvas, layer.canvas];
-  return compose(canvases, scaleBar(layer.place().scale, slide.mpp));
+function watch(layers) {
+  drawing.watch(layers);
+  showSaving(false);
+}
+
+function showSaving(saving) {
+  find('picture').disabled = saving;
+  find('picture').textContent = saving ? 'Saving …' : 'Save picture';
 }
 
 function savePicture() {
   if (!layer) return;
-  composePicture().toBlob((blob) => {
-    const href = URL.createObjectURL(blob);
-    const { x, y } = layer.place();
+  showSaving(true);
+  drawing.wait((missing) => {
+    showSaving(false);
+    if (missing) {
+      say(`No picture is saved, nuclei in view are missing: ${missing}`);
+      return;
+    }
+    const { x, y, scale } = layer.place();
     const name = `${slide.name.replace(/[^\w.-]/g, '_')}_${Math.round(x)}_${Math.round(y)}.png`;
-    make('a', { href, download: name }).click();
-    setTimeout(() => URL.revokeObjectURL(href), 10_000);
+    drawing.save(scaleBar(scale, slide.mpp), name);
   });
 }
 find('picture').addEventListener('click', savePicture);

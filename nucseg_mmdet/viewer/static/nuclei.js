@@ -95,7 +95,8 @@ export class NucleiLayer {
     this.canvas.dataset.mode = this.state.nuclei ? mode : '';
     this.moving = place.scale !== this.lastScale;
     this.lastScale = place.scale;
-    this.behind = false; // whether pictures are still to come
+    this.behind = this.moving; // whether pictures are still to come
+    this.problem = null; // why some will not
     this.drawn = 0; // nuclei, for tests
     if (this.state.nuclei) {
       if (mode === 'density') this.drawDensity(context, place, ratio);
@@ -182,7 +183,9 @@ export class NucleiLayer {
     for (const { picture } of squares) if (picture) this.lay(context, picture, place, scale);
     if (this.moving) return;
     if (!missing.length) this.before = [];
-    this.behind = missing.length > 0;
+    const problems = missing.map(({ request }) => this.store.problem(request));
+    this.problem = problems.find(Boolean) ?? null;
+    this.behind = problems.some((problem) => !problem);
     this.paintSome(missing);
     for (const [key, { bitmap }] of this.pictures) {
       if (this.pictures.size <= PICTURES + squares.length) break;
@@ -294,6 +297,8 @@ export class NucleiLayer {
     const scale = place.scale * ratio;
     context.setTransform(scale, 0, 0, scale, -place.x * scale, -place.y * scale);
     this.drawn = this.heat.draw(context, scale);
+    this.behind ||= this.heat.due;
+    this.problem = this.heat.problem;
   }
 
   // ---- the chosen nucleus --------------------------------------------------------------------

@@ -8,8 +8,20 @@ const WIDTH = 272,
   BELOW = 16; // of the histogram
 const UNITS = { px: 'px', um2: 'µm²', um: 'µm', od: 'OD' };
 
+// Columns whose names say too little, or too much.
+const NAMED = {
+  nearest_um: 'distance to the nearest, µm',
+  nearest_5_mean_um: 'mean distance to 5 nearest, µm',
+  neighbors_25um: 'other nuclei within 25 µm',
+  density_50um_per_mm2: 'nuclei per mm² within 50 µm',
+  delaunay_degree: 'Delaunay neighbors',
+  hematoxylin_od_sd: 'hematoxylin SD, OD',
+  eosin_od_sd: 'eosin SD, OD',
+};
+
 // 'hematoxylin_od_mean' -> 'hematoxylin mean, OD'
 export function columnText(name) {
+  if (NAMED[name]) return NAMED[name];
   const parts = name.split('_');
   const unit = parts.find((part, index) => index && UNITS[part]);
   const words = parts.filter((part) => part !== unit).join(' ');
@@ -170,11 +182,17 @@ export function showOpening(name) {
   showNucleus(null);
 }
 
+export const sizeText = ({ width, height }) => `${grouped(width)} × ${grouped(height)} px`;
+
 export function showFacts(slide) {
   document.title = `${slide.name}: nuclei`;
   find('title').textContent = slide.name;
-  const { mpp, width, height, facts } = slide;
-  const parts = [`${grouped(width)} × ${grouped(height)} px`];
+  const { mpp, region, facts } = slide;
+  const parts = [sizeText(slide)];
+  if (region) {
+    const [x, y, width, height] = region;
+    parts.push(`region ${grouped(x)}, ${grouped(y)}, ${sizeText({ width, height })}`);
+  }
   parts.push(mpp ? `${short(mpp)} µm a pixel` : 'size of a pixel unknown');
   if (facts.tissue_mm2) parts.push(`${short(facts.tissue_mm2)} mm² of tissue`);
   if (facts.broken_tiles?.length)

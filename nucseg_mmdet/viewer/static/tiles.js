@@ -80,13 +80,13 @@ function traceCutting(path, points, start, num) {
 }
 
 export class TileStore {
-  /* arrived: called whenever a tile has come. */
+  /* arrived: called whenever a tile has come or failed. */
   constructor(number, arrived) {
     this.number = number;
     this.arrived = arrived;
     this.tiles = new Map(); // by key, the one used last at the end
     this.running = new Map(); // controllers by key
-    this.failed = new Map(); // times by key
+    this.failed = new Map(); // { time, message } by key
     this.wanted = [];
   }
 
@@ -102,6 +102,12 @@ export class TileStore {
       this.tiles.set(key, tile);
     }
     return tile;
+  }
+
+  /* Why a tile does not come; null if it has, or still may. */
+  problem(request) {
+    const key = TileStore.key(request);
+    return this.running.has(key) ? null : (this.failed.get(key)?.message ?? null);
   }
 
   /* Ask for these tiles, the first ones first; requests of all others are dropped. */
@@ -121,7 +127,7 @@ export class TileStore {
     for (const request of this.wanted) {
       if (this.running.size >= AT_ONCE) return;
       const key = TileStore.key(request);
-      const waits = performance.now() - (this.failed.get(key) ?? -Infinity) < 1000 * ANSWER;
+      const waits = performance.now() - (this.failed.get(key)?.time ?? -Infinity) < 1000 * ANSWER;
       if (!this.tiles.has(key) && !this.running.has(key) && !waits) this.fetch(key, request);
     }
   }
@@ -132,13 +138,16 @@ export class TileStore {
     try {
       const tile = parseTile(await fetchTile(this.number, request, controller.signal));
       this.tiles.set(key, tile);
+      this.failed.delete(key);
       for (const old of this.tiles.keys()) {
         if (this.tiles.size <= KEPT) break;
         this.tiles.delete(old);
       }
       this.arrived();
     } catch (error) {
-      if (error.name !== 'AbortError') this.failed.set(key, performance.now());
+      if (error.name === 'AbortError') return;
+      this.failed.set(key, { time: performance.now(), message: error.message });
+      this.arrived();
     } finally {
       if (this.running.get(key) === controller) this.running.delete(key);
       this.start();
