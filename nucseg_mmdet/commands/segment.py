@@ -71,7 +71,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument('--no-tissue-mask', action='store_true', help='look at empty glass too')
     parser.add_argument(
-        '--score-thr', type=float, help="least certain nuclei, default: the config's"
+        '--score-thr',
+        type=float,
+        help="leave out nuclei with a lower score, 0 to 1; default: the config's",
     )
     _add_ways_to_work(parser)
     parser.add_argument(

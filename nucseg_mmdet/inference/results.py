@@ -28,7 +28,7 @@ from nucseg_mmdet.inference.plan import (
 )
 from nucseg_mmdet.slides.base import RegionError
 from nucseg_mmdet.structures.nuclei import Nuclei
-from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.errors import UserError, count_nuclei
 from nucseg_mmdet.utils.files import write_json
 from nucseg_mmdet.utils.fingerprint import fingerprint
 
@@ -144,10 +144,11 @@ def _join(plan: Plan, counts: dict[str, Any]) -> Iterator[Nuclei]:
 def describe(summary: dict) -> str:
     """Say in one line what a slide holds."""
     density = summary['nuclei_per_mm2']
+    per_area = '' if density is None else f', {density:,.0f} per mm2'
     line = (
-        f'{summary["name"]}: {summary["nuclei"]:,} nuclei on {summary["tissue_mm2"]:.4g} mm2 of '
-        f'tissue{"" if density is None else f", {density:,.0f} per mm2"}; {summary["tiles"]:,} '
-        f'tiles, {summary["tiles_skipped_as_glass"]:,} of glass left out; '
+        f'{summary["name"]}: {count_nuclei(summary["nuclei"])} on {summary["tissue_mm2"]:.4g} mm2 '
+        f'of tissue{per_area}; {summary["tiles"]:,} tiles, '
+        f'{summary["tiles_skipped_as_glass"]:,} of glass left out; '
         f'{summary["seconds"]:,.0f} s on {summary["device"]} in {summary["precision"]}'
     )
     if len(summary['classes']) > 1:
@@ -155,8 +156,8 @@ def describe(summary: dict) -> str:
         line += f'; {", ".join(named)}'
     if summary['nuclei_cut_by_tiles']:
         line += (
-            f'; {summary["nuclei_cut_by_tiles"]:,} nuclei are larger than the overlap of tiles '
-            'and cut, see --overlap'
+            '; larger than the overlap of tiles and cut: '
+            f'{count_nuclei(summary["nuclei_cut_by_tiles"])}, see --overlap'
         )
     return line
 

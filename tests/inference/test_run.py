@@ -176,8 +176,9 @@ def test_a_slide_in_one_line():
     assert results.describe(summary) == line
     several = results.describe(summary | dict(classes=kinds, nuclei_cut_by_tiles=3))
     assert several == (
-        f'{line}; 1,200 round, 34 flat; 3 nuclei are larger than the overlap of tiles and cut, '
-        'see --overlap'
+        f'{line}; 1,200 round, 34 flat; larger than the overlap of tiles and cut: '
+        '3 nuclei, see --overlap'
     )
     empty = results.describe(summary | dict(nuclei=0, tissue_mm2=0, nuclei_per_mm2=None))
     assert empty.startswith('a: 0 nuclei on 0 mm2 of tissue; 7 tiles')
+    assert results.describe(summary | dict(nuclei=1)).startswith('a: 1 nucleus on 0.5 mm2')
