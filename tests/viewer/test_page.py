@@ -475,9 +475,12 @@ def test_letters_are_keys_with_shift_too_and_text_in_a_field(reader):
     reader.page.keyboard.press('C')
     reader.page.keyboard.type('nNtT')
     assert reader.page.input_value('#go-text') == 'nNtT'
+    # A list of choices takes the arrows alone.
+    chosen = reader.page.input_value('#color')
     reader.page.focus('#color')
     reader.page.keyboard.press('n')
-    assert reader.page.is_checked(shown)
+    assert not reader.page.is_checked(shown)
+    assert reader.page.input_value('#color') == chosen
 
 
 def test_second_slide_and_its_classes(reader):

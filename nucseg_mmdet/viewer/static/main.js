@@ -320,8 +320,9 @@ document.addEventListener('keydown', (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || !KEYS[key]) return;
   if (event.target.matches('input:not([type=checkbox]), select')) {
     if (key === 'Escape') event.target.blur();
-    // The slider needs the arrows alone.
-    if (key === 'Escape' || event.target.type !== 'range' || key.startsWith('Arrow')) return;
+    // The slider and the lists need the arrows alone.
+    const takesText = !event.target.matches('[type=range], select');
+    if (key === 'Escape' || takesText || key.startsWith('Arrow')) return;
   }
   event.preventDefault();
   KEYS[key]();
