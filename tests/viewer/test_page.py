@@ -716,6 +716,25 @@ def test_no_picture_is_saved_of_nuclei_that_do_not_come(reader):
     reader.problems.clear()
 
 
+@pytest.mark.parametrize(
+    ('place', 'asked'),
+    [(at(1300, 900, 2), '**/tiles/0/*'), (at(1300, 900, 0.05), '**/slides/*/density*')],
+    ids=['nuclei', 'heat map'],
+)
+def test_a_picture_is_saved_when_what_failed_has_come(reader, place, asked):
+    reader.page.route(asked, lambda route: route.fulfill(status=500, json=dict(error='no')))
+    reader.page.goto(reader.address + place)
+    reader.until('window.nucseg?.layer')
+    reader.page.keyboard.press('p')
+    reader.until('document.getElementById("message").textContent.includes("No picture")')
+    reader.page.unroute(asked)
+    reader.page.wait_for_timeout(4_500)  # it is asked for again after 4 s
+    with reader.page.expect_download():
+        reader.page.keyboard.press('p')
+    assert not reader.page.is_visible('#message')
+    reader.problems.clear()
+
+
 def test_requests_of_tiles_out_of_sight_are_dropped(reader):
     reader.open(at(500, 450, 1))
     dropped = []

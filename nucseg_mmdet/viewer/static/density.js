@@ -4,6 +4,7 @@ import { fetchDensity } from './api.js';
 import { heat, ramp } from './colors.js';
 
 const SETTLE = 90; // ms between the last change and a new map
+const AGAIN = 4_000; // ms until a map that has not come is asked for again
 
 export class HeatMap {
   /* arrived: called when a map has come. */
@@ -19,10 +20,12 @@ export class HeatMap {
     this.request?.abort();
   }
 
-  /* Ask for a map, { score, hidden, column }, unless it is the one that was asked for last. */
+  /* Ask for a map, { score, hidden, column }, unless it is the one that was asked for last and
+     did come, or did not just now. */
   want(asked) {
     const text = JSON.stringify(asked);
-    if (text === this.asked) return;
+    const again = this.problem && performance.now() > this.failedAt + AGAIN;
+    if (text === this.asked && !again) return;
     Object.assign(this, { asked: text, due: true, problem: null });
     clearTimeout(this.timer);
     this.timer = setTimeout(
@@ -35,7 +38,10 @@ export class HeatMap {
           if (this.asked === text) this.due = false;
         } catch (error) {
           if (error.name === 'AbortError') return;
-          if (this.asked === text) Object.assign(this, { due: false, problem: error.message });
+          if (this.asked === text) {
+            Object.assign(this, { due: false, problem: error.message });
+            this.failedAt = performance.now();
+          }
           this.failed?.(error);
         }
         this.arrived();

@@ -364,6 +364,7 @@ function savePicture() {
     const { x, y, scale } = layer.place();
     const name = `${slide.name.replace(/[^\w.-]/g, '_')}_${Math.round(x)}_${Math.round(y)}.png`;
     drawing.save(scaleBar(scale, slide.mpp), name);
+    sayMissing();
   });
 }
 find('picture').addEventListener('click', savePicture);
