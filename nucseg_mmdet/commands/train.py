@@ -51,14 +51,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--auto-scale-lr', action='store_true', help='scale the rate with the batch over all GPUs'
     )
-    parser.add_argument(
+    begin = parser.add_mutually_exclusive_group()
+    begin.add_argument(
         '--resume',
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
         help='go on from a checkpoint, by default the last one of the work folder',
     )
-    parser.add_argument(
+    begin.add_argument(
         '--overwrite', action='store_true', help='begin anew where an earlier training has been'
     )
     parser.add_argument('--cfg-options', nargs='+', action=config_edits.ConfigOptions, default={})
@@ -127,7 +128,7 @@ def train(cfg: Config, args: argparse.Namespace) -> None:
         check_resumed(resumed, cfg.work_dir)
         cfg.load_from = resumed
     else:
-        if not (args.overwrite or args.resume or cfg.resume):
+        if not (args.overwrite or args.resume or (cfg.resume and not cfg.load_from)):
             refuse_to_replace(cfg.work_dir)
         check_start(cfg, args.initial_weights)
     cfg.resume = bool(resumed)

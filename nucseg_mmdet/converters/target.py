@@ -1,5 +1,6 @@
 """Where a data set is written: over an earlier one alone, and not over what is read."""
 
+import os
 from pathlib import Path
 
 from nucseg_mmdet.converters.folds import NUM_FOLDS
@@ -36,7 +37,8 @@ def check_apart(out: Path, *read: Path) -> None:
         UserError: one of ``read`` is ``out`` or below it.
     """
     for path in read:
-        if path.resolve().is_relative_to(out.resolve()):
+        # Not Path.resolve, which raises where links lead in a circle.
+        if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(out)):
             raise UserError(f'{out}: has {path} in it, which is read, expected another OUT')
 
 

@@ -103,7 +103,7 @@ def find_resumed(work_dir: str | Path) -> Path | None:
         if not read_card(work_dir).get('run'):
             raise UserError(
                 f'{work_dir}: has {some(others)} and no {CARD} of their run, expected one; '
-                '--resume CHECKPOINT goes on from one of them, --overwrite begins anew'
+                '--resume CHECKPOINT goes on from one of them, --overwrite without it begins anew'
             )
         print(f'{work_dir}: found {some(others)}, none whole and of this run, which begins anew')
     return last

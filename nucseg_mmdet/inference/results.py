@@ -28,7 +28,7 @@ from nucseg_mmdet.inference.plan import (
 )
 from nucseg_mmdet.slides.base import RegionError
 from nucseg_mmdet.structures.nuclei import Nuclei
-from nucseg_mmdet.utils.errors import UserError, count_nuclei
+from nucseg_mmdet.utils.errors import UserError, count_nuclei, counted
 from nucseg_mmdet.utils.files import write_json
 from nucseg_mmdet.utils.fingerprint import fingerprint
 
@@ -147,7 +147,7 @@ def describe(summary: dict) -> str:
     per_area = '' if density is None else f', {density:,.0f} per mm2'
     line = (
         f'{summary["name"]}: {count_nuclei(summary["nuclei"])} on {summary["tissue_mm2"]:.4g} mm2 '
-        f'of tissue{per_area}; {summary["tiles"]:,} tiles, '
+        f'of tissue{per_area}; {counted(summary["tiles"], "tile", "tiles")}, '
         f'{summary["tiles_skipped_as_glass"]:,} of glass left out; '
         f'{summary["seconds"]:,.0f} s on {summary["device"]} in {summary["precision"]}'
     )

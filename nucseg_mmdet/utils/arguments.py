@@ -37,7 +37,7 @@ class ArgumentParser(argparse.ArgumentParser):
         words: list[str] = []
         for word in sys.argv[1:] if args is None else args:
             is_value = word.startswith('-') and word.partition('=')[0] not in known
-            if is_value and words and words[-1] in self.dashed:
+            if is_value and '--' not in words and words and words[-1] in self.dashed:
                 words[-1] += f'={word}'
             else:
                 words.append(word)

@@ -58,6 +58,13 @@ def test_what_is_read_is_not_replaced(coco, capsys):
         assert files_of(out) == before
 
 
+def test_links_in_a_circle_are_told_in_a_line(coco, capsys):
+    loop = coco / 'loop.json'
+    loop.symlink_to(loop)
+    assert prepare(loop, coco / 'train', coco / 'out') == 2
+    assert 'unforeseen' not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ('added', 'named'),
     [

@@ -181,4 +181,5 @@ def test_a_slide_in_one_line():
     )
     empty = results.describe(summary | dict(nuclei=0, tissue_mm2=0, nuclei_per_mm2=None))
     assert empty.startswith('a: 0 nuclei on 0 mm2 of tissue; 7 tiles')
-    assert results.describe(summary | dict(nuclei=1)).startswith('a: 1 nucleus on 0.5 mm2')
+    one = results.describe(summary | dict(nuclei=1, tiles=1))
+    assert one.startswith('a: 1 nucleus on 0.5 mm2 of tissue, 2,468 per mm2; 1 tile, ')

@@ -119,6 +119,10 @@ def test_a_training_replaces_none_of_an_earlier_one_unless_asked(trained, data_r
     assert '--resume, another --work-dir, or --overwrite' in done.stderr
     after = {path: path.read_bytes() for path in work_dir.rglob('*') if path.is_file()}
     assert after == before
+    both = ['resume=True', f'load_from={work_dir}/iter_1.pth']
+    done = tool('train', *arguments, *both)
+    assert done.returncode == 2, done.stdout
+    assert '--resume, another --work-dir, or --overwrite' in done.stderr
     other = json.loads(before[work_dir / 'run_card.json'])['run']
     done = tool('train', *arguments[:1], '--overwrite', *arguments[1:])
     assert done.returncode == 0, done.stderr

@@ -131,6 +131,16 @@ def test_values_that_begin_with_a_dash(options, roi, slurm, workers):
     assert (args.roi, args.slurm, args.workers) == (roi, slurm, workers)
 
 
+def test_words_behind_two_dashes_are_no_options():
+    args = segment.parse_args(['--out', 'out', '--', 'a.png', '--roi', '-b.png'])
+    assert [path.name for path in args.inputs] == ['a.png', '--roi', '-b.png']
+
+
+def test_a_training_goes_on_or_begins_anew(refused):
+    line = 'train: --overwrite: not allowed with argument --resume'
+    assert refused('train', 'demo', '--resume', '--overwrite') == line
+
+
 def test_an_option_is_not_the_value_of_the_one_before(refused):
     start = ['segment', 'a.png', '--out', 'out']
     for more in (['--workers', '2'], ['--workers=2'], []):
