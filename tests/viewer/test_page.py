@@ -390,7 +390,9 @@ def test_scale_of_the_heat_map_is_the_slide_s(reader):
     assert reader.text('#legend .ends') == scale
     reader.open(link)
     assert reader.text('#legend .ends') == scale
-    assert np.abs(reader.pixels()[:, :1000].astype(int) - seen[:, :1000]).max() < 4
+    # The slide's own pixels may come from another level of it, so means of 15 px are compared.
+    blurred, other = (cv2.blur(one[:, :1000], (15, 15)) for one in (reader.pixels(), seen))
+    assert cv2.absdiff(blurred, other).max() < 12
 
 
 def test_heat_map_of_a_measurement(reader):
