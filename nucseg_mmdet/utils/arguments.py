@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,8 +28,8 @@ class ArgumentParser(argparse.ArgumentParser):
         super().__init__(*args, **kwargs)
         self.register('type', None, _text)
         self.register('type', Path, _path)
-        self.register('type', int, _whole_number)
-        self.register('type', float, _number)
+        self.register('type', int, partial(_number, int, 'whole number', '4'))
+        self.register('type', float, partial(_number, float, 'number', '0.25'))
 
     def parse_known_args(
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
@@ -59,19 +60,10 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
-def _whole_number(text: str) -> int:
+def _number(kind: type[int] | type[float], name: str, example: str, text: str) -> float:
     try:
-        return int(text)
+        return kind(text)
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f'{text or "nothing"} is no whole number, expected one such as 4'
-        ) from None
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f'{text or "nothing"} is no number, expected one such as 0.25'
+            f'{text or "nothing"} is no {name}, expected one such as {example}'
         ) from None
