@@ -2,9 +2,9 @@
 
 import { fetchDensity } from './api.js';
 import { heat, ramp } from './colors.js';
+import { ANSWER } from './tiles.js';
 
 const SETTLE = 90; // ms between the last change and a new map
-const AGAIN = 4_000; // ms until a map that has not come is asked for again
 
 export class HeatMap {
   /* arrived: called when a map has come. */
@@ -24,7 +24,7 @@ export class HeatMap {
      did come, or did not just now. */
   want(asked) {
     const text = JSON.stringify(asked);
-    const again = this.problem && performance.now() > this.failedAt + AGAIN;
+    const again = this.problem && performance.now() > this.failedAt + 1000 * ANSWER;
     if (text === this.asked && !again) return;
     Object.assign(this, { asked: text, due: true, problem: null });
     clearTimeout(this.timer);

@@ -6,7 +6,7 @@ export const LEAF = 1024; // px, side of a tile of level 0; as in build.py
 const STEPS = 16; // of a coordinate, a px; as in build.py
 const AT_ONCE = 6; // requests
 const KEPT = 400; // tiles
-const ANSWER = 4; // s; what failed is asked for again after that
+export const ANSWER = 4; // s; what failed is asked for again after that
 
 /* Unpack what index.tile packed. Coordinates are px from the tile's corner. */
 export function parseTile(buffer) {
