@@ -3,7 +3,7 @@
 import logging
 import threading
 import weakref
-from collections import OrderedDict
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +14,7 @@ import tifffile
 from nucseg_mmdet.imaging.image_files import jpeg_damage
 from nucseg_mmdet.slides import pixel_size
 from nucseg_mmdet.slides.base import MAX_WHOLE, ONE_CHANNEL, RegionError, Slide, name_of, paste
+from nucseg_mmdet.utils.byte_cache import ByteCache
 from nucseg_mmdet.utils.errors import UserError
 
 CACHE = 128_000_000  # bytes of decoded tiles and strips that are kept for the next region
@@ -67,9 +68,8 @@ class TiffSlide(Slide):
 
     def __init__(self, path: Path, mpp: float | None) -> None:
         self._path = path
-        self._file_lock, self._cache_lock = threading.Lock(), threading.Lock()
-        self._cache: OrderedDict[tuple[int, int, int], np.ndarray] = OrderedDict()
-        self._cached = 0  # bytes
+        self._file_lock = threading.Lock()
+        self._cache = ByteCache[np.ndarray](CACHE)  # tiles and strips
         # A damaged file makes tifffile stumble in any way: struct.error, SyntaxError of XML, ...
         try:
             self._tiff = tifffile.TiffFile(path, _multifile=False)
@@ -136,15 +136,10 @@ class TiffSlide(Slide):
 
     def close(self) -> None:
         self._tiff.close()
-        self._clear_cache()
+        self._cache.clear()
 
     def close_when_dropped(self) -> None:
         weakref.finalize(self, self._tiff.close)
-
-    def _clear_cache(self) -> None:
-        with self._cache_lock:
-            self._cache.clear()
-            self._cached = 0
 
     def _check_values(self, series: tifffile.TiffPageSeries) -> None:
         """Refuse what is no RGB or gray image of 8 bits."""
@@ -238,7 +233,7 @@ class TiffSlide(Slide):
             size = f'{self.levels[index].width} x {self.levels[index].height} px'
             self.notes.append(f'a page of {size} is no reduction of the first, it is left out')
             del self.levels[index], self._planes[index]
-            self._clear_cache()  # whose keys have the index of the level
+            self._cache.clear()  # whose keys have the index of the level
 
     def _is_reduction(self, index: int) -> bool:
         """Whether a level shows what the one above it shows, by colors of places all over it."""
@@ -317,18 +312,13 @@ class TiffSlide(Slide):
         for row in range(y // down, -(-(y + height) // down)):
             for column in range(x // across, -(-(x + width) // across)):
                 number = (plane.number * rows + row) * columns + column
-                part = self._segment((*key, number), plane.page, number)
+                decode = partial(self._segment, plane.page, number)
+                part = self._cache.get((*key, number), decode)
                 paste(values, part, column * across - x, row * down - y)
         return values
 
-    def _segment(
-        self, key: tuple[int, int, int], page: tifffile.TiffPage | tifffile.TiffFrame, number: int
-    ) -> np.ndarray:
-        """Decode a tile or a strip, or take it from the cache."""
-        with self._cache_lock:
-            if key in self._cache:
-                self._cache.move_to_end(key)
-                return self._cache[key]
+    def _segment(self, page: tifffile.TiffPage | tifffile.TiffFrame, number: int) -> np.ndarray:
+        """Decode a tile or a strip."""
         decode, tables = page.keyframe.decode, page.jpegtables
         offset, count = page.dataoffsets[number], page.databytecounts[number]
         with self._file_lock:
@@ -343,13 +333,7 @@ class TiffSlide(Slide):
         )
         if decoded is None:  # left out by the writer: nothing was scanned there
             decoded = np.full(shape, 0 if self._inverted else 255, np.uint8)
-        decoded = decoded.reshape(decoded.shape[-3:])
-        with self._cache_lock:
-            self._cached += decoded.nbytes if key not in self._cache else 0
-            self._cache[key] = decoded
-            while self._cached > CACHE and len(self._cache) > 1:
-                self._cached -= self._cache.popitem(last=False)[1].nbytes
-        return decoded
+        return decoded.reshape(decoded.shape[-3:])
 
 
 def _rank(series: tifffile.TiffPageSeries) -> tuple[int, bool, bool]:

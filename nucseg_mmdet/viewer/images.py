@@ -3,9 +3,6 @@
 import hashlib
 import json
 import os
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,32 +21,7 @@ from nucseg_mmdet.viewer.results import Result
 
 TILE = 512  # px, side of an image tile
 QUALITY = 88  # of JPEG: no artifact to be seen at one screen px for one image px
-CACHE_BYTES = 256 << 20
 SAMPLES = 64  # slides whose bytes are known
-
-
-class ByteCache:
-    """The results that were asked for last, up to a number of bytes. For several threads."""
-
-    def __init__(self, limit: int = CACHE_BYTES) -> None:
-        self._limit, self._size = limit, 0
-        self._items: OrderedDict[Hashable, bytes] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: Hashable, make: Callable[[], bytes]) -> bytes:
-        """Return what is known by a key, made if there is nothing."""
-        with self._lock:
-            if key in self._items:
-                self._items.move_to_end(key)
-                return self._items[key]
-        item = make()
-        with self._lock:
-            if key not in self._items:
-                self._items[key] = item
-                self._size += len(item)
-            while self._size > self._limit and len(self._items) > 1:
-                self._size -= len(self._items.popitem(last=False)[1])
-        return item
 
 
 def open_image(result: Result) -> Slide:

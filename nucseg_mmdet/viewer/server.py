@@ -25,6 +25,7 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nucseg_mmdet.slides.base import Slide
+from nucseg_mmdet.utils.byte_cache import ByteCache
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.errors import describe as describe_error
 from nucseg_mmdet.viewer import images
@@ -60,6 +61,7 @@ HEADERS = {
     'X-Content-Type-Options': 'nosniff',
 }
 READERS = min(4, os.cpu_count() or 1)  # slides' tiles that are read at once
+CACHE = 256 << 20  # bytes of image tiles and outlines that are kept
 PATIENCE = 0.5  # s until the page is told how far the making of an index is
 GONE = 499  # status for a client that has left; nobody reads it
 
@@ -74,7 +76,7 @@ class Site:
 
     def __init__(self, results: Sequence[Result], problems: Sequence[str] = ()) -> None:
         self.results, self.problems = list(results), list(problems)
-        self.cache = images.ByteCache()
+        self.cache = ByteCache(CACHE)
         self._reading = asyncio.Semaphore(READERS)
         self._opening: dict[int, asyncio.Task[NucleiIndex]] = {}
         self._progress: dict[int, tuple[int, int]] = {}

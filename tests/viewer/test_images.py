@@ -8,7 +8,7 @@ import pytest
 
 from nucseg_mmdet.slides.base import ArraySlide
 from nucseg_mmdet.utils.errors import UserError
-from nucseg_mmdet.viewer.images import TILE, ByteCache, image_tile, num_levels, tissue_outlines
+from nucseg_mmdet.viewer.images import TILE, image_tile, num_levels, tissue_outlines
 
 
 def smooth(height, width):
@@ -68,20 +68,3 @@ def test_holes_of_the_tissue_are_rings():
     outer, hole = json.loads(tissue_outlines(ArraySlide(image, 0.25)))['rings']
     assert (min(outer), max(outer)) == (0, 4000)
     assert (min(hole), max(hole)) == (1024 + 128, 3008 - 128)
-
-
-def test_cache_keeps_what_was_used_last():
-    cache, made = ByteCache(limit=20), []
-
-    def get(key, size=8):
-        return cache.get(key, lambda: made.append(key) or bytes(size))
-
-    for key in 'aabac':  # c takes the place of b: a was used later
-        get(key)
-    assert made == ['a', 'b', 'c']
-    get('a'), get('b')
-    assert made == ['a', 'b', 'c', 'b']
-    assert len(get('large', 100)) == 100
-    get('large')
-    assert made[-1] == 'large'
-    assert made.count('large') == 1
