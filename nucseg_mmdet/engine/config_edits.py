@@ -13,6 +13,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from nucseg_mmdet.converters.folds import NUM_FOLDS
 from nucseg_mmdet.engine.checkpoint import cached_download
 from nucseg_mmdet.engine.model_zoo import find_config
+from nucseg_mmdet.engine.option_names import check_names
 from nucseg_mmdet.engine.work_dir import read_card
 from nucseg_mmdet.evaluation.summary import SCORE_THR
 from nucseg_mmdet.structures.coco import check_truth, load_shared_json
@@ -38,7 +39,8 @@ def load_config(
         fold: likewise.
 
     Raises:
-        UserError: there is none or it is none of a model, or an option does not fit it.
+        UserError: there is none or it is none of a model, or an option does not fit it
+            or is misspelt.
     """
     path = find_config(path)
     if path.suffix != '.py':  # mmengine's loader of YAML runs what is in it without a word
@@ -57,6 +59,7 @@ def load_config(
         full = getattr(error, 'errno', None) in NO_SPACE
         way = f' by way of {tempfile.gettempdir()}' if full else ''
         raise UserError(f'{path}: not readable as a config{way} ({first_line(error)})') from None
+    check_names(cfg, options, path)
     try:
         cfg.merge_from_dict(options)
     except (KeyError, IndexError, TypeError, ValueError) as error:
