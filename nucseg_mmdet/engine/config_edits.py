@@ -72,12 +72,23 @@ def load_config(
     _check_test(cfg, path)
     for key in LOADERS:
         loader = cfg.get(key)
-        if isinstance(loader, dict) and loader.get('num_workers') == 0:  # these want some
+        if not isinstance(loader, dict):
+            continue
+        _check_loader(loader, f'{path}: {key}')
+        if loader.get('num_workers') == 0:  # these want some
             loader.update(persistent_workers=False)
             loader.pop('prefetch_factor', None)
     name = path.stem if fold is None else f'{path.stem}_fold{fold}'
     cfg.work_dir = str(work_dir or cfg.get('work_dir') or Path('work_dirs', name))
     return cfg
+
+
+def _check_loader(loader: dict, name: str) -> None:
+    """Refuse an odd batch size or number of workers, which PyTorch meets long after the start."""
+    for key, least in ('batch_size', 1), ('num_workers', 0):
+        value = loader.get(key, least)
+        if type(value) is not int or value < least:
+            raise UserError(f'{name}.{key} is {value!r:.50}, expected a number from {least} on')
 
 
 def _check_test(cfg: Config, path: Path) -> None:

@@ -199,6 +199,22 @@ def test_no_workers_cannot_persist():
     assert config_edits.load_config('finetune', {}, None).train_dataloader.persistent_workers
 
 
+@pytest.mark.parametrize('value', [0, -1, 2.5, 'abc', None, True])
+@pytest.mark.parametrize('part', ['train', 'test'])
+def test_odd_batch_sizes_are_refused_before_the_data_is_read(part, value):
+    options = {f'{part}_dataloader.batch_size': value}
+    problem = f'{part}_dataloader.batch_size is {value!r}, expected a number from 1 on'
+    with pytest.raises(UserError, match=problem):
+        config_edits.load_config('finetune', options, None)
+
+
+def test_odd_numbers_of_workers_are_refused(capsys):
+    options = ['--cfg-options', 'test_dataloader.num_workers=-1']
+    assert train.main(['dense-r18', *options]) == 2
+    problem = 'test_dataloader.num_workers is -1, expected a number from 0 on\n'
+    assert capsys.readouterr().err.endswith(problem)
+
+
 class TestTruthOffset:
     """The offset is where the truth of the class data lies, and no other."""
 
