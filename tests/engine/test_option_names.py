@@ -50,3 +50,19 @@ def test_names_of_the_runner_and_of_registered_classes_pass():
     assert cfg.compile is True
     assert cfg.optim_wrapper.accumulative_counts == 2
     assert cfg.finetune.lr == 1e-4
+
+
+@pytest.mark.parametrize('config', ['finetune', 'dense-r18'])
+@pytest.mark.parametrize('key', ['dataloader.num_workers', 'evaluator.score_thr'])
+def test_what_is_copied_from_the_test_is_set_there(capsys, config, key):
+    assert train.main([config, '--cfg-options', f'val_{key}=0']) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f'train: --cfg-options val_{key}: ')
+    assert error.endswith(f'where a fold is held out; expected test_{key}\n')
+    assert error.count('\n') == 1
+
+
+def test_a_config_with_a_validation_of_its_own_has_its_settings():
+    options = {'val_dataloader.num_workers': 0}
+    cfg = config_edits.load_config('mask-rcnn_r18_fpn_types_pannuke', options, None)
+    assert cfg.val_dataloader.num_workers == 0
