@@ -231,3 +231,11 @@ def test_pixels_too_large_for_nuclei_are_refused(mpp):
     assert str(error.value).startswith(f'pixels of {mpp:.4g} microns (OME-XML)')
     assert 'give it (--mpp)' in str(error.value)
     make_frame(ArraySlide(FIELD, 1.0))
+
+
+@pytest.mark.parametrize('shape', [(1 << 20, 1), (1, 1 << 20)])
+def test_a_side_beyond_what_a_label_image_can_hold_is_refused(shape):
+    strip = np.broadcast_to(np.uint8(255), (*shape, 3))
+    with pytest.raises(UserError, match='expected at most 1,048,575 px a side'):
+        ArraySlide(strip, 0.25)
+    assert ArraySlide(strip[1:] if shape[1] == 1 else strip[:, 1:], 0.25).levels
