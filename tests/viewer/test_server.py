@@ -1,5 +1,6 @@
 """The server: what it answers, to whom, and that nothing else comes out of it."""
 
+import asyncio
 import json
 import re
 
@@ -156,6 +157,17 @@ class TestGuard:
             assert headers['cross-origin-resource-policy'] == 'same-origin'
             assert 'access-control-allow-origin' not in headers
         assert client.get('/', headers={'Host': 'x'}).headers['referrer-policy'] == 'no-referrer'
+
+    def test_path_that_does_not_begin_with_a_slash(self):
+        """As of ``OPTIONS *``, which the client of the other tests cannot send."""
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        scope = dict(type='http', method='OPTIONS', path='*', headers=[(b'host', HOST.encode())])
+        asyncio.run(make_app(Site([]), TOKEN, [HOST])(scope, None, send))
+        assert sent[0]['status'] == 403
 
     @pytest.mark.parametrize(
         'path',
