@@ -173,13 +173,18 @@ def test_white_is_judged_at_full_resolution():
     glass[100:110, 100:110] = 90  # dust: 100 px of 420,000
     assert is_white(ArraySlide(glass), whole)
     assert not is_white(ArraySlide(np.zeros_like(glass)), whole)
-    glass[200:400] = 150
+    glass[200:400] = (250, 150, 250)
     assert not is_white(ArraySlide(glass), whole)
+    assert not is_white(ArraySlide(glass), (0, 200, 700, 100))
     assert is_white(ArraySlide(glass), (0, 500, 700, 100))
     for place in np.s_[:, 640:], np.s_[540:, :]:
         glass[:] = 240
         glass[place] = 150
         assert not is_white(ArraySlide(glass), whole)
+    glass[:] = 150
+    glass[500:520, 600:620] = 240  # smaller than what is read at a place
+    assert is_white(ArraySlide(glass), (600, 500, 20, 20))
+    assert not is_white(ArraySlide(glass), (579, 500, 20, 20))
 
 
 def test_a_slide_one_pixel_wide_is_drawn():
