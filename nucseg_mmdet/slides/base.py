@@ -11,8 +11,8 @@ from nucseg_mmdet.slides.resample import apply_weights, axis_weights
 from nucseg_mmdet.utils.errors import UserError
 
 MAX_WHOLE = 400_000_000  # px that may have to be decoded as a whole: 1.2 GB
-# px, side of a slide: 26 cm at 0.25 microns. Label images pack places into so many bits, and a square
-# of that side takes 3 GB at low power.
+# px, side of a slide: 26 cm at 0.25 microns. Label images pack places into so many bits, and a
+# square of that side takes 3 GB at low power.
 MAX_SIDE = (1 << 20) - 1
 ONE_CHANNEL = 'one channel, taken as RGB'  # a note
 BAND = 4_000_000  # px that are read and resampled at once: 48 MB as floats
