@@ -2,6 +2,7 @@
 
 import { fetchBlob, fetchTissue, imagePath } from './api.js';
 import { BLACK, PALE, strokeOutlines } from './draw.js';
+import { ANSWER } from './tiles.js';
 
 const { OpenSeadragon } = window;
 const COARSEST = 8; // level: 256 px, a tile holds the whole slide
@@ -10,9 +11,10 @@ const UNSEEN = '#46464e6e'; // over glass, and over what was not segmented
 const TISSUE = '#008c00'; // the line around it
 const MOVED_ON = 'not wanted any more';
 
-/* Tiles of one slide. Requests of tiles that the view has left are dropped. */
+/* Tiles of one slide. Requests of tiles that the view has left are dropped, and what failed is asked
+   for again after a while. `tell` is called when something begins to be missing, and when it ends. */
 export class SlideSource extends OpenSeadragon.TileSource {
-  constructor(slide, number) {
+  constructor(slide, number, tell) {
     super({
       width: slide.width,
       height: slide.height,
@@ -23,6 +25,9 @@ export class SlideSource extends OpenSeadragon.TileSource {
     this.number = number;
     this.problem = slide.picture.problem;
     this.running = new Map(); // controllers by job
+    this.failed = new Map(); // { message, at } by tile
+    this.missing = null; // why tiles in view are not here
+    this.tell = tell;
   }
 
   tileExists(level, x, y) {
@@ -39,7 +44,9 @@ export class SlideSource extends OpenSeadragon.TileSource {
     try {
       job.finish(await fetchBlob(job.src, controller.signal), null, 'rasterBlob');
     } catch (error) {
-      job.fail(controller.signal.aborted ? MOVED_ON : error.message, null);
+      const { message } = error;
+      if (!controller.signal.aborted) this.failed.set(job.tile, { message, at: performance.now() });
+      job.fail(controller.signal.aborted ? MOVED_ON : message, null);
     } finally {
       this.running.delete(job);
     }
@@ -49,18 +56,32 @@ export class SlideSource extends OpenSeadragon.TileSource {
     this.running.get(job)?.abort();
   }
 
-  /* Drop the requests of tiles out of sight or much finer than the view. */
-  keepOnly(bounds, finest) {
-    for (const [job, controller] of this.running) {
-      const { tile } = job;
-      const seen =
-        tile.bounds.x < bounds.x + bounds.width &&
-        bounds.x < tile.bounds.x + tile.bounds.width &&
-        tile.bounds.y < bounds.y + bounds.height &&
-        bounds.y < tile.bounds.y + tile.bounds.height;
-      if (!seen || tile.level > finest) controller.abort();
+  /* Follow the view: `zoom` is the level of which a px is one of the screen. */
+  follow(bounds, zoom) {
+    for (const [{ tile }, controller] of this.running) {
+      if (!isSeen(tile, bounds) || tile.level > Math.ceil(zoom) + 1) controller.abort();
     }
+    const finest = Math.min(this.maxLevel, Math.max(this.minLevel, Math.floor(zoom) + 1));
+    let missing = null;
+    for (const [tile, { message, at }] of this.failed) {
+      if (performance.now() > at + 1000 * ANSWER) {
+        tile.exists = true; // asked for again, where it is seen
+        this.failed.delete(tile);
+      } else if (tile.level === finest && isSeen(tile, bounds)) missing ??= message;
+    }
+    if (missing === this.missing) return;
+    this.missing = missing;
+    this.tell();
   }
+}
+
+function isSeen({ bounds: tile }, view) {
+  return (
+    tile.x < view.x + view.width &&
+    view.x < tile.x + tile.width &&
+    tile.y < view.y + view.height &&
+    view.y < tile.y + tile.height
+  );
 }
 
 export function openViewer(element) {
@@ -88,21 +109,19 @@ export function openViewer(element) {
   viewer.innerTracker.keyDownHandler = null;
   viewer.addHandler('update-viewport', () => {
     const source = viewer.world.getItemAt(0)?.source;
-    if (!source?.keepOnly) return;
+    if (!source?.follow) return;
     const scale =
       viewer.viewport.getContainerSize().x / viewer.viewport.getBounds(true).width / source.width;
     const ratio = window.devicePixelRatio || 1;
-    source.keepOnly(
-      viewer.viewport.getBounds(true),
-      source.maxLevel + Math.ceil(Math.log2(scale * ratio)) + 1,
-    );
+    source.follow(viewer.viewport.getBounds(true), source.maxLevel + Math.log2(scale * ratio));
   });
-  // A tile that failed is not asked for again; one that was dropped will be.
+  // OpenSeadragon asks for no tile again that failed; one that was dropped it shall.
   viewer.addHandler('tile-load-failed', ({ tile, message }) => {
     if (message === MOVED_ON)
       queueMicrotask(() => {
         tile.exists = true;
       });
+    else viewer.forceRedraw();
   });
   return viewer;
 }
@@ -158,6 +177,11 @@ export class Overlays {
   close() {
     this.viewer.removeHandler('update-viewport', this.draw);
     this.canvas.remove();
+  }
+
+  /* Of the slide beneath. */
+  get problem() {
+    return this.viewer.world.getItemAt(0)?.source.missing;
   }
 
   async show(shown) {

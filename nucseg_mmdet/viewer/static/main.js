@@ -87,13 +87,14 @@ async function openSlide(number, wanted = {}) {
   panel.showFacts(slide);
   panel.fillSelects(slide);
   viewer.addOnceHandler('open', () => startView(wanted));
-  viewer.open(new SlideSource(slide, number));
+  viewer.open(new SlideSource(slide, number, () => sayMissing()));
 }
 
 // What is missing of the slide, and of what a link asked for.
 function sayMissing(...lines) {
   const { problem } = slide.picture;
   if (problem) lines.push(`Nuclei without their slide: ${problem}`);
+  if (overlays?.problem) lines.push(`Parts of the slide are missing: ${overlays.problem}`);
   say(lines.join('. '));
 }
 
@@ -357,10 +358,7 @@ function savePicture() {
   showSaving(true);
   drawing.wait((missing) => {
     showSaving(false);
-    if (missing) {
-      say(`No picture is saved, nuclei in view are missing: ${missing}`);
-      return;
-    }
+    if (missing) return say(`No picture is saved, some of the view is missing: ${missing}`);
     const { x, y, scale } = layer.place();
     const name = `${slide.name.replace(/[^\w.-]/g, '_')}_${Math.round(x)}_${Math.round(y)}.png`;
     drawing.save(scaleBar(scale, slide.mpp), name);
