@@ -33,8 +33,8 @@ from nucseg_mmdet.viewer.index import Filter, NucleiIndex, parse_hidden
 from nucseg_mmdet.viewer.results import Result, find_results
 
 HTML, CSS, SCRIPT = 'text/html', 'text/css', 'text/javascript'
-PARTS = ['main', 'address', 'moves', 'panel', 'rulers', 'image', 'drawing', 'nuclei']
-PARTS += ['density', 'tiles', 'colors', 'painter', 'painting', 'api']
+PARTS = ['main', 'address', 'keys', 'message', 'moves', 'panel', 'rulers', 'image', 'drawing']
+PARTS += ['nuclei', 'density', 'tiles', 'colors', 'painter', 'painting', 'api']
 # The page's files by their names in addresses: package, place in it, type.
 PAGE = {
     '': ('nucseg_mmdet.viewer', 'static/index.html', HTML),

@@ -710,8 +710,8 @@ def test_no_picture_is_saved_of_nuclei_that_do_not_come(reader):
     let_go = open_held(reader, at(1300, 900, 2), '**/tiles/0/*', **answer)
     reader.page.keyboard.press('p')
     let_go()
-    reader.until('document.getElementById("message").textContent.includes("on purpose")')
-    assert 'No picture is saved' in reader.text('#message')
+    reader.until('document.getElementById("message").textContent.includes("No picture is saved")')
+    assert 'on purpose' in reader.text('#message')
     assert reader.text('#picture') == 'Save picture'
     assert not downloads
     assert all('status of 500' in problem for problem in reader.problems)
@@ -735,6 +735,69 @@ def test_a_picture_is_saved_when_what_failed_has_come(reader, place, asked):
         reader.page.keyboard.press('p')
     assert not reader.page.is_visible('#message')
     reader.problems.clear()
+
+
+LATER = """() => {
+  const now = performance.now.bind(performance);
+  performance.now = () => now() + 5000;
+}"""  # when what failed is asked for again
+
+
+def test_no_picture_is_saved_of_a_slide_whose_pixels_do_not_come(browser, folder):
+    slide, away = folder / f'{NAME}.png', folder / 'away'
+    context = browser.new_context(viewport=dict(width=1300, height=800), accept_downloads=True)
+    with served(folder) as address:
+        reader, downloads = Reader(context.new_page(), address), []
+        reader.page.on('download', lambda one: downloads.append(one))
+        reader.open(at(1300, 900, 0.3))
+        slide.rename(away)
+        reader.page.keyboard.press('1')
+        said = 'document.getElementById("message").textContent'
+        reader.until(f'{said}.startsWith("Pixels of the slide in view are missing: ")')
+        reader.page.keyboard.press('p')
+        reader.until(f'{said}.startsWith("No picture is saved. Pixels of the slide in view are")')
+        assert reader.text('#message').count('Pixels of the slide') == 1
+        reader.page.evaluate(LATER)
+        asked = len(reader.requests)
+        reader.page.keyboard.press('p')  # asked for again, in vain
+        reader.until('document.getElementById("picture").textContent === "Save picture"')
+        assert 'No picture is saved' in reader.text('#message')
+        assert any('/image/' in url for url in reader.requests[asked:])
+        assert not downloads
+        away.rename(slide)
+        reader.page.evaluate(LATER)
+        with reader.page.expect_download() as download:
+            reader.page.keyboard.press('p')
+        assert np.abs(picture_of(download)[400, 500].astype(int) - (210, 170, 200)).max() < 8
+        assert not reader.page.is_visible('#message')
+    context.close()
+    assert all(str(slide) in one or 'status of 422' in one for one in reader.problems)
+
+
+def test_saving_a_picture_does_not_end_what_the_page_says(browser, folder):
+    server = run_command(folder)
+    address = re.search(r'http://\S+', server.stdout.readline())[0]
+    context = browser.new_context(viewport=dict(width=1300, height=800), accept_downloads=True)
+    reader, downloads = Reader(context.new_page(), address), []
+    reader.page.on('download', lambda one: downloads.append(one))
+    reader.open(at(1300, 900, 1))
+    server.send_signal(signal.SIGINT)
+    assert server.wait(PATIENCE) == 0
+    server.communicate()
+    said = 'document.getElementById("message").textContent'
+    reader.page.mouse.click(*reader.screen(1250, 850))  # its row is asked for
+    reader.until(f'{said}.startsWith("No answer: nucseg view has ended")')
+    with reader.page.expect_download():
+        reader.page.keyboard.press('p')  # all of this view has come before
+    assert 'nucseg view has ended' in reader.text('#message')
+    for _ in range(2):
+        reader.page.keyboard.press('ArrowRight')
+    reader.until(f'{said}.startsWith("Pixels of the slide in view are missing: No answer")')
+    reader.page.keyboard.press('p')
+    reader.until(f'{said}.startsWith("No picture is saved. ")')
+    assert 'nucseg view has ended' in reader.text('#message')
+    assert len(downloads) == 1
+    context.close()
 
 
 def test_requests_of_tiles_out_of_sight_are_dropped(reader):
