@@ -244,7 +244,7 @@ class Guard:
             await send(message)
 
         request = Request(scope)
-        first = scope['path'].split('/')[1].encode()
+        first = scope['path'].removeprefix('/').split('/')[0].encode()
         if request.headers.get('host') not in self._hosts:
             answer: ASGIApp = _say(400, 'not a name of this server')
         elif not secrets.compare_digest(first, self._token.encode()):

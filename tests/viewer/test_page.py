@@ -703,25 +703,32 @@ def test_page_says_while_nuclei_are_still_to_come(reader):
     assert not reader.page.is_visible('#drawing')
 
 
-def test_no_picture_is_saved_of_nuclei_that_do_not_come(reader):
+@pytest.mark.parametrize('part', ['**/tiles/0/*', '**/image/12/*'])
+def test_no_picture_is_saved_of_what_does_not_come(reader, part):
     downloads = []
     reader.page.on('download', lambda download: downloads.append(download))
     answer = dict(status=500, json=dict(error='on purpose'))
-    let_go = open_held(reader, at(1300, 900, 2), '**/tiles/0/*', **answer)
+    let_go = open_held(reader, at(1300, 900, 2), part, **answer)
     reader.page.keyboard.press('p')
     let_go()
     reader.until('document.getElementById("message").textContent.includes("No picture is saved")')
     assert 'on purpose' in reader.text('#message')
     assert reader.text('#picture') == 'Save picture'
     assert not downloads
-    assert all('status of 500' in problem for problem in reader.problems)
+    told = ('status of 500', 'failed to load')
+    assert all(any(words in problem for words in told) for problem in reader.problems)
     reader.problems.clear()
 
 
 @pytest.mark.parametrize(
     ('place', 'asked'),
-    [(at(1300, 900, 2), '**/tiles/0/*'), (at(1300, 900, 0.05), '**/slides/*/density*')],
-    ids=['nuclei', 'heat map'],
+    [
+        (at(1300, 900, 2), '**/tiles/0/*'),
+        (at(1300, 900, 0.05), '**/slides/*/density*'),
+        (at(1300, 900, 2), '**/image/12/*'),
+        (at(1300, 900, 0.05), '**/image/*/*'),
+    ],
+    ids=['nuclei', 'heat map', 'finest level of the slide', 'slide from afar'],
 )
 def test_a_picture_is_saved_when_what_failed_has_come(reader, place, asked):
     reader.page.route(asked, lambda route: route.fulfill(status=500, json=dict(error='no')))

@@ -1,5 +1,6 @@
 """The server: what it answers, to whom, and that nothing else comes out of it."""
 
+import asyncio
 import json
 import re
 
@@ -23,8 +24,8 @@ def client(shared_folder):
         yield client
 
 
-def serve(folder):
-    app = make_app(Site(*find_results(folder)), TOKEN, [HOST])
+def serve(folder, slides=()):
+    app = make_app(Site(*find_results(folder, slides)), TOKEN, [HOST])
     return TestClient(app, base_url=f'http://{HOST}/{TOKEN}', raise_server_exceptions=True)
 
 
@@ -107,6 +108,8 @@ class TestContent:
         assert (num, rings, points) == (100, 0, 0)
         data = client.get('/slides/1/tiles/0/0_0?outlines=1&column=score').content
         assert np.frombuffer(data, '<u4', 4).tolist() == [100, 100, 400, 0]
+        data = client.get('/slides/1/tiles/1/0_0?outlines=1').content  # only where they are seen
+        assert np.frombuffer(data, '<u4', 4)[1:3].tolist() == [0, 0]
 
     def test_density(self, client):
         data = client.get('/slides/0/density?score=0.7&column=area_um2').content
@@ -125,6 +128,9 @@ class TestContent:
         assert found['centroid'] == [50, 50]
         assert found['rings'] == [[[38, 42], [62, 42], [62, 58], [38, 58]]]
         assert client.get('/slides/0/nucleus?x=0&y=0&radius=2').json() is None
+        assert client.get('/slides/0/nucleus?x=55&y=52&radius=2&score=0.7').json() is None
+        assert client.get('/slides/0/nucleus?id=3').json()['row'] == rows[2]
+        assert client.get('/slides/0/nucleus?id=469').json() is None
 
 
 class TestGuard:
@@ -146,6 +152,8 @@ class TestGuard:
         for method in ('POST', 'PUT', 'DELETE', 'PATCH', 'OPTIONS'):
             assert client.request(method, '/slides.json').status_code == 405
 
+        assert client.head('/slides.json').status_code == 200
+
     def test_every_answer_is_hardened(self, client):
         for path in ('/', '/slides/0/info', '/none', '/slides/0/image/12/0_0.jpg'):
             headers = client.get(path).headers
@@ -154,8 +162,20 @@ class TestGuard:
             assert headers['referrer-policy'] == 'no-referrer'
             assert headers['x-content-type-options'] == 'nosniff'
             assert headers['cross-origin-resource-policy'] == 'same-origin'
+            assert headers['cross-origin-opener-policy'] == 'same-origin'
             assert 'access-control-allow-origin' not in headers
         assert client.get('/', headers={'Host': 'x'}).headers['referrer-policy'] == 'no-referrer'
+
+    def test_path_that_does_not_begin_with_a_slash(self):
+        """As of ``OPTIONS *``, which the client of the other tests cannot send."""
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        scope = dict(type='http', method='OPTIONS', path='*', headers=[(b'host', HOST.encode())])
+        asyncio.run(make_app(Site([]), TOKEN, [HOST])(scope, None, send))
+        assert sent[0]['status'] == 403
 
     @pytest.mark.parametrize(
         'path',
@@ -249,6 +269,15 @@ class TestOddResults:
             assert client.get('/slides.json').json()['slides'][0]['nuclei'] == 7
             (folder / f'{NAME}.summary.json').unlink()  # what is known stays
             assert client.get('/slides.json').json()['slides'][0]['nuclei'] == 7
+
+    def test_slide_that_was_given_stays_when_the_page_is_loaded_again(self, folder):
+        moved = folder / 'elsewhere' / f'{NAME}.png'
+        moved.parent.mkdir()
+        (folder / f'{NAME}.png').rename(moved)
+        with serve(folder, [moved]) as client:
+            for _ in range(2):
+                assert client.get('/slides.json').json()['slides'][0]['has_image']
+                assert client.get('/slides/0/image/12/0_0.jpg').status_code == 200
 
     def test_slide_that_is_another_one_is_not_shown_in_parts(self, folder):
         """Neither from what the server keeps, nor from what the browser does."""

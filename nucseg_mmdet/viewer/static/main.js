@@ -156,7 +156,6 @@ function showLegend() {
 
 // Count the view and note its address, once nothing has changed for a moment.
 function countLater() {
-  message.keep('refusal', null); // it was of the view before
   clearTimeout(counting?.timer);
   counting?.controller.abort();
   const controller = new AbortController();
@@ -340,7 +339,9 @@ function showSaving(saving) {
 
 function sayMissing() {
   const missing = [pixels, layer].find(({ problem }) => problem);
-  if (!pixels.behind && !layer.behind) message.keep('missing', missing && missingText(missing));
+  if (pixels.behind || layer.behind) return;
+  message.keep('missing', missing && missingText(missing));
+  if (!missing) message.keep('refusal', null);
 }
 
 const missingText = ({ what, problem }) => `${what} in view are missing: ${problem}`;
