@@ -527,6 +527,38 @@ def test_nothing_of_a_slide_stays_beside_another(browser, tmp_path):
     assert [one for one in reader.problems if 'status of 422' not in one] == []
 
 
+def test_page_that_is_loaded_again_lists_the_slides_of_then(browser, tmp_path):
+    write_results(tmp_path, 'b')
+    write_results(tmp_path, 'c')
+    context = browser.new_context(viewport=dict(width=1300, height=800))
+    with served(tmp_path) as address:
+        reader, open_before = (Reader(context.new_page(), address) for _ in range(2))
+        open_before.open()
+        reader.open()
+        (tmp_path / 'b.summary.json').unlink()
+        write_results(tmp_path, 'a')
+        reader.open('#slide=a')
+        assert reader.all('#slides span', 'textContent') == ['a', 'c']
+        assert reader.text('#title') == 'a'
+        for key, title in ((']', 'c'), (']', 'a'), ('[', 'c')):
+            reader.page.keyboard.press(key)
+            reader.until('title => document.getElementById("title").textContent === title', title)
+        open_before.page.keyboard.press(']')  # the numbers are those of before
+        open_before.until('window.nucseg.slide?.name === "c"')
+        open_before.page.keyboard.press('[')
+        open_before.until(
+            'document.getElementById("message").textContent.startsWith("b: no longer")'
+        )
+        open_before.problems.clear()
+        for name in 'ac':
+            (tmp_path / f'{name}.summary.json').unlink()
+        reader.page.reload()
+        reader.until('document.getElementById("message").textContent.startsWith("No slides in")')
+        assert 'expected the results of nucseg segment' in reader.text('#problems')
+    context.close()
+    assert not reader.problems
+
+
 def test_columns_have_names_of_words_with_units(reader):
     reader.open()
     script = 'async (names) => names.map((await import("./panel.js")).columnText)'

@@ -59,7 +59,7 @@ async function openSlide(number, wanted = {}) {
   layer = overlays = slide = null;
   Object.assign(state, { number, nucleus: null });
   panel.showSlides(slides, number, (chosen) => openSlide(chosen));
-  panel.showOpening(slides[number].name);
+  panel.showOpening(slides.find((one) => one.number === number).name);
   message.clear();
   say('Opening …');
   try {
@@ -288,8 +288,10 @@ find('home').addEventListener('click', () => moves.home());
 find('full-size').addEventListener('click', () => moves.fullSize());
 find('full-screen').addEventListener('click', fullScreen);
 
-const step = (by) =>
-  slides.length > 1 && openSlide((state.number + by + slides.length) % slides.length);
+function step(by) {
+  const at = slides.findIndex(({ number }) => number === state.number);
+  if (slides.length > 1) openSlide(slides.at((at + by) % slides.length).number);
+}
 const KEYS = {
   ArrowLeft: () => moves.panBy(-1, 0),
   ArrowRight: () => moves.panBy(1, 0),
@@ -366,6 +368,7 @@ find('picture').addEventListener('click', savePicture);
 // ---- start --------------------------------------------------------------------------------------
 
 window.addEventListener('hashchange', () => {
+  if (!slides.length) return;
   const wanted = readAddress(slides);
   openSlide(wanted.number, wanted);
 });
@@ -374,6 +377,7 @@ try {
   const listed = await api.listSlides();
   slides = listed.slides;
   find('problems').textContent = listed.problems.join('; ');
+  if (!slides.length) throw new Error('No slides in the folder; load the page again');
   const wanted = readAddress(slides);
   openSlide(wanted.number, wanted);
 } catch (error) {

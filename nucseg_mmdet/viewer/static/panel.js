@@ -157,7 +157,7 @@ export function showSlides(slides, current, choose) {
   const list = find('slides');
   list.hidden = find('next-note').hidden = slides.length < 2;
   list.replaceChildren(
-    ...slides.map(({ name, nuclei }, number) => {
+    ...slides.map(({ number, name, nuclei }) => {
       const button = make(
         'button',
         { type: 'button' },
