@@ -502,6 +502,39 @@ def test_second_slide_and_its_classes(reader):
     assert reader.text('#title') == NAME
 
 
+def test_focus_stays_on_a_control_that_was_used(reader):
+    focus = 'document.activeElement.textContent || document.activeElement.dataset.class'
+    reader.open('#slide=second')
+    reader.page.focus('[data-class="1"]')
+    for count in ('100', '468'):
+        reader.page.keyboard.press('Space')
+        assert reader.text('#count') == count
+        reader.settle()
+        assert reader.page.evaluate(focus) == '1'
+    reader.page.focus('#slides button >> nth=0')
+    reader.page.keyboard.press('Enter')
+    reader.until('name => window.nucseg.slide?.name === name', NAME)
+    reader.settle()
+    assert reader.page.evaluate(focus) == f'{NAME}468'
+    reader.page.focus('#picture')
+    with reader.page.expect_download():
+        reader.page.keyboard.press('Enter')
+    assert reader.page.evaluate(focus) == 'Save picture'
+
+
+def test_what_takes_the_focus_has_a_name(reader):
+    reader.open('#slide=second')
+    names = reader.page.evaluate(
+        """() => [...document.querySelectorAll('*')]
+          .filter((one) => one.tabIndex >= 0 && one.checkVisibility())
+          .map((one) => one.getAttribute('aria-label')
+            ?? (one.labels?.[0] ?? one).textContent.trim())"""
+    )
+    assert 'Slide: arrows move, plus and minus zoom' in names
+    assert len(names) > 15
+    assert all(names)
+
+
 def test_nothing_of_a_slide_stays_beside_another(browser, tmp_path):
     for name in 'abc':
         write_results(tmp_path, name)

@@ -85,6 +85,9 @@ export function openViewer(element) {
     immediateRender: false,
     preserveImageSizeOnResize: true,
   });
+  // It takes the focus, and the page's keys move it.
+  viewer.canvas.setAttribute('role', 'application');
+  viewer.canvas.setAttribute('aria-label', 'Slide: arrows move, plus and minus zoom');
   viewer.innerTracker.keyHandler = null; // main.js has all keys in one place
   viewer.innerTracker.keyDownHandler = null;
   viewer.addHandler('update-viewport', () => {

@@ -335,7 +335,7 @@ function watch(layers) {
 }
 
 function showSaving(saving) {
-  find('picture').disabled = saving;
+  find('picture').setAttribute('aria-busy', saving); // disabled it would lose the focus
   find('picture').textContent = saving ? 'Saving …' : 'Save picture';
 }
 
