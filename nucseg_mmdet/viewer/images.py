@@ -97,20 +97,21 @@ def image_tile(slide: Slide, place: tuple[int, int, int]) -> bytes:
 
 
 def tissue_outlines(slide: Slide) -> bytes:
-    """Trace what counts as tissue: JSON, ``rings``, each ``[x0, y0, x1, y1, ...]``.
+    """Trace the tissue: JSON, ``rings``, each ``[x0, y0, x1, y1, ...]``.
 
-    A hole is a ring as well. Vertices are full-resolution px, between the mask's pixels.
+    It is what the area of the summary counts; the margin that is searched too lies outside. A hole
+    is a ring as well. Vertices are full-resolution px, between the mask's pixels.
 
     Raises:
         RegionError: the slide is damaged.
     """
     mask = tissue_mask(slide)
-    rows, columns = mask.keep.shape
+    rows, columns = mask.tissue.shape
     # The last pixel ends where the slide does.
     across = np.append(np.arange(columns) * mask.scale, slide.width)
     down = np.append(np.arange(rows) * mask.scale, slide.height)
     rings = []
-    for outline in mask_to_outlines(mask.keep):
+    for outline in mask_to_outlines(mask.tissue):
         x, y = np.array(outline, int).reshape(-1, 2).T
         rings.append(np.round(np.stack([across[x], down[y]], 1), 1).ravel().tolist())
     return json.dumps(dict(rings=rings)).encode()

@@ -10,8 +10,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from nucseg_mmdet.viewer.index import NucleiIndex
-from nucseg_mmdet.viewer.results import find_results
-from nucseg_mmdet.viewer.server import PAGE, Site, make_app
+from nucseg_mmdet.viewer.server import PAGE, make_app
+from nucseg_mmdet.viewer.site import Site
 from tests.viewer.conftest import HEIGHT, NAME, WIDTH, table, write_again, write_results
 
 TOKEN = 'token-of_the.test'
@@ -25,7 +25,7 @@ def client(shared_folder):
 
 
 def serve(folder, slides=()):
-    app = make_app(Site(*find_results(folder, slides)), TOKEN, [HOST])
+    app = make_app(Site(folder, slides), TOKEN, [HOST])
     return TestClient(app, base_url=f'http://{HOST}/{TOKEN}', raise_server_exceptions=True)
 
 
@@ -166,7 +166,7 @@ class TestGuard:
             assert 'access-control-allow-origin' not in headers
         assert client.get('/', headers={'Host': 'x'}).headers['referrer-policy'] == 'no-referrer'
 
-    def test_path_that_does_not_begin_with_a_slash(self):
+    def test_path_that_does_not_begin_with_a_slash(self, shared_folder):
         """As of ``OPTIONS *``, which the client of the other tests cannot send."""
         sent = []
 
@@ -174,7 +174,7 @@ class TestGuard:
             sent.append(message)
 
         scope = dict(type='http', method='OPTIONS', path='*', headers=[(b'host', HOST.encode())])
-        asyncio.run(make_app(Site([]), TOKEN, [HOST])(scope, None, send))
+        asyncio.run(make_app(Site(shared_folder), TOKEN, [HOST])(scope, None, send))
         assert sent[0]['status'] == 403
 
     @pytest.mark.parametrize(
@@ -267,8 +267,58 @@ class TestOddResults:
         with serve(folder) as client:
             write_results(folder, nuclei=7)
             assert client.get('/slides.json').json()['slides'][0]['nuclei'] == 7
-            (folder / f'{NAME}.summary.json').unlink()  # what is known stays
-            assert client.get('/slides.json').json()['slides'][0]['nuclei'] == 7
+
+    def test_slides_that_come_and_go_while_the_server_runs(self, folder):
+        """A page lists the folder as it is; numbers mean the same to pages that are open."""
+
+        def listed():
+            return [
+                (one['number'], one['name']) for one in client.get('/slides.json').json()['slides']
+            ]
+
+        write_results(folder, 'x')
+        with serve(folder) as client:
+            assert listed() == [(0, NAME), (1, 'x')]
+            write_results(folder, 'a')
+            (folder / 'bad.summary.json').write_text('[]')
+            assert listed() == [(2, 'a'), (0, NAME), (1, 'x')]
+            assert 'bad.summary.json' in client.get('/slides.json').json()['problems'][0]
+            assert [describe(client, number).json()['name'] for number in (0, 1, 2)] == [
+                NAME,
+                'x',
+                'a',
+            ]
+            path = folder / f'{NAME}.summary.json'
+            summary = path.read_text()
+            path.unlink()
+            (folder / 'bad.summary.json').unlink()
+            assert listed() == [(2, 'a'), (1, 'x')]
+            assert client.get('/slides.json').json()['problems'] == []
+            for asked in ('info', 'nucleus?id=1', 'tissue.json'):
+                answer = client.get(f'/slides/0/{asked}')
+                said = f'{NAME}: no longer in the folder, load the page again'
+                assert (answer.status_code, answer.json()['error']) == (404, said)
+            assert describe(client, 1).json()['name'] == 'x'
+            path.write_text(summary)
+            assert listed() == [(2, 'a'), (0, NAME), (1, 'x')]
+            assert describe(client, 0).json()['name'] == NAME
+
+    def test_folder_that_is_emptied_while_the_server_runs(self, folder):
+        with serve(folder) as client:
+            (folder / f'{NAME}.summary.json').unlink()
+            told = client.get('/slides.json').json()
+            assert told['slides'] == []
+            assert 'expected the results of nucseg segment' in told['problems'][0]
+
+    def test_given_folder_of_slides_that_goes_away(self, folder):
+        given = folder / 'given'
+        given.mkdir()
+        (folder / f'{NAME}.png').rename(given / f'{NAME}.png')
+        with serve(folder, [given]) as client:
+            given.rename(folder / 'away')
+            told = client.get('/slides.json').json()
+            assert [one['has_image'] for one in told['slides']] == [False]
+            assert told['problems'] == [f'{given}: no such file or folder']
 
     def test_slide_that_was_given_stays_when_the_page_is_loaded_again(self, folder):
         moved = folder / 'elsewhere' / f'{NAME}.png'

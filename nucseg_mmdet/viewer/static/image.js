@@ -11,10 +11,9 @@ const UNSEEN = '#46464e6e'; // over glass, and over what was not segmented
 const TISSUE = '#008c00'; // the line around it
 const MOVED_ON = 'not wanted any more';
 
-/* Tiles of one slide. Requests of tiles that the view has left are dropped, and what failed is asked
-   for again after a while. `tell` is called when something begins to be missing, and when it ends. */
+/* Tiles of one slide. Requests of tiles that the view has left are dropped. */
 export class SlideSource extends OpenSeadragon.TileSource {
-  constructor(slide, number, tell) {
+  constructor(slide, number) {
     super({
       width: slide.width,
       height: slide.height,
@@ -25,9 +24,6 @@ export class SlideSource extends OpenSeadragon.TileSource {
     this.number = number;
     this.problem = slide.picture.problem;
     this.running = new Map(); // controllers by job
-    this.failed = new Map(); // { message, at } by tile
-    this.missing = null; // why tiles in view are not here
-    this.tell = tell;
   }
 
   tileExists(level, x, y) {
@@ -44,9 +40,7 @@ export class SlideSource extends OpenSeadragon.TileSource {
     try {
       job.finish(await fetchBlob(job.src, controller.signal), null, 'rasterBlob');
     } catch (error) {
-      const { message } = error;
-      if (!controller.signal.aborted) this.failed.set(job.tile, { message, at: performance.now() });
-      job.fail(controller.signal.aborted ? MOVED_ON : message, null);
+      job.fail(controller.signal.aborted ? MOVED_ON : error.message, null);
     } finally {
       this.running.delete(job);
     }
@@ -56,32 +50,18 @@ export class SlideSource extends OpenSeadragon.TileSource {
     this.running.get(job)?.abort();
   }
 
-  /* Follow the view: `zoom` is the level of which a px is one of the screen. */
-  follow(bounds, zoom) {
-    for (const [{ tile }, controller] of this.running) {
-      if (!isSeen(tile, bounds) || tile.level > Math.ceil(zoom) + 1) controller.abort();
+  /* Drop the requests of tiles out of sight or much finer than the view. */
+  keepOnly(bounds, finest) {
+    for (const [job, controller] of this.running) {
+      const { tile } = job;
+      const seen =
+        tile.bounds.x < bounds.x + bounds.width &&
+        bounds.x < tile.bounds.x + tile.bounds.width &&
+        tile.bounds.y < bounds.y + bounds.height &&
+        bounds.y < tile.bounds.y + tile.bounds.height;
+      if (!seen || tile.level > finest) controller.abort();
     }
-    const finest = Math.min(this.maxLevel, Math.max(this.minLevel, Math.floor(zoom) + 1));
-    let missing = null;
-    for (const [tile, { message, at }] of this.failed) {
-      if (performance.now() > at + 1000 * ANSWER) {
-        tile.exists = true; // asked for again, where it is seen
-        this.failed.delete(tile);
-      } else if (tile.level === finest && isSeen(tile, bounds)) missing ??= message;
-    }
-    if (missing === this.missing) return;
-    this.missing = missing;
-    this.tell();
   }
-}
-
-function isSeen({ bounds: tile }, view) {
-  return (
-    tile.x < view.x + view.width &&
-    view.x < tile.x + tile.width &&
-    tile.y < view.y + view.height &&
-    view.y < tile.y + tile.height
-  );
 }
 
 export function openViewer(element) {
@@ -105,25 +85,75 @@ export function openViewer(element) {
     immediateRender: false,
     preserveImageSizeOnResize: true,
   });
+  // It takes the focus, and the page's keys move it.
+  viewer.canvas.setAttribute('role', 'application');
+  viewer.canvas.setAttribute('aria-label', 'Slide: arrows move, plus and minus zoom');
   viewer.innerTracker.keyHandler = null; // main.js has all keys in one place
   viewer.innerTracker.keyDownHandler = null;
   viewer.addHandler('update-viewport', () => {
     const source = viewer.world.getItemAt(0)?.source;
-    if (!source?.follow) return;
+    if (!source?.keepOnly) return;
     const scale =
       viewer.viewport.getContainerSize().x / viewer.viewport.getBounds(true).width / source.width;
     const ratio = window.devicePixelRatio || 1;
-    source.follow(viewer.viewport.getBounds(true), source.maxLevel + Math.log2(scale * ratio));
+    source.keepOnly(
+      viewer.viewport.getBounds(true),
+      source.maxLevel + Math.ceil(Math.log2(scale * ratio)) + 1,
+    );
   });
-  // OpenSeadragon asks for no tile again that failed; one that was dropped it shall.
-  viewer.addHandler('tile-load-failed', ({ tile, message }) => {
-    if (message === MOVED_ON)
+  return viewer;
+}
+
+/* The slide's own pixels as a layer of the view. OpenSeadragon counts a tile that failed as done,
+   shows a coarser one in its place, and never asks again. */
+export class Pixels {
+  constructor(viewer) {
+    Object.assign(this, { viewer, what: 'Pixels of the slide' });
+    this.failed = new WeakMap(); // { time, message } by tile
+    this.tiles = []; // in view, of the finest level that the view takes
+    viewer.addHandler('update-level', ({ level, currenttime: time }) => {
+      if (time !== this.time) Object.assign(this, { time, finest: level, tiles: [] });
+    });
+    viewer.addHandler('update-tile', ({ tile }) => {
+      if (tile.level === this.finest) this.tiles.push(tile);
+    });
+    viewer.addHandler('tile-load-failed', ({ tile, message }) => this.note(tile, message));
+    viewer.addHandler('update-viewport', () => this.askAgain());
+  }
+
+  get canvas() {
+    return this.viewer.drawer.canvas;
+  }
+
+  // Whether tiles are still to come.
+  get behind() {
+    const coming = this.tiles.some(({ exists, loaded }) => exists && !loaded);
+    return coming || !this.viewer.world.getItemAt(0)?.getFullyLoaded();
+  }
+
+  // Why some will not.
+  get problem() {
+    const failed = this.tiles.find((tile) => !tile.exists && this.failed.has(tile));
+    return failed ? this.failed.get(failed).message : null;
+  }
+
+  // One that was dropped will be asked for when it is in view again.
+  note(tile, message) {
+    if (message !== MOVED_ON) this.failed.set(tile, { time: performance.now(), message });
+    else
       queueMicrotask(() => {
         tile.exists = true;
       });
-    else viewer.forceRedraw();
-  });
-  return viewer;
+  }
+
+  askAgain() {
+    const before = performance.now() - 1000 * ANSWER;
+    const due = this.tiles.filter(
+      (tile) => !tile.exists && this.failed.get(tile)?.time < before,
+    );
+    for (const tile of due) tile.exists = true;
+    if (due.length) this.viewer.world.getItemAt(0).setClip(null); // has it look at its tiles
+  }
 }
 
 /* Outlines of the tissue as paths, with fewer vertices from afar. */
@@ -177,11 +207,6 @@ export class Overlays {
   close() {
     this.viewer.removeHandler('update-viewport', this.draw);
     this.canvas.remove();
-  }
-
-  /* Of the slide beneath. */
-  get problem() {
-    return this.viewer.world.getItemAt(0)?.source.missing;
   }
 
   async show(shown) {
