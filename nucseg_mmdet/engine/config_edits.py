@@ -30,6 +30,7 @@ EVALUATORS = ('val_evaluator', 'test_evaluator')
 READ_AS_WELL = ('fold_colors', 'from_scratch', 'tta_model', 'tta_pipeline', 'model_wrapper_cfg')
 READ_AS_WELL += ('compile', 'sync_bn', 'activation_checkpointing', 'efficient_conv_bn_eval')
 READ_AS_WELL += ('find_unused_parameters',)
+COPIED = dict(val_dataloader='test_dataloader', val_evaluator='test_evaluator')
 FIRST_WEIGHT = {'ResNet': 'conv1.weight', 'EfficientNetLite': '_conv_stem.weight'}
 
 
@@ -77,7 +78,10 @@ def load_config(
     _check_test(cfg, path)
     for key in LOADERS:
         loader = cfg.get(key)
-        if isinstance(loader, dict) and loader.get('num_workers') == 0:  # these want some
+        if not isinstance(loader, dict):
+            continue
+        _check_loader(loader, f'{path}: {key}')
+        if loader.get('num_workers') == 0:  # these want some
             loader.update(persistent_workers=False)
             loader.pop('prefetch_factor', None)
     name = path.stem if fold is None else f'{path.stem}_fold{fold}'
@@ -94,10 +98,23 @@ def _check_names(cfg: Config, options: dict, path: Path) -> None:
     known = [*cfg, *inspect.signature(Runner).parameters, *READ_AS_WELL]
     for option in options:
         name = option.split('.')[0]
+        if name in COPIED and cfg.get(name) is None and name != option:
+            raise UserError(
+                f'--cfg-options {option}: with a fold {name} is that of the test, expected '
+                f'{COPIED[name]}{option.removeprefix(name)}'
+            )
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             meant = f', expected {near[0]}?' if near else ', expected one of its names'
             raise UserError(f'--cfg-options {option}: {path} has no {name}{meant}')
+
+
+def _check_loader(loader: dict, name: str) -> None:
+    """Refuse an odd batch size or number of workers, which PyTorch meets long after the start."""
+    for key, least in ('batch_size', 1), ('num_workers', 0):
+        value = loader.get(key, least)
+        if type(value) is not int or value < least:
+            raise UserError(f'{name}.{key} is {value!r:.50}, expected a number from {least} on')
 
 
 def _check_test(cfg: Config, path: Path) -> None:

@@ -82,6 +82,11 @@ def test_an_option_that_nothing_reads_is_refused(tool, option, meant, capsys):
     assert f'.py has no {meant}' in capsys.readouterr().err
 
 
+def test_validation_of_a_fold_is_set_by_the_test(capsys):
+    assert train.main(['dense-r18', '--cfg-options', 'val_dataloader.num_workers=0']) == 2
+    assert 'of the test, expected test_dataloader.num_workers\n' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     'option', [dict(resume=True), dict(compile=True), {'randomness.seed': 3}, {'fold_colors': True}]
 )
@@ -220,6 +225,22 @@ def test_no_workers_cannot_persist():
         assert not loader.persistent_workers
         assert 'prefetch_factor' not in loader
     assert config_edits.load_config('finetune', {}, None).train_dataloader.persistent_workers
+
+
+@pytest.mark.parametrize('value', [0, -1, 2.5, 'abc', None, True])
+@pytest.mark.parametrize('part', ['train', 'test'])
+def test_odd_batch_sizes_are_refused_before_the_data_is_read(part, value):
+    options = {f'{part}_dataloader.batch_size': value}
+    problem = f'{part}_dataloader.batch_size is {value!r}, expected a number from 1 on'
+    with pytest.raises(UserError, match=problem):
+        config_edits.load_config('finetune', options, None)
+
+
+def test_odd_numbers_of_workers_are_refused(capsys):
+    options = ['--cfg-options', 'test_dataloader.num_workers=-1']
+    assert train.main(['dense-r18', *options]) == 2
+    problem = 'test_dataloader.num_workers is -1, expected a number from 0 on\n'
+    assert capsys.readouterr().err.endswith(problem)
 
 
 class TestTruthOffset:
