@@ -51,8 +51,8 @@ def find_results(folder: Path, slides: Sequence[Path] = ()) -> tuple[list[Result
             has noted.
 
     Returns:
-        By name, numbers in it by their size; and a line for each slide that can't be shown, and each given path that has none
-        of the others.
+        By name, numbers in it by their size; and a line for each slide that can't be shown, and
+        each given path that has none of the others.
 
     Raises:
         UserError: the folder has no results, none can be shown, or a path does not exist.
