@@ -24,6 +24,9 @@ CHOSEN = {  # of the config: by this option of ``finetune`` instead
 }
 
 
+NAMES = ('model', 'iterations', 'lr', 'fold')  # of the options of ``finetune``
+
+
 class Recipe(NamedTuple):
     """How to train on.
 
@@ -55,11 +58,12 @@ def choose_recipe(num_fields: int) -> Recipe:
     return Recipe(iterations, lr, int(num_fields >= NUM_FOLDS))
 
 
-def check_options(options: dict) -> None:
-    """Refuse what ``fit_to_data`` would set to something else.
+def check_options(options: dict, fold: int | None = None) -> None:
+    """Refuse what ``fit_to_data`` would set to something else, or not read.
 
     Args:
         options: of ``--cfg-options``.
+        fold: of ``--fold``.
 
     Raises:
         UserError: as said.
@@ -69,6 +73,12 @@ def check_options(options: dict) -> None:
             raise UserError(
                 f'--cfg-options {option}: follows from finetune.{CHOSEN[option]}, expected that'
             )
+        part, _, name = option.partition('.')
+        if part == 'finetune' and name not in NAMES:
+            raise UserError(f'--cfg-options {option}: expected one of {", ".join(NAMES)}')
+    given = options.get('finetune.fold', fold)
+    if fold is not None and given != fold:
+        raise UserError(f'--fold {fold}, --cfg-options finetune.fold={given}: expected one of both')
 
 
 def fit_to_data(cfg: Config, fold: int | None = None, options: Collection[str] = ()) -> Recipe:
@@ -87,7 +97,7 @@ def fit_to_data(cfg: Config, fold: int | None = None, options: Collection[str] =
 
     Raises:
         UserError: there is no data, or none of its fields has a nucleus, there is no such model,
-            or too few iterations or an odd rate are wanted.
+            or too few iterations, an odd rate or an odd fold are wanted.
     """
     given = cfg.finetune
     num_fields, types = _read_data(cfg)
@@ -99,6 +109,8 @@ def fit_to_data(cfg: Config, fold: int | None = None, options: Collection[str] =
     if not isinstance(lr, int | float) or not 0 < lr < 1:
         raise UserError(f'finetune.lr={lr}: expected a number between 0 and 1')
     fold = next(one for one in (fold, given.fold, chosen.fold) if one is not None)
+    if not isinstance(fold, int) or fold < 0:
+        raise UserError(f'finetune.fold={fold}: expected the number of a fold, or 0 for none')
 
     cfg.load_from = cfg.get('load_from') or str(model_files(given.model)[1])
     cfg.train_cfg.update(max_iters=iterations, val_interval=iterations)

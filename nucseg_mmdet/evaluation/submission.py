@@ -118,7 +118,7 @@ def _find_problem(result: dict, images: dict[int, tuple[int, int]]) -> str | Non
     segmentation = result['segmentation']
     if not isinstance(segmentation, dict):
         return f'segmentation not an RLE of size {[height, width]}'
-    size = segmentation.get('size')
+    size = segmentation.get('size') or ()
     if size != [height, width] or not all(type(side) is int for side in size):
         return f'segmentation not an RLE of size {[height, width]}'
     if not isinstance(segmentation.get('counts'), str):

@@ -378,6 +378,16 @@ def test_pixels_are_those_that_segment_sees(raw, capsys):
     ).all()
 
 
+def test_images_of_one_channel_are_said_in_a_line(raw, capsys):
+    """They have no color to normalize, and of many the note hides no other."""
+    for name in ('b', 'c', 'd'):
+        assert cv2.imwrite(str(raw / f'images/{name}.png'), np.full(LABELS.shape, 90, np.uint8))
+        write_labels(raw / f'labels/{name}.png', LABELS.astype(np.uint16))
+    assert run(raw) == 0
+    notes = [line for line in capsys.readouterr().out.splitlines() if 'one channel' in line]
+    assert notes == [f'note: {raw}/images/b.png and 2 more: one channel, taken as RGB']
+
+
 def flip(path, share):
     data = bytearray(path.read_bytes())
     data[int(len(data) * share)] ^= 4

@@ -101,6 +101,29 @@ def test_what_would_be_set_to_something_else_is_refused(tmp_path, capsys, option
     assert f'follows from finetune.{instead}, expected that' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ('options', 'told'),
+    [
+        (
+            ['finetune.iteration=50'],
+            'finetune.iteration: expected one of model, iterations, lr, fold',
+        ),
+        (
+            ['finetune.fold=3', '--fold', '2'],
+            '--fold 2, --cfg-options finetune.fold=3: expected one',
+        ),
+        (['finetune.fold=1.5'], 'finetune.fold=1.5: expected the number of a fold'),
+        (['finetune.fold=9'], '--fold 9: '),
+    ],
+)
+def test_options_that_cannot_be_followed_are_refused_before_all(tmp_path, capsys, options, told):
+    data = str(write_truth(tmp_path / 'a', [5] * 8))
+    assert train.main(['finetune', '--data', data, '--cfg-options', *options]) == 2
+    said = capsys.readouterr()
+    assert told in said.err
+    assert 'is held out' not in said.out
+
+
 @pytest.mark.parametrize('rate', [0, -1e-4, 5, 'fast'])
 def test_odd_rates_are_refused(tmp_path, rate):
     cfg = Config.fromfile(CONFIG)
