@@ -206,7 +206,7 @@ async def describe(site: Site, request: Request) -> Response:
     told = ('tissue_mm2', 'broken_tiles', 'tile_grid')
     facts = {key: result.summary.get(key) for key in told}
     size = dict(width=result.width, height=result.height, mpp=result.mpp, region=result.region)
-    picture = dict(tile=images.TILE, levels=levels, problem=problem)
+    picture = dict(tile=images.TILE, overlap=images.OVERLAP, levels=levels, problem=problem)
     return JSONResponse(dict(name=result.name, **size, picture=picture, facts=facts, **shown))
 
 

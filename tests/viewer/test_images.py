@@ -9,7 +9,7 @@ import pytest
 from nucseg_mmdet.slides.base import ArraySlide
 from nucseg_mmdet.slides.tissue import tissue_mask
 from nucseg_mmdet.utils.errors import UserError
-from nucseg_mmdet.viewer.images import TILE, image_tile, num_levels, tissue_outlines
+from nucseg_mmdet.viewer.images import OVERLAP, TILE, image_tile, num_levels, tissue_outlines
 
 
 def smooth(height, width):
@@ -31,9 +31,11 @@ def test_tiles_make_up_the_slide():
     for y in range(2):
         parts = [image_tile(slide, (top, x, y)) for x in range(3)]
         parts = [cv2.imdecode(np.frombuffer(part, np.uint8), cv2.IMREAD_COLOR) for part in parts]
-        rows.append(np.hstack(parts))
-    assert rows[0].shape == (TILE, 1100, 3)
-    found = np.vstack(rows)[..., ::-1].astype(int)
+        sizes = [TILE + OVERLAP, TILE + 2 * OVERLAP, 1100 - 2 * TILE + OVERLAP]
+        assert [part.shape[1] for part in parts] == sizes
+        rows.append(np.hstack([parts[0], *(part[:, 2 * OVERLAP :] for part in parts[1:])]))
+    assert [len(row) for row in rows] == [TILE + OVERLAP, 700 - TILE + OVERLAP]
+    found = np.vstack([rows[0], rows[1][2 * OVERLAP :]])[..., ::-1].astype(int)
     assert np.abs(found - slide.read(0, 0, 1100, 700)).max() <= 6
 
 
@@ -42,9 +44,9 @@ def test_coarser_level_is_half_as_large():
     top = num_levels(1101, 701) - 1
     tile = image_tile(slide, (top - 1, 1, 0))
     image = cv2.imdecode(np.frombuffer(tile, np.uint8), cv2.IMREAD_COLOR)
-    assert image.shape == (351, 551 - TILE, 3)
-    # Its first column shows x 1024 to 1026 of 1101, where red is 237.
-    assert abs(int(image[10, 0, 2]) - 237) <= 4
+    assert image.shape == (351, 551 - TILE + OVERLAP, 3)
+    # Its first column but for the neighbor's shows x 1024 to 1026 of 1101, where red is 237.
+    assert abs(int(image[10, OVERLAP, 2]) - 237) <= 4
 
 
 @pytest.mark.parametrize('place', [(11, 3, 0), (11, 0, 2), (12, 0, 0), (11, -1, 0), (-1, 0, 0)])

@@ -181,6 +181,25 @@ def test_a_picture_that_fails_holds_up_no_other(reader):
     reader.problems.clear()
 
 
+@pytest.mark.parametrize('zoom', [0.42, 0.3, 0.7, 1.3])
+def test_pixels_lie_where_the_nuclei_are(reader, zoom):
+    """On all tiles, not only at their upper left."""
+    reader.open(at(1300, 900, zoom, show=''))
+    dark = 200 - reader.pixels()[:, :1000, 0].astype(float).clip(120, 200)
+    half, apart = round(25 * zoom), []
+    for x, y in np.stack(np.mgrid[0:26, 0:18], -1).reshape(-1, 2) * 100 + 50:
+        px, py = reader.screen(x, y)
+        if not (200 < px < 800 - half and 80 < py < 700):  # beneath no button
+            continue
+        left, top = round(px) - half, round(py) - half
+        part = dark[top : top + 2 * half, left : left + 2 * half]
+        down, across = np.mgrid[: 2 * half, : 2 * half] + 0.5
+        middle = (part * across).sum() / part.sum(), (part * down).sum() / part.sum()
+        apart.append((left + middle[0] - px, top + middle[1] - py))
+    assert len(apart) > 10
+    assert np.abs(apart).max() < 0.15  # screen px
+
+
 def test_zoom_changes_what_is_drawn(reader):
     reader.open(at(1300, 900, 4))
     assert reader.mode() == 'outlines'

@@ -81,7 +81,7 @@ class TestPage:
         info = describe(client).json()
         assert info['num'] == 468
         assert info['counts'][0][0] == 468
-        assert info['picture'] == dict(tile=512, levels=13, problem=None)
+        assert info['picture'] == dict(tile=512, overlap=1, levels=13, problem=None)
         assert 'path' not in json.dumps(info)
 
     def test_no_answer_tells_where_files_lie(self, client, shared_folder):
@@ -94,7 +94,7 @@ class TestContent:
         answer = client.get('/slides/0/image/12/0_0.jpg')
         assert answer.headers['content-type'] == 'image/jpeg'
         image = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_COLOR)
-        assert image.shape == (512, 512, 3)
+        assert image.shape == (513, 513, 3)  # and a px of its neighbors
         assert np.abs(image[50, 50].astype(int) - (120, 60, 70)).max() < 8
         assert np.abs(image[100, 100].astype(int) - (200, 170, 210)).max() < 8
 

@@ -18,6 +18,7 @@ export class SlideSource extends OpenSeadragon.TileSource {
       width: slide.width,
       height: slide.height,
       tileSize: slide.picture.tile,
+      tileOverlap: slide.picture.overlap, // without, tiles are drawn a screen px too large
       minLevel: Math.min(COARSEST, slide.picture.levels - 1),
       maxLevel: slide.picture.levels - 1,
     });
