@@ -72,8 +72,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     cfg = config_edits.load_config(args.config, args.cfg_options, args.work_dir, args.fold)
-    if 'finetune' in cfg:
-        finetune.check_options(args.cfg_options, args.fold)
     if args.fold is not None:
         for note in notes_on_offset(cfg, args.data_root, args.cfg_options):
             print(note)
@@ -83,15 +81,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         folds.hold_out_fold(cfg, args.fold)
     recipe = None
     if 'finetune' in cfg:
+        finetune.check_options(args.cfg_options, args.fold)
         recipe = finetune.fit_to_data(cfg, args.fold, args.cfg_options)
     if args.keep_empty:
         config_edits.keep_empty_images(cfg)
     config_edits.check_files(cfg, 'train_dataloader', 'val_dataloader')
     check_evaluators(cfg, 'val_evaluator')
-    if args.fold is not None or 'finetune' in cfg:
+    if args.fold is not None or recipe:
         folds.check_held_out(cfg)
     if recipe:
-        print(finetune.describe(recipe))  # once all that it names is there
+        print(finetune.describe(recipe))
     if cfg.load_from and not args.resume:
         CheckpointLoader.load_checkpoint(cfg.load_from, 'cpu')  # or refuse, with nothing made yet
     if args.fold is not None and cfg.get('fold_colors'):

@@ -16,7 +16,6 @@ from pathlib import Path
 
 from nucseg_mmdet.utils.arguments import ArgumentParser
 from nucseg_mmdet.utils.errors import UserError, exit_code, printable
-from nucseg_mmdet.viewer.results import find_results
 
 ADDRESS = '127.0.0.1'
 GRACE = 1  # s for answers under way when the server ends
@@ -40,15 +39,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     if not 0 <= args.port < 1 << 16:
         raise UserError(f'--port {args.port}: expected 0 to 65535')
-    results, problems = find_results(args.results, args.slides)
     try:
         import uvicorn
 
-        from nucseg_mmdet.viewer.server import Site, make_app
+        from nucseg_mmdet.viewer.server import make_app
+        from nucseg_mmdet.viewer.site import Site
     except ModuleNotFoundError as error:
         raise UserError(
             f"{error.name} is not installed, expected it: pip install 'nucseg-mmdet[view]'"
         ) from None
+    site = Site(args.results, args.slides)
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -59,15 +59,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         address = f'http://{ADDRESS}:{port}/{token}/'
 
         def tell() -> None:
-            print(f'{len(results)} {"slides" if results[1:] else "slide"}: {address}')
+            print(f'{len(site.shown())} {"slides" if site.shown()[1:] else "slide"}: {address}')
             print('Ctrl-C ends it.', flush=True)
             if args.open:
                 webbrowser.open(address)
 
-        for problem in problems:
+        for problem in site.problems:
             print(printable(problem), file=sys.stderr)
         hosts = [f'{ADDRESS}:{port}', f'localhost:{port}']
-        app = make_app(Site(results, problems), token, hosts, tell)
+        app = make_app(site, token, hosts, tell)
         listener.listen()  # so that nobody is sent away between tell and the first answer
         config = uvicorn.Config(
             app, log_level='warning', access_log=False, timeout_graceful_shutdown=GRACE

@@ -194,7 +194,8 @@ def prepare(
 def _notes(annotated: Sequence[AnnotatedImage], truth: dict) -> list[str]:
     """What a user should know of the images, whose nuclei were written as ``truth``."""
     notes = fold_notes([item.image for item in annotated])
-    notes += [note for item in annotated for note in item.image.notes + item.notes]
+    notes += _alike([item.image for item in annotated])
+    notes += [note for item in annotated for note in item.notes]
     empty = len(annotated) - len({entry['image_id'] for entry in truth['annotations']})
     if empty:
         notes.append(
@@ -205,6 +206,18 @@ def _notes(annotated: Sequence[AnnotatedImage], truth: dict) -> list[str]:
     if dropped:
         notes.append(f'{count_nuclei(dropped)} of types that no class takes in, left out')
     return notes
+
+
+def _alike(images: Sequence[ImageFile]) -> list[str]:
+    """The notes of images, in a line for all of which the same is said: one kind hides no other."""
+    paths: dict[str, list[Path]] = {}
+    for image in images:
+        for note in image.notes:
+            paths.setdefault(note.removeprefix(f'{image.path}: '), []).append(image.path)
+    return [
+        f'{first}{f" and {len(others)} more" if others else ""}: {note}'
+        for note, (first, *others) in paths.items()
+    ]
 
 
 def _convert(

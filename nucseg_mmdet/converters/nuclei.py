@@ -10,6 +10,8 @@ from nucseg_mmdet.converters.base import Nucleus
 from nucseg_mmdet.structures.polygons import mask_to_polygons
 from nucseg_mmdet.utils.errors import UserError
 
+EIGHT_BITS = 255  # the largest label
+MANY_PARTS = 10  # of one label: more than any nucleus has
 FEW_PARTS = 3  # beyond one for each label, in which nuclei may be that another one divides
 
 
@@ -89,26 +91,39 @@ def check_parts(labels: np.ndarray, path: Path) -> list[str]:
         path: what messages name.
 
     Returns:
-        A line where many labels are in several parts, which touch at no pixel's corner.
+        A line where many labels are in several parts, which touch at no pixel's corner, or some
+        and the largest label is that of 8 bits.
 
     Raises:
-        UserError: the only label is in several parts, or more than half of the labels are.
+        UserError: the only label is in several parts, more than half of the labels are, or one is
+            in more than ``MANY_PARTS``.
     """
     present, dense = np.unique(labels, return_inverse=True)
     dense = dense.reshape(labels.shape) + (0 if present.size and present[0] == 0 else 1)
-    number = np.count_nonzero(present)
-    split = parts = 0
-    for label, window in enumerate(ndimage.find_objects(dense), start=1):
-        of_label = ndimage.label(dense[window] == label, np.ones((3, 3)))[1]
-        parts += of_label
-        split += of_label > 1
+    present = present[present != 0]
+    parts = np.array(
+        [
+            ndimage.label(dense[window] == label, np.ones((3, 3)))[1]
+            for label, window in enumerate(ndimage.find_objects(dense), start=1)
+        ]
+    )
+    number, split = len(present), np.count_nonzero(parts > 1)
     expected = 'expected another label for each nucleus'
     if number == 1 and split:
-        found = f'one label, {present.max()}, in {parts} parts: a foreground mask'
+        found = f'one label, {present[0]}, in {parts[0]} parts: a foreground mask'
         raise UserError(f'{path}: {found}, {expected}')
-    if parts > number + FEW_PARTS and 2 * split > number:
-        found = f'{number} labels in {parts} parts: of types, or cut to 8 bits'
+    many = parts.sum() > number + FEW_PARTS
+    if many and 2 * split > number:
+        found = f'{number} labels in {parts.sum()} parts: of types, or cut to 8 bits'
         raise UserError(f'{path}: {found}, {expected}')
-    if parts > number + FEW_PARTS and 10 * split > number:
-        return [f'{path}: {split} of {number} labels are in several parts, each taken as a nucleus']
+    if number and parts.max() > MANY_PARTS:
+        found = (
+            f'label {present[parts.argmax()]} in {parts.max()} parts: of a type, or cut to 8 bits'
+        )
+        raise UserError(f'{path}: {found}, {expected}')
+    cut = split > 0 and present[-1] == EIGHT_BITS
+    if cut or (many and 10 * split > number):
+        note = f'{path}: {split} of {number} labels are in several parts, each taken as a nucleus'
+        tail = f'; the largest is {EIGHT_BITS}, as where they were cut to 8 bits' if cut else ''
+        return [note + tail]
     return []

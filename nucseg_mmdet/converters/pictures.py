@@ -14,7 +14,6 @@ import numpy as np
 
 from nucseg_mmdet.converters.base import ImageFile
 from nucseg_mmdet.imaging.image_files import MAX_PIXELS
-from nucseg_mmdet.slides.base import ONE_CHANNEL
 from nucseg_mmdet.slides.open import open_slide
 from nucseg_mmdet.slides.whole import is_whole, read_whole
 from nucseg_mmdet.utils.errors import UserError
@@ -53,9 +52,9 @@ def open_picture(path: Path) -> ImageFile:
         start = file.read(8)
     if is_whole(start):
         image = read_whole(path, MAX_PIXELS)
-        pixels, notes = image.pixels, image.notes
+        pixels, notes = image.pixels, [f'{path}: {note}' for note in image.notes]
         if image.as_stored and image.kind in COPIED and path.suffix.lower() in COPIED[image.kind]:
-            return ImageFile(path, *pixels.shape[:2])
+            return ImageFile(path, *pixels.shape[:2], notes=notes)
     else:
         with open_slide(path) as slide:
             if slide.images > 1:
@@ -69,8 +68,7 @@ def open_picture(path: Path) -> ImageFile:
                 size = f'{slide.width:,} x {slide.height:,} px'
                 raise UserError(f'{path}: {size}, a field may have {MAX_PIXELS:,}')
             pixels = slide.read(0, 0, slide.width, slide.height)
-            notes = [note for note in slide.notes if note != slide.pixel_size.note]
-    notes = [f'{path}: {note}' for note in notes if note != ONE_CHANNEL]
+            notes = [f'{path}: {note}' for note in slide.notes if note != slide.pixel_size.note]
     pixels = np.ascontiguousarray(pixels[..., ::-1])
     return ImageFile(path, *pixels.shape[:2], pixels=pixels, notes=notes)
 

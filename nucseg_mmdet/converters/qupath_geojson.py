@@ -58,7 +58,7 @@ def read_objects(path: Path) -> tuple[list[QuPathObject], list[str]]:
         as expected.
 
     Raises:
-        UserError: the file cannot be read, or holds no object.
+        UserError: the file cannot be read, or is neither of objects nor of a collection of none.
     """
     objects: list[QuPathObject] = []
     problems: list[str] = []
@@ -81,10 +81,11 @@ def read_objects(path: Path) -> tuple[list[QuPathObject], list[str]]:
         return None
 
     try:
-        json.loads(read_packed(path, f'{path.stem}.geojson', MOST), object_hook=take)
+        content = json.loads(read_packed(path, f'{path.stem}.geojson', MOST), object_hook=take)
     except (ValueError, RecursionError) as error:
         raise UserError(f'{path}: no JSON ({error}), expected GeoJSON of QuPath') from None
-    if not count:
+    is_empty = isinstance(content, dict) and content.get('features') == []  # of nothing found
+    if not count and not is_empty:
         raise UserError(f'{path}: no object, expected GeoJSON of QuPath with features')
     return objects, problems
 

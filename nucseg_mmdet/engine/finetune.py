@@ -24,6 +24,9 @@ CHOSEN = {  # of the config: by this option of ``finetune`` instead
 }
 
 
+NAMES = ('model', 'iterations', 'lr', 'fold')  # of the options of ``finetune``
+
+
 class Recipe(NamedTuple):
     """How to train on.
 
@@ -56,11 +59,11 @@ def choose_recipe(num_fields: int) -> Recipe:
 
 
 def check_options(options: dict, fold: int | None = None) -> None:
-    """Refuse what ``fit_to_data`` would set to something else.
+    """Refuse what ``fit_to_data`` would set to something else, or not read.
 
     Args:
         options: of ``--cfg-options``.
-        fold: of ``--fold``, if given.
+        fold: of ``--fold``.
 
     Raises:
         UserError: as said.
@@ -70,9 +73,12 @@ def check_options(options: dict, fold: int | None = None) -> None:
             raise UserError(
                 f'--cfg-options {option}: follows from finetune.{CHOSEN[option]}, expected that'
             )
-    other = options.get('finetune.fold')
-    if fold is not None and other not in (None, fold):
-        raise UserError(f'--fold {fold}: finetune.fold is {other}, expected one of both')
+        part, _, name = option.partition('.')
+        if part == 'finetune' and name not in NAMES:
+            raise UserError(f'--cfg-options {option}: expected one of {", ".join(NAMES)}')
+    given = options.get('finetune.fold', fold)
+    if fold is not None and given != fold:
+        raise UserError(f'--fold {fold}, --cfg-options finetune.fold={given}: expected one of both')
 
 
 def fit_to_data(cfg: Config, fold: int | None = None, options: Collection[str] = ()) -> Recipe:
@@ -103,10 +109,8 @@ def fit_to_data(cfg: Config, fold: int | None = None, options: Collection[str] =
     if not isinstance(lr, int | float) or not 0 < lr < 1:
         raise UserError(f'finetune.lr={lr}: expected a number between 0 and 1')
     fold = next(one for one in (fold, given.fold, chosen.fold) if one is not None)
-    if type(fold) is not int or fold < 0:
+    if not isinstance(fold, int) or fold < 0:
         raise UserError(f'finetune.fold={fold}: expected the number of a fold, or 0 for none')
-    if not isinstance(given.model, str):
-        raise UserError(f'finetune.model={given.model}: expected the name of a model')
 
     cfg.load_from = cfg.get('load_from') or str(model_files(given.model)[1])
     cfg.train_cfg.update(max_iters=iterations, val_interval=iterations)

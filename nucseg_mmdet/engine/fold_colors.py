@@ -1,5 +1,6 @@
 """Color targets of the images that a model is trained on, where a fold is held out."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def use_training_colors(cfg: Config) -> None:
         cfg: with the annotations of the fold (``hold_out_fold``).
 
     Raises:
-        UserError: an image is missing, unreadable or unfit, or there is only one.
+        UserError: an image is missing or unreadable, or fewer than two have colors.
     """
     steps = [step for part in PARTS for step in _reinhard_steps(cfg.get(part))]
     if not steps:
@@ -45,20 +46,20 @@ def use_training_colors(cfg: Config) -> None:
 
 
 def measure(paths: list[Path]) -> slide_colors.SlideColors:
-    """Measure the colors of image files.
+    """Measure the colors of image files; a line on stderr names those that have none, as gray ones.
 
     Raises:
         UserError: as ``use_training_colors``.
     """
-    if len(paths) < 2:
-        raise UserError(f'{len(paths)} training images, expected two or more to measure colors')
     colors = []
     for path in paths:
-        img = read_color(path)
         try:
-            colors.append(stain.measure_colors(img[..., ::-1]))
+            colors.append(stain.measure_colors(read_color(path)[..., ::-1]))
         except stain.UnfitImageError as error:
-            raise UserError(f'{path}: its colors cannot be measured, {error}') from error
+            print(f'{path}: left out of the target of colors, {error}', file=sys.stderr)
+    if len(colors) < 2:
+        found = f'{len(colors)} training images whose colors can be measured'
+        raise UserError(f'{found}, expected two or more')
     return slide_colors.summarize(colors)
 
 

@@ -43,8 +43,10 @@ class PickledDtype:
 class PickledArray:
     """What stands for ``numpy.ndarray`` and the function that rebuilds one."""
 
-    def __init__(self, *_: Any) -> None:  # an empty array; its content follows
-        self.array = np.empty(0)
+    array = np.empty(0)  # until its content follows; a pickle may make one without ``__init__``
+
+    def __init__(self, *_: Any) -> None:
+        pass
 
     def __setstate__(self, state: tuple) -> None:
         _version, shape, dtype, is_fortran, content = state

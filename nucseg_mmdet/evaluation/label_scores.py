@@ -299,7 +299,7 @@ def _measure(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _best_for_each_truth(overlaps: Overlaps) -> np.ndarray:
     """Pick for each true nucleus the pair of largest IoU: int, indices of pairs.
 
-    Equal IoUs are told apart by the larger overlap, so that labels play no part.
+    Equal IoUs are told apart by the larger overlap; labels play a part only where both are equal.
     """
     iou = overlaps.shared / overlaps.union
     order = np.lexsort((overlaps.shared, iou, overlaps.truth))

@@ -24,7 +24,8 @@ def neighborhood(centroids: np.ndarray) -> np.ndarray:
     - neighbors_25um: other nuclei within 25 microns.
     - density_50um_per_mm2: nuclei within 50 microns, itself included, by the area of that disc.
       It is not corrected at the border of the tissue or of the region, where it is too low.
-    - delaunay_degree: neighbors in the Delaunay triangulation, however far.
+    - delaunay_degree: neighbors in the Delaunay triangulation, however far; of nuclei in one place
+      all but one have none.
 
     Args:
         centroids: float, (N, 2); x, y, microns.

@@ -27,8 +27,8 @@ def to_nuclei(
     label maps that the scores are made of, a contested pixel belongs to the most certain mask:
     areas add up, no stain is measured twice, and polygons, tables and label image show the same
     nuclei. A mask that more certain ones leave less than half of its pixels is their duplicate
-    and is dropped; a label map would keep a sliver of it. A nucleus is one ring, so a hole in it
-    is filled, and a nucleus within the hole is dropped, however certain.
+    and is dropped, and takes none from others; a label map would keep a sliver of it. A nucleus is
+    one ring, so a hole in it is filled, and a nucleus within the hole is dropped, however certain.
 
     Args:
         rles: N masks of the tile's size, COCO run lengths.
@@ -37,9 +37,7 @@ def to_nuclei(
         mpp: microns per pixel of the tile.
         labels: int, (N,), below 256, of the classes; by default all of one.
     """
-    painted = rle.label_map(rles, *image.shape[:2], order=rle.painting_order(np.asarray(scores)))
-    left = np.bincount(painted.ravel(), minlength=len(rles) + 1)[1:]
-    kept = np.flatnonzero((left >= LEFT * rle.areas(rles)) & (left > 0))
+    painted, kept = paint_without_duplicates(rles, np.asarray(scores), image.shape[:2])
     if not kept.size:
         return EMPTY
     boxes = rle.boxes([rles[index] for index in kept])
@@ -63,6 +61,41 @@ def to_nuclei(
         np.zeros(len(kept), np.uint8) if labels is None else labels[kept].astype(np.uint8),
     )
     return nuclei.take(_outermost(masks, boxes, painted.shape))
+
+
+def paint_without_duplicates(
+    rles: Sequence[dict], scores: np.ndarray, shape: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Paint the most certain masks last, without the duplicates.
+
+    A duplicate may be none once another one that lies on it is left out. So those alone go at a
+    time on which no more certain one lies; all others win pixels by that, and none loses any.
+
+    Args:
+        rles: N masks, COCO run lengths.
+        scores: float, (N,).
+        shape: height and width of all masks, px.
+
+    Returns:
+        painted: int32, (H, W), 0 is background, ``i + 1`` mask ``i``.
+        kept: int64, (M,), ascending; the masks in it.
+    """
+    areas, order = rle.areas(rles), rle.painting_order(scores)
+    while True:
+        painted = rle.label_map(rles, *shape, order=order)
+        left = np.bincount(painted.ravel(), minlength=len(rles) + 1)[1:]
+        duplicates = order[(left < LEFT * areas)[order] | (left == 0)[order]][::-1]
+        if not duplicates.size:
+            return painted, np.sort(order)
+        boxes = rle.boxes([rles[index] for index in duplicates])
+        first = ~np.tril(_meet(boxes), -1).any(axis=1)
+        order = order[~np.isin(order, duplicates[first])]
+
+
+def _meet(boxes: np.ndarray) -> np.ndarray:
+    """Which boxes, (N, 4), xywh, share pixels: bool, (N, N)."""
+    low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+    return (np.maximum(low, low[:, None]) < np.minimum(high, high[:, None])).all(axis=2)
 
 
 def _lay_out(

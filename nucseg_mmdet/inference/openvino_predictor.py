@@ -17,9 +17,16 @@ import cv2
 import numpy as np
 import openvino
 
+from nucseg_mmdet.engine.model_zoo import find_config, model_files
 from nucseg_mmdet.imaging import stain
 from nucseg_mmdet.inference import openvino_int8, openvino_model
-from nucseg_mmdet.inference.predictor import ModelOptions, Prediction, runtime_file, tile_step
+from nucseg_mmdet.inference.predictor import (
+    RUNTIME_SUFFIX,
+    ModelOptions,
+    Prediction,
+    runtime_file,
+    tile_step,
+)
 from nucseg_mmdet.inference.roi_align import roi_features
 from nucseg_mmdet.structures import boxes as box_math
 from nucseg_mmdet.structures.doubles import find_doubles
@@ -64,6 +71,20 @@ class Detections(NamedTuple):
     labels: np.ndarray
 
 
+def _check_source(meta: dict[str, Any], path: Path, options: ModelOptions) -> None:
+    """Refuse a file that was made of other weights, or with another config, than those named."""
+    config, weights = options.config, None
+    if not str(options.checkpoint).endswith(RUNTIME_SUFFIX):  # it lies beside the checkpoint
+        config, weights = model_files(options.config, options.checkpoint)
+    again = 'make it again by tools/model_converters/export_openvino.py'
+    again += ', or take --backend mmdet' * (weights is not None)
+    if weights and meta.get('weights') != hashlib.sha256(weights.read_bytes()).hexdigest():
+        raise UserError(f'{path}: is of other weights than {weights}, expected of these; {again}')
+    if config and meta.get('config') != (expected := find_config(config).stem):
+        found = f'{meta.get("config")!r:.80}'
+        raise UserError(f'{path}: is of config {found}, expected {expected}; {again}')
+
+
 class OpenVinoPredictor:
     """See ``Predictor``; in bf16 on a CPU that has it, else in fp32, unless a precision is given.
 
@@ -89,6 +110,7 @@ class OpenVinoPredictor:
                 f'{path}: not there; tools/model_converters/export_openvino.py makes it'
             )
         networks, self._meta = openvino_model.read(path)
+        _check_source(self._meta, path, options)
         self.classes = openvino_model.read_classes(self._meta, path)
         if self.precision == 'int8':
             self._quantize(networks['features'], path)

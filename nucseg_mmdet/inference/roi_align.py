@@ -85,7 +85,7 @@ class _Axis:
     def __init__(self, start: np.ndarray, end: np.ndarray, bins: int, length: int) -> None:
         self.start, self.bins, self.length = start, bins, length
         self.step = (end - start) / np.float32(bins)
-        self.samples = np.maximum(np.ceil(self.step), 0)  # a bin, one a pixel
+        self.samples = np.ceil(self.step)  # a bin, one a pixel
         self.low = np.floor(np.clip(start, 0, length - 1)).astype(np.int64)
         high = np.ceil(np.clip(end, 0, length - 1)).astype(np.int64)
         self.extent = np.maximum(high - self.low + 1, 1)  # of the patch, px

@@ -11,8 +11,9 @@ from nucseg_mmdet.slides.resample import apply_weights, axis_weights
 from nucseg_mmdet.utils.errors import UserError
 
 MAX_WHOLE = 400_000_000  # px that may have to be decoded as a whole: 1.2 GB
-# px of a slide; that of 25 x 25 cm at 0.25 microns has so many, and takes 3 GB at low power.
-MAX_SLIDE = 10**12
+# px, side of a slide: 26 cm at 0.25 microns. Label images pack places into so many bits, and a
+# square of that side takes 3 GB at low power.
+MAX_SIDE = (1 << 20) - 1
 ONE_CHANNEL = 'one channel, taken as RGB'  # a note
 BAND = 4_000_000  # px that are read and resampled at once: 48 MB as floats
 FINER = 1.01  # a level that is coarser than the scale by less serves, it is off by rounding
@@ -60,10 +61,10 @@ class Slide:
     def __init__(self, name: str, sizes: list[tuple[int, int]], pixel_size: PixelSize) -> None:
         self.name = name
         self.width, self.height = sizes[0]
-        if self.width * self.height > MAX_SLIDE:
+        if max(self.width, self.height) > MAX_SIDE:
             raise UserError(
-                f'{name}: says that it is {self.width} x {self.height} px, expected at most '
-                f'{MAX_SLIDE:,} px'
+                f'{name}: says that it is {self.width:,} x {self.height:,} px, expected at most '
+                f'{MAX_SIDE:,} px a side'
             )
         self.pixel_size = pixel_size
         self.levels = [

@@ -20,6 +20,7 @@ from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.viewer.results import Result
 
 TILE = 512  # px, side of an image tile
+OVERLAP = 1  # px that a tile shows of its neighbors, without which OpenSeadragon stretches it
 QUALITY = 88  # of JPEG: no artifact to be seen at one screen px for one image px
 SAMPLES = 64  # slides whose bytes are known
 
@@ -69,7 +70,7 @@ def num_levels(width: int, height: int) -> int:
 
 
 def image_tile(slide: Slide, place: tuple[int, int, int]) -> bytes:
-    """Cut a tile and pack it as JPEG; those on the right and lower edge are smaller.
+    """Cut a tile and pack it as JPEG; those on an edge of the slide are smaller.
 
     Args:
         slide: to cut from.
@@ -82,35 +83,40 @@ def image_tile(slide: Slide, place: tuple[int, int, int]) -> bytes:
     """
     level, x, y = place
     coarser = num_levels(slide.width, slide.height) - 1 - level
-    columns = rows = 0.0
     scale = 2.0 ** max(0, coarser)
-    if coarser >= 0 and min(level, x, y) >= 0:
-        columns = min(TILE, -(-slide.width // scale) - x * TILE)
-        rows = min(TILE, -(-slide.height // scale) - y * TILE)
-    if columns < 1 or rows < 1:
+    across, down = (-(-side // scale) for side in (slide.width, slide.height))
+    inside = 0 <= x * TILE < across and 0 <= y * TILE < down
+    if not (inside and level >= 0 and coarser >= 0):
         raise UserError(
             f'tile {level}/{x}_{y}: not of a slide of {slide.width} x {slide.height} px'
         )
-    step = TILE * scale
-    image = slide.read(x * step, y * step, columns * scale, rows * scale, scale)
+    (left, columns), (top, rows) = _span(x, across), _span(y, down)
+    image = slide.read(*(part * scale for part in (left, top, columns, rows)), scale)
     return encode('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
 
 
-def tissue_outlines(slide: Slide) -> bytes:
-    """Trace what counts as tissue: JSON, ``rings``, each ``[x0, y0, x1, y1, ...]``.
+def _span(number: int, length: float) -> tuple[float, float]:
+    """Where a tile begins on an axis of its level, and how long it is, px."""
+    start = max(0, number * TILE - OVERLAP)
+    return start, min((number + 1) * TILE + OVERLAP, length) - start
 
-    A hole is a ring as well. Vertices are full-resolution px, between the mask's pixels.
+
+def tissue_outlines(slide: Slide) -> bytes:
+    """Trace the tissue: JSON, ``rings``, each ``[x0, y0, x1, y1, ...]``.
+
+    It is what the area of the summary counts; the margin that is searched too lies outside. A hole
+    is a ring as well. Vertices are full-resolution px, between the mask's pixels.
 
     Raises:
         RegionError: the slide is damaged.
     """
     mask = tissue_mask(slide)
-    rows, columns = mask.keep.shape
+    rows, columns = mask.tissue.shape
     # The last pixel ends where the slide does.
     across = np.append(np.arange(columns) * mask.scale, slide.width)
     down = np.append(np.arange(rows) * mask.scale, slide.height)
     rings = []
-    for outline in mask_to_outlines(mask.keep):
+    for outline in mask_to_outlines(mask.tissue):
         x, y = np.array(outline, int).reshape(-1, 2).T
         rings.append(np.round(np.stack([across[x], down[y]], 1), 1).ravel().tolist())
     return json.dumps(dict(rings=rings)).encode()

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,8 +51,8 @@ def find_results(folder: Path, slides: Sequence[Path] = ()) -> tuple[list[Result
             has noted.
 
     Returns:
-        By name; and a line for each slide that can't be shown, and each given path that has none
-        of the others.
+        By name, numbers in it by their size; and a line for each slide that can't be shown, and
+        each given path that has none of the others.
 
     Raises:
         UserError: the folder has no results, none can be shown, or a path does not exist.
@@ -61,7 +62,7 @@ def find_results(folder: Path, slides: Sequence[Path] = ()) -> tuple[list[Result
     for path in slides:
         if not path.exists():
             raise UserError(f'{path}: no such file or folder, expected slides')
-    paths = sorted(folder.glob(f'*{SUMMARY}'))
+    paths = sorted(folder.glob(f'*{SUMMARY}'), key=_natural)
     if not paths:
         raise UserError(
             f'{folder}: no *{SUMMARY} in it, expected the results of nucseg segment; '
@@ -79,6 +80,13 @@ def find_results(folder: Path, slides: Sequence[Path] = ()) -> tuple[list[Result
         if not any(one.slide in (path, path / one.slide.name) for one in found if one.slide):
             problems.append(f'{path}: no slide of {folder}, expected a file of the name it had')
     return found, problems
+
+
+def _natural(path: Path) -> tuple[list[str | int], str]:
+    """Sorts as a file manager does: more2 before more10, whatever the case."""
+    parts = re.split('([0-9]+)', path.name.removesuffix(SUMMARY).casefold())
+    # Text and numbers take turns, so like is compared with like.
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)], path.name
 
 
 def _read(path: Path, slides: Sequence[Path]) -> Result:

@@ -7,7 +7,6 @@ name point to this machine (the ``Host`` header is not ours then).
 
 import asyncio
 import contextlib
-import os
 import secrets
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -25,16 +24,15 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nucseg_mmdet.slides.base import Slide
-from nucseg_mmdet.utils.byte_cache import ByteCache
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.errors import describe as describe_error
 from nucseg_mmdet.viewer import images
-from nucseg_mmdet.viewer.index import Filter, NucleiIndex, parse_hidden
-from nucseg_mmdet.viewer.results import Result, find_results
+from nucseg_mmdet.viewer.index import Filter, parse_hidden
+from nucseg_mmdet.viewer.site import Site
 
 HTML, CSS, SCRIPT = 'text/html', 'text/css', 'text/javascript'
-PARTS = ['main', 'address', 'moves', 'panel', 'rulers', 'image', 'drawing', 'nuclei']
-PARTS += ['density', 'tiles', 'colors', 'painter', 'painting', 'api']
+PARTS = ['main', 'address', 'keys', 'message', 'moves', 'panel', 'rulers', 'image', 'drawing']
+PARTS += ['nuclei', 'density', 'tiles', 'colors', 'painter', 'painting', 'api']
 # The page's files by their names in addresses: package, place in it, type.
 PAGE = {
     '': ('nucseg_mmdet.viewer', 'static/index.html', HTML),
@@ -60,99 +58,8 @@ HEADERS = {
     'Referrer-Policy': 'no-referrer',  # the address has the token
     'X-Content-Type-Options': 'nosniff',
 }
-READERS = min(4, os.cpu_count() or 1)  # slides' tiles that are read at once
-CACHE = 256 << 20  # bytes of image tiles and outlines that are kept
 PATIENCE = 0.5  # s until the page is told how far the making of an index is
 GONE = 499  # status for a client that has left; nobody reads it
-
-
-class Site:
-    """The slides that are shown, and what is known of each so far.
-
-    Args:
-        results: of the slides.
-        problems: lines for the user about what cannot be shown.
-    """
-
-    def __init__(self, results: Sequence[Result], problems: Sequence[str] = ()) -> None:
-        self.results, self.problems = list(results), list(problems)
-        self.cache = ByteCache(CACHE)
-        self._reading = asyncio.Semaphore(READERS)
-        self._opening: dict[int, asyncio.Task[NucleiIndex]] = {}
-        self._progress: dict[int, tuple[int, int]] = {}
-
-    def result(self, request: Request) -> Result:
-        return self.results[self.number(request)]
-
-    def number(self, request: Request) -> int:
-        number = request.path_params['number']
-        if number >= len(self.results):
-            raise HTTPException(404, f'slide {number}: expected below {len(self.results)}')
-        return number
-
-    async def index(self, request: Request) -> NucleiIndex:
-        """The nuclei of a slide; made first, once, where nobody has.
-
-        Raises:
-            UserError: the results have changed since, or are not as expected.
-        """
-        number = self.number(request)
-        if number not in self._opening:
-            made = partial(NucleiIndex, self.results[number], partial(self._tell, number))
-            self._opening[number] = asyncio.create_task(run_in_threadpool(made))
-        task = self._opening[number]
-        try:
-            index = await asyncio.shield(task)
-        except Exception:
-            self._forget(number, task)  # the files may be mended
-            raise
-        await run_in_threadpool(index.check)
-        return index
-
-    async def renew(self, request: Request) -> None:
-        """Forget the index of a slide whose results have changed: a page begins with new ones.
-
-        Raises:
-            UserError: a file of the results is gone.
-        """
-        number = self.number(request)
-        task = self._opening.get(number)
-        if task is None:  # its index will be made of what there is now
-            await run_in_threadpool(self.read_again)
-        elif not task.done() or task.exception():
-            return
-        elif await run_in_threadpool(task.result().is_stale):
-            await run_in_threadpool(self.read_again)
-            self._forget(number, task)
-
-    def read_again(self) -> None:
-        """Read what the summaries say now; what cannot be read stays as it is known."""
-        with contextlib.suppress(UserError):
-            found, _ = find_results(self.results[0].table.parent)
-            now = {(one.table, one.outlines): one for one in found}
-            self.results = [
-                now.get((one.table, one.outlines), one)._replace(slide=one.slide)
-                for one in self.results
-            ]
-
-    def _forget(self, number: int, task: asyncio.Task[NucleiIndex]) -> None:
-        """Forget an index, unless another is made already."""
-        if self._opening.get(number) is task:
-            del self._opening[number]
-
-    def _tell(self, number: int, done: int, total: int) -> None:
-        self._progress[number] = done, total
-
-    def progress(self, request: Request) -> tuple[int, int]:
-        """How many nuclei of how many are in the index that is being made."""
-        return self._progress.get(self.number(request), (0, 0))
-
-    async def read(self, request: Request, key: tuple, make: Callable[[], bytes]) -> bytes | None:
-        """Read from a slide, a few at a time; nothing if the client does not wait any more."""
-        async with self._reading:
-            if await request.is_disconnected():
-                return None
-            return await run_in_threadpool(self.cache.get, key, make)
 
 
 def make_app(
@@ -244,7 +151,7 @@ class Guard:
             await send(message)
 
         request = Request(scope)
-        first = scope['path'].split('/')[1].encode()
+        first = scope['path'].removeprefix('/').split('/')[0].encode()
         if request.headers.get('host') not in self._hosts:
             answer: ASGIApp = _say(400, 'not a name of this server')
         elif not secrets.compare_digest(first, self._token.encode()):
@@ -261,9 +168,10 @@ def _say(status: int, text: str) -> Response:
 
 
 async def list_slides(site: Site, _: Request) -> Response:
-    await run_in_threadpool(site.read_again)  # a page begins
+    await site.read_again()  # a page begins
     slides = [
         dict(
+            number=number,
             name=result.name,
             width=result.width,
             height=result.height,
@@ -271,7 +179,7 @@ async def list_slides(site: Site, _: Request) -> Response:
             nuclei=result.summary.get('nuclei'),
             has_image=result.slide is not None,
         )
-        for result in site.results
+        for number, result in site.shown()
     ]
     return JSONResponse(dict(slides=slides, problems=site.problems))
 
@@ -298,7 +206,7 @@ async def describe(site: Site, request: Request) -> Response:
     told = ('tissue_mm2', 'broken_tiles', 'tile_grid')
     facts = {key: result.summary.get(key) for key in told}
     size = dict(width=result.width, height=result.height, mpp=result.mpp, region=result.region)
-    picture = dict(tile=images.TILE, levels=levels, problem=problem)
+    picture = dict(tile=images.TILE, overlap=images.OVERLAP, levels=levels, problem=problem)
     return JSONResponse(dict(name=result.name, **size, picture=picture, facts=facts, **shown))
 
 

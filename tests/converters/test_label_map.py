@@ -196,6 +196,23 @@ def test_labels_of_several_nuclei_are_refused(raw, capsys, case):
     assert f'labels/a.png: {message}: of types, or cut to 8 bits' in capsys.readouterr().err
 
 
+def test_a_label_that_stands_for_all_beyond_8_bits_is_refused(raw, capsys):
+    labels = np.minimum(squares(266), 255).astype(np.uint8)
+    write_image(raw / 'images/a.png', labels.shape)
+    write_labels(raw / 'labels/a.png', labels)
+    assert run(raw) == 2
+    found = 'label 255 in 12 parts: of a type, or cut to 8 bits'
+    assert f'labels/a.png: {found}, expected another label' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('cut', [np.minimum(squares(258), 255), squares(258) % 256])
+def test_a_few_labels_beyond_8_bits_are_said(raw, capsys, cut):
+    write_image(raw / 'images/a.png', cut.shape)
+    write_labels(raw / 'labels/a.png', cut.astype(np.uint8))
+    assert run(raw) == 0
+    assert 'the largest is 255, as where they were cut to 8 bits' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize('cut', [60, 20])
 def test_many_labels_in_several_parts_are_said(raw, capsys, cut):
     labels = squares(300)
@@ -359,6 +376,16 @@ def test_pixels_are_those_that_segment_sees(raw, capsys):
     assert (
         cv2.imread(str(raw.parent / 'out/train/turned.png'))[..., ::-1] == np.rot90(colors, -1)
     ).all()
+
+
+def test_images_of_one_channel_are_said_in_a_line(raw, capsys):
+    """They have no color to normalize, and of many the note hides no other."""
+    for name in ('b', 'c', 'd'):
+        assert cv2.imwrite(str(raw / f'images/{name}.png'), np.full(LABELS.shape, 90, np.uint8))
+        write_labels(raw / f'labels/{name}.png', LABELS.astype(np.uint16))
+    assert run(raw) == 0
+    notes = [line for line in capsys.readouterr().out.splitlines() if 'one channel' in line]
+    assert notes == [f'note: {raw}/images/b.png and 2 more: one channel, taken as RGB']
 
 
 def flip(path, share):

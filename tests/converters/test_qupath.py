@@ -226,6 +226,14 @@ def test_regions_are_never_nuclei(tmp_path, regions):
     assert f'{found}, and no regions by --regions {regions}; left out' in note
 
 
+def test_a_whole_image_without_nuclei(tmp_path):
+    raw = save(tmp_path / 'raw', [])  # as segment writes where it finds nothing
+    _, truth = convert(raw, tmp_path / 'out', regions='all')
+    assert (len(truth['images']), truth['annotations']) == (1, [])
+    with pytest.raises(UserError, match='--regions all takes whole images'):
+        convert(raw, tmp_path / 'other')
+
+
 def test_whole_images_only_when_asked(tmp_path):
     raw = save(tmp_path / 'raw', [feature(SQUARE)])
     with pytest.raises(UserError, match=r'no annotation of a class named Region\* or annotated'):

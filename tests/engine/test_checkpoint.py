@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -219,6 +220,41 @@ def test_truncated_checkpoint_is_named(tmp_path, length):
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(UserError, match=r'a\.pth: not read'):
         load_weights_only(str(path))
+
+
+def test_flipped_bit_in_the_weights_is_found(tmp_path):
+    path, weight = tmp_path / 'a.pth', torch.arange(1, 100.0)
+    torch.save(dict(state_dict=dict(weight=weight)), path)
+    data = bytearray(path.read_bytes())
+    data[data.index(weight.numpy().tobytes()) + 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r'a\.pth: damaged \(checksum of .*data/0\), expected'):
+        load_weights_only(str(path))
+
+
+def test_packed_checkpoint_is_refused(tmp_path):
+    """It could hold any amount."""
+    path, packed = tmp_path / 'a.pth', tmp_path / 'packed.pth'
+    torch.save(dict(state_dict=dict(weight=torch.ones(100))), path)
+    with zipfile.ZipFile(path) as plain, zipfile.ZipFile(packed, 'w', zipfile.ZIP_DEFLATED) as out:
+        for name in plain.namelist():
+            out.writestr(name, plain.read(name))
+    with pytest.raises(UserError, match=r'packed\.pth: packed, as torch never writes it, expected'):
+        load_weights_only(str(packed))
+
+
+@pytest.mark.parametrize(
+    ('weight', 'message'),
+    [
+        (torch.zeros(()).expand(2), 'is 2 values, expected as many as the file holds'),
+        (torch.tensor([1.0, float('inf')]), 'not finite'),
+        (torch.tensor([float('nan')]).half(), 'not finite'),
+    ],
+)
+def test_weights_that_are_none_are_refused(tmp_path, weight, message):
+    torch.save(dict(state_dict=dict(weight=weight)), tmp_path / 'a.pth')
+    with pytest.raises(UserError, match=rf'a\.pth: weight .*{message}'):
+        load_weights_only(str(tmp_path / 'a.pth'))
 
 
 def test_missing_file(tmp_path):

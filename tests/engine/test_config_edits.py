@@ -69,6 +69,34 @@ def test_data_root_as_an_option_of_the_config_is_refused(tool, capsys, tmp_path)
     assert 'would move no data set, expected --data-root some' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('tool', [train, test])
+@pytest.mark.parametrize(
+    ('option', 'meant'),
+    [
+        ('batch_size=1', 'batch_size, expected one of its names'),
+        ('train_dataloadr.batch_size=1', 'train_dataloadr, expected train_dataloader?'),
+    ],
+)
+def test_an_option_that_nothing_reads_is_refused(tool, option, meant, capsys):
+    assert tool.main(['dense-r18', '--cfg-options', option]) == 2
+    assert f'.py has no {meant}' in capsys.readouterr().err
+
+
+def test_validation_of_a_fold_is_set_by_the_test(capsys):
+    assert train.main(['dense-r18', '--cfg-options', 'val_dataloader.num_workers=0']) == 2
+    assert 'of the test, expected test_dataloader.num_workers\n' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    'option', [dict(resume=True), dict(compile=True), {'randomness.seed': 3}, {'fold_colors': True}]
+)
+def test_options_of_names_that_a_config_leaves_out_are_taken(option):
+    cfg = config_edits.load_config('mask-rcnn_r101_fpn_e01_vrdl', option, None)
+    ((name, value),) = option.items()
+    assert cfg.get(name, value) == value
+    assert name.split('.')[0] in cfg
+
+
 def test_empty_crops_are_kept_also_inside_of_other_steps():
     """The crops of the dense recipe are inside of ``RandomChoice``."""
     cfg = config_edits.load_config(CONFIGS / 'dense/ablations/lite2-sharpness.py', {}, None)

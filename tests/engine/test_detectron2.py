@@ -281,6 +281,13 @@ def test_pickle_of_python_2(tmp_path):
     assert read(path)['x'].tolist() == [1.5, -2.25]
 
 
+@pytest.mark.parametrize('made', [b')R', b')\x81'])  # by a call, and by the class itself
+def test_array_without_content_is_empty(tmp_path, made):
+    content = b'\x80\x02}X\x01\x00\x00\x00xcnumpy\nndarray\n' + made + b's.'
+    (tmp_path / 'x.pkl').write_bytes(content)
+    assert read(tmp_path / 'x.pkl')['x'].shape == (0,)
+
+
 @pytest.mark.parametrize('legacy', [False, True])
 def test_trainer_checkpoint(tmp_path, legacy):
     path = tmp_path / 'model_final.pth'

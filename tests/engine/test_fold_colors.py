@@ -80,6 +80,20 @@ def test_one_image_is_not_enough_and_a_missing_one_is_named(cfg):
         use_training_colors(cfg)
 
 
+def test_a_gray_image_has_no_part_in_the_target(cfg, capsys):
+    root = cfg.train_dataloader.dataset.data_root
+    path = f'{root}/train/1.png'
+    cv2.imwrite(path, cv2.imread(path, cv2.IMREAD_GRAYSCALE))
+    use_training_colors(cfg)
+    means = [read(cfg, number).mean for number in (0, 2)]
+    target = cfg.tta_pipeline[0].target
+    np.testing.assert_allclose(target['mean'], np.mean(means, axis=0), atol=1e-12)
+    assert capsys.readouterr().err.startswith(f'{path}: left out of the target of colors, spread')
+    cv2.imwrite(f'{root}/train/0.png', np.zeros((40, 40), np.uint8))
+    with pytest.raises(UserError, match='1 training images whose colors can be measured, expected'):
+        use_training_colors(cfg)
+
+
 def test_a_pipeline_without_such_steps_needs_no_images():
     use_training_colors(Config(dict(test_dataloader=dict(dataset=dict(pipeline=[])))))
 

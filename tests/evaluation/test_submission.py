@@ -48,13 +48,17 @@ BAD = [
     (dict(score=10**400), 'score 1000'),
     (dict(bbox=[0, 0, 3, 1]), 'expected inside the image'),
     (dict(bbox=[-1, 0, 1, 1]), 'expected inside the image'),
-    (dict(bbox=[0, 1, 1, 2]), 'expected inside the image'),
+    (dict(bbox=[0, -0.02, 1, 1]), 'expected inside the image'),
+    (dict(bbox=[0, 1, 1, 1.02]), 'expected inside the image'),
+    (dict(bbox=[1, 0, -1, 1]), 'expected inside the image'),
     (dict(bbox=[0, 0, 1, -1]), 'expected inside the image'),
     (dict(bbox=[0, 0, 2.02, 1]), 'expected inside the image'),
     (dict(segmentation=[[0, 0, 1, 0, 1, 1]]), r'not an RLE of size \[2, 2\]'),
     (dict(bbox=[0, 0, float('inf'), 1]), 'four finite numbers'),
     (dict(bbox=[10**400, 0, 0.5, 1]), 'four finite numbers'),
     (dict(bbox=[0, 0, 1]), 'four finite numbers'),
+    (dict(bbox=[0, 0, 1, 1, 1]), 'four finite numbers'),
+    (dict(bbox=None), 'four finite numbers'),
     (dict(segmentation=dict(size=[2, 3], counts='112')), r'not an RLE of size \[2, 2\]'),
     (dict(segmentation=dict(size=2, counts='112')), r'not an RLE of size \[2, 2\]'),
     (dict(segmentation=dict(size=[2, 2], counts=[1, 1, 2])), 'counts are no text'),
@@ -124,7 +128,11 @@ def test_images_that_are_none(tmp_path, images):
 
 
 @pytest.mark.parametrize(
-    'images', [dict(), 1, [1], [dict(id=1, height=2)], [dict(id=1.0, height=2, width=2)]]
+    'images',
+    [
+        *(dict(), 1, [1], [dict(id=1, height=2)]),
+        *([dict(id=key, height=2, width=2)] for key in (1.0, True)),
+    ],
 )
 def test_no_list_of_images(tmp_path, images):
     (tmp_path / 'test.json').write_text(json.dumps(images))

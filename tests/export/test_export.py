@@ -497,6 +497,19 @@ def test_a_file_that_cannot_be_completed_leaves_no_other(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_that_cannot_be_begun_leaves_nothing(tmp_path):
+    class Headed(writer.Writer):
+        suffix = '.txt'
+
+        def _start(self):
+            self._file.write(b'head')
+            raise OSError('gone')
+
+    with pytest.raises(UserError, match=r'image\.txt: cannot be written \(gone\)'):
+        Headed(tmp_path, PLAIN, Options())
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.fixture
 def full_disk():
     """No file may grow beyond 20,000 bytes."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from nucseg_mmdet.inference.masks_to_nuclei import to_nuclei
+from nucseg_mmdet.inference.masks_to_nuclei import paint_without_duplicates, to_nuclei
 from nucseg_mmdet.structures.nuclei import MEASUREMENTS
 from nucseg_mmdet.structures.polygons import polygons_to_rle
 
@@ -55,6 +55,44 @@ def test_what_is_covered_by_more_than_half_is_a_duplicate(left, kept):
     # Of 10 columns 5, 6 or all are covered.
     found = traced([rectangle(2, 5, 12, 15), rectangle(left, 5, left + 10, 15)], [0.9, 0.6])
     assert found.sizes.size == kept
+
+
+def test_a_duplicate_takes_nothing_from_others():
+    # The middle one, half below the first, is two nuclei in one; the last is one of the two.
+    found = traced(
+        [rectangle(2, 5, 12, 15), rectangle(2, 5, 21, 15), rectangle(12, 5, 21, 15)],
+        [0.9, 0.8, 0.7],
+    )
+    assert found.measurements[:, AREA].tolist() == [100, 90]
+    # Here it only borders on the last, and is gone all the same.
+    found = traced(
+        [rectangle(2, 5, 12, 15), rectangle(6, 5, 15, 15), rectangle(13, 5, 22, 15)],
+        [0.9, 0.8, 0.7],
+    )
+    assert found.measurements[:, AREA].tolist() == [100, 90]
+
+
+def test_duplicates_are_those_of_the_masks_in_turn():
+    rng = np.random.default_rng(3)
+    for _ in range(30):
+        corners = rng.integers(0, 30, (25, 2))
+        masks = [
+            rectangle(x, y, x + width, y + height)
+            for (x, y), (width, height) in zip(corners, rng.integers(4, 12, (25, 2)), strict=True)
+        ]
+        scores = rng.permutation(25) / 25
+        taken, areas = np.zeros((SIZE, SIZE), bool), {}
+        for index in np.argsort(-scores):
+            free = masks[index] & ~taken
+            if free.sum() >= masks[index].sum() / 2:
+                taken |= free
+                areas[index] = free.sum()
+        rles = [coco_mask.encode(np.asfortranarray(mask, np.uint8)) for mask in masks]
+        painted, kept = paint_without_duplicates(rles, scores, (SIZE, SIZE))
+        assert kept.tolist() == sorted(areas)
+        assert np.bincount(painted.ravel(), minlength=26)[kept + 1].tolist() == [
+            areas[index] for index in kept
+        ]
 
 
 def test_the_largest_part_stays_and_holes_are_filled():

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -259,6 +260,25 @@ class TestRefused:
     def test_model_without_a_file(self, random_model):
         with pytest.raises(UserError, match=r'random\.openvino\.zip: not there'):
             Segmenter(*random_model, backend='openvino')
+
+    def test_a_file_of_other_weights_than_those_beside_it(self, exported, random_model, tmp_path):
+        config, weights = random_model
+        shutil.copy(exported, tmp_path / 'iter_9.openvino.zip')
+        shutil.copy(weights, tmp_path / 'iter_9.pth')
+        checkpoint = tmp_path / 'iter_9.pth'
+        assert Segmenter(config, checkpoint, backend='openvino')
+        _, other = model_files()
+        shutil.copy(other, checkpoint)  # as a training does that is run again
+        with pytest.raises(
+            UserError, match=r'9\.openvino\.zip: is of other weights than .*_9\.pth'
+        ):
+            Segmenter(config, checkpoint)
+
+    @pytest.mark.parametrize('beside', [True, False])
+    def test_a_file_of_another_config_than_the_one_given(self, beside):
+        _, weights = model_files()
+        with pytest.raises(UserError, match="c4_fpn_dense_nuclei', expected mask-rcnn_lite0_fpn_"):
+            Segmenter('dense-lite0', weights if beside else DEFAULT, backend='openvino')
 
     @pytest.mark.parametrize('size', [0, 1000])
     def test_damaged_file(self, exported, tmp_path, size):

@@ -51,6 +51,28 @@ def test_tissue_in_a_region(frame, grid, skip_glass):
     assert found.notes == []
 
 
+@pytest.mark.parametrize('black', [False, True])
+def test_a_picture_without_tissue_is_told_unless_it_is_white(frame, grid, black):
+    slide = ArraySlide(np.full((800, 1400, 3), 0 if black else 243, np.uint8), 0.5)
+    found = find_tiles(slide, frame, grid, skip_glass=True)
+    assert (found.wanted.any(), found.mm2) == (False, 0)
+    said = 'no tissue is found, though the image is not white; --no-tissue-mask looks at all of it'
+    assert found.notes == ([said] if black else [])
+
+
+def test_glass_that_cannot_be_read_at_full_resolution_is_taken_for_white(frame, grid):
+    class Torn(ArraySlide):
+        def read(self, x, y, width, height, scale=1.0):
+            if scale == 1:
+                raise RegionError('torn')
+            return super().read(x, y, width, height, scale)
+
+    slide = Torn(np.full((800, 1400, 3), 243, np.uint8), 0.5)
+    found = find_tiles(slide, frame, grid, skip_glass=True)
+    assert not found.wanted.any()
+    assert found.notes == ['torn; no picture of the tissue']
+
+
 def test_all_of_a_region_where_tissue_cannot_be_told(frame, grid):
     found = find_tiles(Broken(speck(), 0.5), frame, grid, skip_glass=True)
     assert found.wanted.tolist() == [[True] * 3] * 3

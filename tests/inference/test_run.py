@@ -11,6 +11,7 @@ from nucseg_mmdet.inference.rows import InProcess, RowDone
 from nucseg_mmdet.inference.run import SlideRun
 from nucseg_mmdet.inference.segmenter import Segmenter
 from nucseg_mmdet.slides.base import RegionError
+from nucseg_mmdet.slides.open import open_shared
 from nucseg_mmdet.synthetic.fields import synthesize
 
 
@@ -124,6 +125,21 @@ def test_a_format_that_cannot_be_written_is_told_before_the_work(engine, tmp_pat
     reason = 'no overlay, 70000 x 1 px are more than 0 million'
     assert f'{path}: {reason}' in plan.notes
     assert str(problem) == f'{path}: {reason}: expected another --format'
+
+
+def test_a_name_that_is_too_long_for_one_of_the_formats(engine, slides, tmp_path):
+    settings = Settings(tmp_path, ('csv', 'spatialdata'))
+    names = ['x' * 238, 'x' * 239]  # with .spatialdata.zarr, 255 and 256 bytes
+    plan, problem = engine.plan(slides[:2], names, settings)
+    assert plan.target.name == names[0]
+    assert 'the name of its .spatialdata.zarr would have 256 bytes' in str(problem)
+
+
+def test_where_qupath_counts_from_is_that_of_the_slide(engine, slides, tmp_path):
+    """The corner of its scanned part, as of mrxs."""
+    open_shared(slides[0]).bounds = 30, 20, 40, 30
+    plan, whole = engine.plan(slides[:2], ['a', 'b'], Settings(tmp_path, ('csv',)))
+    assert (plan.target.qupath_corner, whole.target.qupath_corner) == ((30, 20), (0, 0))
 
 
 def test_tiles_of_a_region_are_told_where_they_lie_on_the_slide(engine, tmp_path, monkeypatch):

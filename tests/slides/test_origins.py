@@ -173,13 +173,18 @@ def test_white_is_judged_at_full_resolution():
     glass[100:110, 100:110] = 90  # dust: 100 px of 420,000
     assert is_white(ArraySlide(glass), whole)
     assert not is_white(ArraySlide(np.zeros_like(glass)), whole)
-    glass[200:400] = 150
+    glass[200:400] = (250, 150, 250)
     assert not is_white(ArraySlide(glass), whole)
+    assert not is_white(ArraySlide(glass), (0, 200, 700, 100))
     assert is_white(ArraySlide(glass), (0, 500, 700, 100))
     for place in np.s_[:, 640:], np.s_[540:, :]:
         glass[:] = 240
         glass[place] = 150
         assert not is_white(ArraySlide(glass), whole)
+    glass[:] = 150
+    glass[500:520, 600:620] = 240  # smaller than what is read at a place
+    assert is_white(ArraySlide(glass), (600, 500, 20, 20))
+    assert not is_white(ArraySlide(glass), (579, 500, 20, 20))
 
 
 def test_a_slide_one_pixel_wide_is_drawn():
@@ -231,3 +236,11 @@ def test_pixels_too_large_for_nuclei_are_refused(mpp):
     assert str(error.value).startswith(f'pixels of {mpp:.4g} microns (OME-XML)')
     assert 'give it (--mpp)' in str(error.value)
     make_frame(ArraySlide(FIELD, 1.0))
+
+
+@pytest.mark.parametrize('shape', [(1 << 20, 1), (1, 1 << 20)])
+def test_a_side_beyond_what_a_label_image_can_hold_is_refused(shape):
+    strip = np.broadcast_to(np.uint8(255), (*shape, 3))
+    with pytest.raises(UserError, match='expected at most 1,048,575 px a side'):
+        ArraySlide(strip, 0.25)
+    assert ArraySlide(strip[1:] if shape[1] == 1 else strip[:, 1:], 0.25).levels

@@ -45,6 +45,19 @@ def test_an_image_full_of_tissue_is_kept_whole(stain):
     assert find_tissue(image.astype(np.uint8)).mean() > 0.99
 
 
+@pytest.mark.parametrize(
+    ('color', 'is_tissue'),
+    [
+        *(((223, 243, 243), True), ((243, 223, 243), True), ((243, 243, 223), True)),
+        *(((243, 236, 231), False), ((231, 236, 243), False)),  # a shade of yellow, of blue
+    ],
+)
+def test_one_dark_channel_is_enough(color, is_tissue):
+    image = np.full((100, 100, 3), 243, np.uint8)
+    image[30:40, 20:30] = color
+    assert find_tissue(image).sum() == (100 if is_tissue else 0)
+
+
 def test_glass_is_the_brightest_of_what_may_be_glass():
     image = np.full((100, 100, 3), WHITE, np.uint8)
     image[:85] = (228, 227, 229)  # pale and gray: ln(244 / 229) is 0.063
@@ -75,6 +88,7 @@ def test_mask_has_a_margin_of_32_microns():
     assert mask.area_mm2(0.25, (0, 0, 1600, 1600)) == pytest.approx(0.08**2)
     rows, columns = mask.keep.any(axis=1), mask.keep.any(axis=0)
     assert np.flatnonzero(rows).tolist() == np.flatnonzero(columns).tolist() == [*range(16, 34)]
+    assert not mask.keep[16, 16]  # it is round
 
 
 @pytest.mark.parametrize('side', [20, 40, 300, 331, 1000])
@@ -87,21 +101,23 @@ def test_area_of_an_image_full_of_tissue_is_its_own(side):
 
 def test_area_in_a_region():
     image = np.full((640, 640, 3), 243, np.uint8)
-    image[:, 320:] = TISSUE
+    image[32:, 320:] = TISSUE
     mask = tissue_mask(ArraySlide(image, 0.5))  # pixels of 16 level-0 px
-    assert mask.tissue.sum() == 40 * 20
-    # Of 310 to 410 the last 90 px have tissue.
+    assert mask.tissue.sum() == 38 * 20
+    # Of 310 to 410 the last 90 px have tissue, of 25 to 75 the last 43.
     found = mask.area_mm2(0.5, (310, 25, 100, 50))
-    assert found == pytest.approx(90 * 50 * 0.5**2 / 1e6, rel=1e-9)
+    assert found == pytest.approx(90 * 43 * 0.5**2 / 1e6, rel=1e-9)
     assert mask.area_mm2(0.5, (0, 0, 300, 640)) == 0
 
 
 def test_rectangles_that_hold_tissue():
     keep = np.zeros((10, 20), bool)
     keep[4, 6] = True  # x 60 to 70, y 40 to 50
+    keep[0, 0] = True
     mask = TissueMask(keep, keep, 10.0)
-    rectangles = [(0, 0, 200, 100), (60, 40, 1, 1), (0, 0, 60, 100), (0, 0, 61, 41), (70, 40, 9, 9)]
-    assert mask.holds(np.array(rectangles)).tolist() == [True, True, False, True, False]
+    found = [(0, 0, 200, 100), (60, 40, 1, 1), (65, 45, 1, 1), (0, 10, 61, 31), (-5, -5, 70, 50)]
+    assert mask.holds(np.array(found)).all()
+    assert not mask.holds(np.array([(0, 10, 60, 90), (70, 40, 9, 9), (20, 0, 180, 40)])).any()
     assert mask.holds(np.zeros((0, 4))).shape == (0,)
 
 
@@ -132,15 +148,20 @@ def test_drawing_dims_what_is_passed_over():
     image[:, :1600] = TISSUE
     slide = ArraySlide(image, 0.25)
     mask = tissue_mask(slide)
-    tiles = np.array([(0, 0, 1600, 1600), (2400, 0, 800, 1600)])
+    tiles = np.array([(400, 0, 1200, 1600), (2400, 0, 800, 1600)])
     drawn = draw_mask(slide, mask, tiles, side=800)
     assert drawn.shape == (400, 800, 3)
-    assert (drawn[50, 100] == TISSUE).all()
+    assert (drawn[50, 200] == TISSUE).all()
     assert (drawn[50, 700] < 200).all()
     plain = draw_mask(slide, mask, side=800)
     changed = (drawn != plain).any(axis=2)
-    assert changed[:, :402].any()
+    assert np.flatnonzero(changed[200]).tolist() == [100, 400]
     assert not changed[:, 402:].any()  # the tile on glass is not drawn
+    # The tissue ends at 400 px, its margin of 128 px of the slide behind it.
+    edge = (plain[200] == (0, 140, 0)).all(axis=1)
+    assert np.flatnonzero(edge[100:]).tolist() == [330, 331, 332]
+    small = ArraySlide(np.full((30, 20, 3), 243, np.uint8), 0.25)
+    assert draw_mask(small, tissue_mask(small)).shape == (30, 20, 3)  # never enlarged
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ def test_masks_decode_to_their_bitmaps(masks):
     assert masks.numpy().dtype == bool
     assert (masks.numpy() == BITMAPS).all()
     assert (np.asarray(masks) == BITMAPS).all()
+    assert np.asarray(masks).dtype == np.asarray(masks[0]).dtype == bool
     assert masks.astype(np.uint8).dtype == np.uint8
     assert (masks.astype(np.uint8) == BITMAPS).all()
     assert RLEMasks([], 4, 6).numpy().shape == (0, 4, 6)

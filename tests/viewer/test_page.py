@@ -181,6 +181,25 @@ def test_a_picture_that_fails_holds_up_no_other(reader):
     reader.problems.clear()
 
 
+@pytest.mark.parametrize('zoom', [0.42, 0.3, 0.7, 1.3])
+def test_pixels_lie_where_the_nuclei_are(reader, zoom):
+    """On all tiles, not only at their upper left."""
+    reader.open(at(1300, 900, zoom, show=''))
+    dark = 200 - reader.pixels()[:, :1000, 0].astype(float).clip(120, 200)
+    half, apart = round(25 * zoom), []
+    for x, y in np.stack(np.mgrid[0:26, 0:18], -1).reshape(-1, 2) * 100 + 50:
+        px, py = reader.screen(x, y)
+        if not (200 < px < 800 - half and 80 < py < 700):  # beneath no button
+            continue
+        left, top = round(px) - half, round(py) - half
+        part = dark[top : top + 2 * half, left : left + 2 * half]
+        down, across = np.mgrid[: 2 * half, : 2 * half] + 0.5
+        middle = (part * across).sum() / part.sum(), (part * down).sum() / part.sum()
+        apart.append((left + middle[0] - px, top + middle[1] - py))
+    assert len(apart) > 10
+    assert np.abs(apart).max() < 0.15  # screen px
+
+
 def test_zoom_changes_what_is_drawn(reader):
     reader.open(at(1300, 900, 4))
     assert reader.mode() == 'outlines'
@@ -502,6 +521,39 @@ def test_second_slide_and_its_classes(reader):
     assert reader.text('#title') == NAME
 
 
+def test_focus_stays_on_a_control_that_was_used(reader):
+    focus = 'document.activeElement.textContent || document.activeElement.dataset.class'
+    reader.open('#slide=second')
+    reader.page.focus('[data-class="1"]')
+    for count in ('100', '468'):
+        reader.page.keyboard.press('Space')
+        assert reader.text('#count') == count
+        reader.settle()
+        assert reader.page.evaluate(focus) == '1'
+    reader.page.focus('#slides button >> nth=0')
+    reader.page.keyboard.press('Enter')
+    reader.until('name => window.nucseg.slide?.name === name', NAME)
+    reader.settle()
+    assert reader.page.evaluate(focus) == f'{NAME}468'
+    reader.page.focus('#picture')
+    with reader.page.expect_download():
+        reader.page.keyboard.press('Enter')
+    assert reader.page.evaluate(focus) == 'Save picture'
+
+
+def test_what_takes_the_focus_has_a_name(reader):
+    reader.open('#slide=second')
+    names = reader.page.evaluate(
+        """() => [...document.querySelectorAll('*')]
+          .filter((one) => one.tabIndex >= 0 && one.checkVisibility())
+          .map((one) => one.getAttribute('aria-label')
+            ?? (one.labels?.[0] ?? one).textContent.trim())"""
+    )
+    assert 'Slide: arrows move, plus and minus zoom' in names
+    assert len(names) > 15
+    assert all(names)
+
+
 def test_nothing_of_a_slide_stays_beside_another(browser, tmp_path):
     for name in 'abc':
         write_results(tmp_path, name)
@@ -525,6 +577,38 @@ def test_nothing_of_a_slide_stays_beside_another(browser, tmp_path):
         assert 'Click one' in reader.text('#nucleus')
     context.close()
     assert [one for one in reader.problems if 'status of 422' not in one] == []
+
+
+def test_page_that_is_loaded_again_lists_the_slides_of_then(browser, tmp_path):
+    write_results(tmp_path, 'b')
+    write_results(tmp_path, 'c')
+    context = browser.new_context(viewport=dict(width=1300, height=800))
+    with served(tmp_path) as address:
+        reader, open_before = (Reader(context.new_page(), address) for _ in range(2))
+        open_before.open()
+        reader.open()
+        (tmp_path / 'b.summary.json').unlink()
+        write_results(tmp_path, 'a')
+        reader.open('#slide=a')
+        assert reader.all('#slides span', 'textContent') == ['a', 'c']
+        assert reader.text('#title') == 'a'
+        for key, title in ((']', 'c'), (']', 'a'), ('[', 'c')):
+            reader.page.keyboard.press(key)
+            reader.until('title => document.getElementById("title").textContent === title', title)
+        open_before.page.keyboard.press(']')  # the numbers are those of before
+        open_before.until('window.nucseg.slide?.name === "c"')
+        open_before.page.keyboard.press('[')
+        open_before.until(
+            'document.getElementById("message").textContent.startsWith("b: no longer")'
+        )
+        open_before.problems.clear()
+        for name in 'ac':
+            (tmp_path / f'{name}.summary.json').unlink()
+        reader.page.reload()
+        reader.until('document.getElementById("message").textContent.startsWith("No slides in")')
+        assert 'expected the results of nucseg segment' in reader.text('#problems')
+    context.close()
+    assert not reader.problems
 
 
 def test_columns_have_names_of_words_with_units(reader):
@@ -703,25 +787,32 @@ def test_page_says_while_nuclei_are_still_to_come(reader):
     assert not reader.page.is_visible('#drawing')
 
 
-def test_no_picture_is_saved_of_nuclei_that_do_not_come(reader):
+@pytest.mark.parametrize('part', ['**/tiles/0/*', '**/image/12/*'])
+def test_no_picture_is_saved_of_what_does_not_come(reader, part):
     downloads = []
     reader.page.on('download', lambda download: downloads.append(download))
     answer = dict(status=500, json=dict(error='on purpose'))
-    let_go = open_held(reader, at(1300, 900, 2), '**/tiles/0/*', **answer)
+    let_go = open_held(reader, at(1300, 900, 2), part, **answer)
     reader.page.keyboard.press('p')
     let_go()
-    reader.until('document.getElementById("message").textContent.includes("on purpose")')
-    assert 'No picture is saved' in reader.text('#message')
+    reader.until('document.getElementById("message").textContent.includes("No picture is saved")')
+    assert 'on purpose' in reader.text('#message')
     assert reader.text('#picture') == 'Save picture'
     assert not downloads
-    assert all('status of 500' in problem for problem in reader.problems)
+    told = ('status of 500', 'failed to load')
+    assert all(any(words in problem for words in told) for problem in reader.problems)
     reader.problems.clear()
 
 
 @pytest.mark.parametrize(
     ('place', 'asked'),
-    [(at(1300, 900, 2), '**/tiles/0/*'), (at(1300, 900, 0.05), '**/slides/*/density*')],
-    ids=['nuclei', 'heat map'],
+    [
+        (at(1300, 900, 2), '**/tiles/0/*'),
+        (at(1300, 900, 0.05), '**/slides/*/density*'),
+        (at(1300, 900, 2), '**/image/12/*'),
+        (at(1300, 900, 0.05), '**/image/*/*'),
+    ],
+    ids=['nuclei', 'heat map', 'finest level of the slide', 'slide from afar'],
 )
 def test_a_picture_is_saved_when_what_failed_has_come(reader, place, asked):
     reader.page.route(asked, lambda route: route.fulfill(status=500, json=dict(error='no')))
@@ -735,6 +826,69 @@ def test_a_picture_is_saved_when_what_failed_has_come(reader, place, asked):
         reader.page.keyboard.press('p')
     assert not reader.page.is_visible('#message')
     reader.problems.clear()
+
+
+LATER = """() => {
+  const now = performance.now.bind(performance);
+  performance.now = () => now() + 5000;
+}"""  # when what failed is asked for again
+
+
+def test_no_picture_is_saved_of_a_slide_whose_pixels_do_not_come(browser, folder):
+    slide, away = folder / f'{NAME}.png', folder / 'away'
+    context = browser.new_context(viewport=dict(width=1300, height=800), accept_downloads=True)
+    with served(folder) as address:
+        reader, downloads = Reader(context.new_page(), address), []
+        reader.page.on('download', lambda one: downloads.append(one))
+        reader.open(at(1300, 900, 0.3))
+        slide.rename(away)
+        reader.page.keyboard.press('1')
+        said = 'document.getElementById("message").textContent'
+        reader.until(f'{said}.startsWith("Pixels of the slide in view are missing: ")')
+        reader.page.keyboard.press('p')
+        reader.until(f'{said}.startsWith("No picture is saved. Pixels of the slide in view are")')
+        assert reader.text('#message').count('Pixels of the slide') == 1
+        reader.page.evaluate(LATER)
+        asked = len(reader.requests)
+        reader.page.keyboard.press('p')  # asked for again, in vain
+        reader.until('document.getElementById("picture").textContent === "Save picture"')
+        assert 'No picture is saved' in reader.text('#message')
+        assert any('/image/' in url for url in reader.requests[asked:])
+        assert not downloads
+        away.rename(slide)
+        reader.page.evaluate(LATER)
+        with reader.page.expect_download() as download:
+            reader.page.keyboard.press('p')
+        assert np.abs(picture_of(download)[400, 500].astype(int) - (210, 170, 200)).max() < 8
+        assert not reader.page.is_visible('#message')
+    context.close()
+    assert all(str(slide) in one or 'status of 422' in one for one in reader.problems)
+
+
+def test_saving_a_picture_does_not_end_what_the_page_says(browser, folder):
+    server = run_command(folder)
+    address = re.search(r'http://\S+', server.stdout.readline())[0]
+    context = browser.new_context(viewport=dict(width=1300, height=800), accept_downloads=True)
+    reader, downloads = Reader(context.new_page(), address), []
+    reader.page.on('download', lambda one: downloads.append(one))
+    reader.open(at(1300, 900, 1))
+    server.send_signal(signal.SIGINT)
+    assert server.wait(PATIENCE) == 0
+    server.communicate()
+    said = 'document.getElementById("message").textContent'
+    reader.page.mouse.click(*reader.screen(1250, 850))  # its row is asked for
+    reader.until(f'{said}.startsWith("No answer: nucseg view has ended")')
+    with reader.page.expect_download():
+        reader.page.keyboard.press('p')  # all of this view has come before
+    assert 'nucseg view has ended' in reader.text('#message')
+    for _ in range(2):
+        reader.page.keyboard.press('ArrowRight')
+    reader.until(f'{said}.startsWith("Pixels of the slide in view are missing: No answer")')
+    reader.page.keyboard.press('p')
+    reader.until(f'{said}.startsWith("No picture is saved. ")')
+    assert 'nucseg view has ended' in reader.text('#message')
+    assert len(downloads) == 1
+    context.close()
 
 
 def test_requests_of_tiles_out_of_sight_are_dropped(reader):

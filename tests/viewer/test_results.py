@@ -26,6 +26,13 @@ def test_slides_by_name(shared_folder):
     assert results[1].outlines.name == 'second.geojson.gz'
 
 
+def test_numbers_in_names_go_by_their_size(tmp_path):
+    names = ['1', '02', '2', '10', 'more', 'More1', 'more2', 'more2b', 'more10']
+    for name in reversed(names):
+        write_results(tmp_path, name)
+    assert [result.name for result in find_results(tmp_path)[0]] == names
+
+
 def test_moved_slide_is_found_by_its_folder_or_file(folder):
     moved = folder / 'elsewhere' / f'{NAME}.png'
     moved.parent.mkdir()

@@ -1,5 +1,6 @@
 """The server: what it answers, to whom, and that nothing else comes out of it."""
 
+import asyncio
 import json
 import re
 
@@ -9,8 +10,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from nucseg_mmdet.viewer.index import NucleiIndex
-from nucseg_mmdet.viewer.results import find_results
-from nucseg_mmdet.viewer.server import PAGE, Site, make_app
+from nucseg_mmdet.viewer.server import PAGE, make_app
+from nucseg_mmdet.viewer.site import Site
 from tests.viewer.conftest import HEIGHT, NAME, WIDTH, table, write_again, write_results
 
 TOKEN = 'token-of_the.test'
@@ -23,8 +24,8 @@ def client(shared_folder):
         yield client
 
 
-def serve(folder):
-    app = make_app(Site(*find_results(folder)), TOKEN, [HOST])
+def serve(folder, slides=()):
+    app = make_app(Site(folder, slides), TOKEN, [HOST])
     return TestClient(app, base_url=f'http://{HOST}/{TOKEN}', raise_server_exceptions=True)
 
 
@@ -80,7 +81,7 @@ class TestPage:
         info = describe(client).json()
         assert info['num'] == 468
         assert info['counts'][0][0] == 468
-        assert info['picture'] == dict(tile=512, levels=13, problem=None)
+        assert info['picture'] == dict(tile=512, overlap=1, levels=13, problem=None)
         assert 'path' not in json.dumps(info)
 
     def test_no_answer_tells_where_files_lie(self, client, shared_folder):
@@ -93,7 +94,7 @@ class TestContent:
         answer = client.get('/slides/0/image/12/0_0.jpg')
         assert answer.headers['content-type'] == 'image/jpeg'
         image = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_COLOR)
-        assert image.shape == (512, 512, 3)
+        assert image.shape == (513, 513, 3)  # and a px of its neighbors
         assert np.abs(image[50, 50].astype(int) - (120, 60, 70)).max() < 8
         assert np.abs(image[100, 100].astype(int) - (200, 170, 210)).max() < 8
 
@@ -107,6 +108,8 @@ class TestContent:
         assert (num, rings, points) == (100, 0, 0)
         data = client.get('/slides/1/tiles/0/0_0?outlines=1&column=score').content
         assert np.frombuffer(data, '<u4', 4).tolist() == [100, 100, 400, 0]
+        data = client.get('/slides/1/tiles/1/0_0?outlines=1').content  # only where they are seen
+        assert np.frombuffer(data, '<u4', 4)[1:3].tolist() == [0, 0]
 
     def test_density(self, client):
         data = client.get('/slides/0/density?score=0.7&column=area_um2').content
@@ -125,6 +128,9 @@ class TestContent:
         assert found['centroid'] == [50, 50]
         assert found['rings'] == [[[38, 42], [62, 42], [62, 58], [38, 58]]]
         assert client.get('/slides/0/nucleus?x=0&y=0&radius=2').json() is None
+        assert client.get('/slides/0/nucleus?x=55&y=52&radius=2&score=0.7').json() is None
+        assert client.get('/slides/0/nucleus?id=3').json()['row'] == rows[2]
+        assert client.get('/slides/0/nucleus?id=469').json() is None
 
 
 class TestGuard:
@@ -146,6 +152,8 @@ class TestGuard:
         for method in ('POST', 'PUT', 'DELETE', 'PATCH', 'OPTIONS'):
             assert client.request(method, '/slides.json').status_code == 405
 
+        assert client.head('/slides.json').status_code == 200
+
     def test_every_answer_is_hardened(self, client):
         for path in ('/', '/slides/0/info', '/none', '/slides/0/image/12/0_0.jpg'):
             headers = client.get(path).headers
@@ -154,8 +162,20 @@ class TestGuard:
             assert headers['referrer-policy'] == 'no-referrer'
             assert headers['x-content-type-options'] == 'nosniff'
             assert headers['cross-origin-resource-policy'] == 'same-origin'
+            assert headers['cross-origin-opener-policy'] == 'same-origin'
             assert 'access-control-allow-origin' not in headers
         assert client.get('/', headers={'Host': 'x'}).headers['referrer-policy'] == 'no-referrer'
+
+    def test_path_that_does_not_begin_with_a_slash(self, shared_folder):
+        """As of ``OPTIONS *``, which the client of the other tests cannot send."""
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        scope = dict(type='http', method='OPTIONS', path='*', headers=[(b'host', HOST.encode())])
+        asyncio.run(make_app(Site(shared_folder), TOKEN, [HOST])(scope, None, send))
+        assert sent[0]['status'] == 403
 
     @pytest.mark.parametrize(
         'path',
@@ -247,8 +267,67 @@ class TestOddResults:
         with serve(folder) as client:
             write_results(folder, nuclei=7)
             assert client.get('/slides.json').json()['slides'][0]['nuclei'] == 7
-            (folder / f'{NAME}.summary.json').unlink()  # what is known stays
-            assert client.get('/slides.json').json()['slides'][0]['nuclei'] == 7
+
+    def test_slides_that_come_and_go_while_the_server_runs(self, folder):
+        """A page lists the folder as it is; numbers mean the same to pages that are open."""
+
+        def listed():
+            return [
+                (one['number'], one['name']) for one in client.get('/slides.json').json()['slides']
+            ]
+
+        write_results(folder, 'x')
+        with serve(folder) as client:
+            assert listed() == [(0, NAME), (1, 'x')]
+            write_results(folder, 'a')
+            (folder / 'bad.summary.json').write_text('[]')
+            assert listed() == [(2, 'a'), (0, NAME), (1, 'x')]
+            assert 'bad.summary.json' in client.get('/slides.json').json()['problems'][0]
+            assert [describe(client, number).json()['name'] for number in (0, 1, 2)] == [
+                NAME,
+                'x',
+                'a',
+            ]
+            path = folder / f'{NAME}.summary.json'
+            summary = path.read_text()
+            path.unlink()
+            (folder / 'bad.summary.json').unlink()
+            assert listed() == [(2, 'a'), (1, 'x')]
+            assert client.get('/slides.json').json()['problems'] == []
+            for asked in ('info', 'nucleus?id=1', 'tissue.json'):
+                answer = client.get(f'/slides/0/{asked}')
+                said = f'{NAME}: no longer in the folder, load the page again'
+                assert (answer.status_code, answer.json()['error']) == (404, said)
+            assert describe(client, 1).json()['name'] == 'x'
+            path.write_text(summary)
+            assert listed() == [(2, 'a'), (0, NAME), (1, 'x')]
+            assert describe(client, 0).json()['name'] == NAME
+
+    def test_folder_that_is_emptied_while_the_server_runs(self, folder):
+        with serve(folder) as client:
+            (folder / f'{NAME}.summary.json').unlink()
+            told = client.get('/slides.json').json()
+            assert told['slides'] == []
+            assert 'expected the results of nucseg segment' in told['problems'][0]
+
+    def test_given_folder_of_slides_that_goes_away(self, folder):
+        given = folder / 'given'
+        given.mkdir()
+        (folder / f'{NAME}.png').rename(given / f'{NAME}.png')
+        with serve(folder, [given]) as client:
+            given.rename(folder / 'away')
+            told = client.get('/slides.json').json()
+            assert [one['has_image'] for one in told['slides']] == [False]
+            assert told['problems'] == [f'{given}: no such file or folder']
+
+    def test_slide_that_was_given_stays_when_the_page_is_loaded_again(self, folder):
+        moved = folder / 'elsewhere' / f'{NAME}.png'
+        moved.parent.mkdir()
+        (folder / f'{NAME}.png').rename(moved)
+        with serve(folder, [moved]) as client:
+            for _ in range(2):
+                assert client.get('/slides.json').json()['slides'][0]['has_image']
+                assert client.get('/slides/0/image/12/0_0.jpg').status_code == 200
 
     def test_slide_that_is_another_one_is_not_shown_in_parts(self, folder):
         """Neither from what the server keeps, nor from what the browser does."""

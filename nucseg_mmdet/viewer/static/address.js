@@ -8,9 +8,9 @@ export const SWITCHES = ['nuclei', 'fill', 'tissue', 'skipped'];
 export function readAddress(slides) {
   const from = new URLSearchParams(location.hash.slice(1));
   const name = from.get('slide');
-  const number = slides.findIndex((slide) => slide.name === name);
+  const { number } = slides.find((slide) => slide.name === name) ?? {};
   // All else is about that slide, and wrong of another.
-  if (name !== null && number < 0) return { number: 0, missing: name };
+  if (name !== null && number === undefined) return { number: slides[0].number, missing: name };
   const numbers = ['x', 'y', 'zoom', 'score', 'nucleus'].map((key) => {
     const value = from.has(key) ? Number(from.get(key)) : NaN;
     return [key, Number.isFinite(value) ? value : null];
@@ -19,7 +19,7 @@ export function readAddress(slides) {
   const show = from.get('show')?.split(',');
   return {
     ...Object.fromEntries(numbers),
-    number: Math.max(0, number),
+    number: number ?? slides[0].number,
     color: from.get('color'),
     measurement: from.get('measurement'),
     hidden: new Set(hidden.map(Number)),

@@ -42,7 +42,6 @@ export class HeatMap {
             Object.assign(this, { due: false, problem: error.message });
             this.failedAt = performance.now();
           }
-          this.failed?.(error);
         }
         this.arrived();
       },

@@ -11,16 +11,16 @@ export class Drawing {
     viewer.addHandler('fully-loaded-change', () => viewer.forceRedraw());
   }
 
-  /* The layers over the slide that is shown now: { canvas, behind, problem }. Nobody waits for the
-     slide before any more. */
+  /* The layers of the slide that is shown now: { canvas, behind, problem, what }. Nobody waits for
+     the slide before any more. */
   watch(layers) {
     this.layers = layers;
     this.waiting = null;
     this.sign.hidden = true;
   }
 
-  /* Call back in the frame that shows all of the view, with what is missing for good, if anything.
-     Who waited before waits no more. */
+  /* Call back in the frame that shows all of the view, with a layer that lacks something for good,
+     if any does. Who waited before waits no more. */
   wait(call) {
     this.waiting = call;
     this.viewer.forceRedraw();
@@ -28,19 +28,18 @@ export class Drawing {
 
   look() {
     if (!this.layers.length) return;
-    const image = this.viewer.world.getItemAt(0);
-    const behind = !image?.getFullyLoaded() || this.layers.some((one) => one.behind);
+    const behind = this.layers.some((one) => one.behind);
     this.sign.hidden = !behind;
     if (behind || !this.waiting) return;
     const call = this.waiting;
     this.waiting = null;
-    call(this.layers.map(({ problem }) => problem).find(Boolean));
+    call(this.layers.find(({ problem }) => problem));
   }
 
   /* Save the view as it is drawn, with a scale bar, as a PNG file. */
   save(bar, name) {
     const canvases = this.layers.map(({ canvas }) => canvas);
-    compose([this.viewer.drawer.canvas, ...canvases], bar).toBlob((blob) => {
+    compose(canvases, bar).toBlob((blob) => {
       const href = URL.createObjectURL(blob);
       make('a', { href, download: name }).click();
       setTimeout(() => URL.revokeObjectURL(href), 10_000);

@@ -2,6 +2,7 @@
 
 import { fetchBlob, fetchTissue, imagePath } from './api.js';
 import { BLACK, PALE, strokeOutlines } from './draw.js';
+import { ANSWER } from './tiles.js';
 
 const { OpenSeadragon } = window;
 const COARSEST = 8; // level: 256 px, a tile holds the whole slide
@@ -17,6 +18,7 @@ export class SlideSource extends OpenSeadragon.TileSource {
       width: slide.width,
       height: slide.height,
       tileSize: slide.picture.tile,
+      tileOverlap: slide.picture.overlap, // without, tiles are drawn a screen px too large
       minLevel: Math.min(COARSEST, slide.picture.levels - 1),
       maxLevel: slide.picture.levels - 1,
     });
@@ -84,6 +86,9 @@ export function openViewer(element) {
     immediateRender: false,
     preserveImageSizeOnResize: true,
   });
+  // It takes the focus, and the page's keys move it.
+  viewer.canvas.setAttribute('role', 'application');
+  viewer.canvas.setAttribute('aria-label', 'Slide: arrows move, plus and minus zoom');
   viewer.innerTracker.keyHandler = null; // main.js has all keys in one place
   viewer.innerTracker.keyDownHandler = null;
   viewer.addHandler('update-viewport', () => {
@@ -97,14 +102,59 @@ export function openViewer(element) {
       source.maxLevel + Math.ceil(Math.log2(scale * ratio)) + 1,
     );
   });
-  // A tile that failed is not asked for again; one that was dropped will be.
-  viewer.addHandler('tile-load-failed', ({ tile, message }) => {
-    if (message === MOVED_ON)
+  return viewer;
+}
+
+/* The slide's own pixels as a layer of the view. OpenSeadragon counts a tile that failed as done,
+   shows a coarser one in its place, and never asks again. */
+export class Pixels {
+  constructor(viewer) {
+    Object.assign(this, { viewer, what: 'Pixels of the slide' });
+    this.failed = new WeakMap(); // { time, message } by tile
+    this.tiles = []; // in view, of the finest level that the view takes
+    viewer.addHandler('update-level', ({ level, currenttime: time }) => {
+      if (time !== this.time) Object.assign(this, { time, finest: level, tiles: [] });
+    });
+    viewer.addHandler('update-tile', ({ tile }) => {
+      if (tile.level === this.finest) this.tiles.push(tile);
+    });
+    viewer.addHandler('tile-load-failed', ({ tile, message }) => this.note(tile, message));
+    viewer.addHandler('update-viewport', () => this.askAgain());
+  }
+
+  get canvas() {
+    return this.viewer.drawer.canvas;
+  }
+
+  // Whether tiles are still to come.
+  get behind() {
+    const coming = this.tiles.some(({ exists, loaded }) => exists && !loaded);
+    return coming || !this.viewer.world.getItemAt(0)?.getFullyLoaded();
+  }
+
+  // Why some will not.
+  get problem() {
+    const failed = this.tiles.find((tile) => !tile.exists && this.failed.has(tile));
+    return failed ? this.failed.get(failed).message : null;
+  }
+
+  // One that was dropped will be asked for when it is in view again.
+  note(tile, message) {
+    if (message !== MOVED_ON) this.failed.set(tile, { time: performance.now(), message });
+    else
       queueMicrotask(() => {
         tile.exists = true;
       });
-  });
-  return viewer;
+  }
+
+  askAgain() {
+    const before = performance.now() - 1000 * ANSWER;
+    const due = this.tiles.filter(
+      (tile) => !tile.exists && this.failed.get(tile)?.time < before,
+    );
+    for (const tile of due) tile.exists = true;
+    if (due.length) this.viewer.world.getItemAt(0).setClip(null); // has it look at its tiles
+  }
 }
 
 /* Outlines of the tissue as paths, with fewer vertices from afar. */

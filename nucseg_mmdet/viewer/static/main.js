@@ -3,7 +3,9 @@
 import { readAddress, writeAddress } from './address.js';
 import * as api from './api.js';
 import { Drawing } from './drawing.js';
-import { openViewer, Overlays, SlideSource } from './image.js';
+import { openViewer, Overlays, Pixels, SlideSource } from './image.js';
+import { listenToKeys } from './keys.js';
+import { Message } from './message.js';
 import { Moves, readPlace, showsSome } from './moves.js';
 import { NucleiLayer } from './nuclei.js';
 import * as panel from './panel.js';
@@ -28,7 +30,10 @@ const state = {
 const viewer = openViewer(find('slide'));
 const rulers = new Rulers(viewer);
 const moves = new Moves(viewer);
+const pixels = new Pixels(viewer);
 const drawing = new Drawing(viewer, find('drawing'));
+const message = new Message(find('message'));
+const say = (text) => message.say(text);
 let slides = [],
   slide = null,
   layer = null,
@@ -38,11 +43,6 @@ let slides = [],
   unmet = null; // { address } of the view in place of what a link asked for and is not here
 
 // ---- slides ---------------------------------------------------------------------------------
-
-function say(text) {
-  find('message').textContent = text ?? '';
-  find('message').hidden = !text;
-}
 
 async function openSlide(number, wanted = {}) {
   opening?.abort();
@@ -59,7 +59,8 @@ async function openSlide(number, wanted = {}) {
   layer = overlays = slide = null;
   Object.assign(state, { number, nucleus: null });
   panel.showSlides(slides, number, (chosen) => openSlide(chosen));
-  panel.showOpening(slides[number].name);
+  panel.showOpening(slides.find((one) => one.number === number).name);
+  message.clear();
   say('Opening …');
   try {
     const found = await api.describeSlide(
@@ -76,7 +77,9 @@ async function openSlide(number, wanted = {}) {
     if (!signal.aborted) say(error.message);
     return;
   }
-  sayMissing();
+  say(null);
+  const { problem } = slide.picture;
+  message.keep('slide', problem && `Nuclei without their slide: ${problem}`);
   if (wanted.missing) refuse(`No slide ${wanted.missing} here; this is ${slide.name}`);
   Object.assign(state, { hidden: wanted.hidden ?? new Set(), ...wanted.show });
   const has = (name) => slide.columns.some((column) => column.name === name);
@@ -90,24 +93,16 @@ async function openSlide(number, wanted = {}) {
   viewer.open(new SlideSource(slide, number));
 }
 
-// What is missing of the slide, and of what a link asked for.
-function sayMissing(...lines) {
-  const { problem } = slide.picture;
-  if (problem) lines.push(`Nuclei without their slide: ${problem}`);
-  say(lines.join('. '));
-}
-
 // The address stays what it is until the view is moved.
 function refuse(line) {
   unmet = { address: null };
-  sayMissing(line);
+  message.keep('link', line);
 }
 
 function startView(wanted) {
   overlays = new Overlays(viewer, slide, state.number);
   layer = new NucleiLayer(viewer, slide, state.number, state);
-  layer.heat.failed = (error) => say(error.message);
-  watch([overlays, layer]);
+  watch([pixels, overlays, layer]);
   moves.watch(slide);
   moves.start();
   if (wanted.zoom) goToPlace(wanted);
@@ -198,7 +193,7 @@ function noteAddress() {
     unmet.address ??= address;
     if (unmet.address === address) return;
     unmet = null;
-    sayMissing();
+    message.keep('link', null);
   }
   history.replaceState(null, '', address);
 }
@@ -239,6 +234,8 @@ viewer.addHandler('canvas-click', (event) => {
 });
 
 viewer.addHandler('update-viewport', () => layer && rulers.show(layer.place(), slide.mpp));
+// After the layers, so that what they say is of this frame.
+viewer.addHandler('update-viewport', () => layer && sayMissing(), null, -1);
 viewer.addHandler('viewport-change', () => layer && countLater());
 find('slide').addEventListener('pointermove', (event) => {
   if (!layer) return;
@@ -291,8 +288,10 @@ find('home').addEventListener('click', () => moves.home());
 find('full-size').addEventListener('click', () => moves.fullSize());
 find('full-screen').addEventListener('click', fullScreen);
 
-const step = (by) =>
-  slides.length > 1 && openSlide((state.number + by + slides.length) % slides.length);
+function step(by) {
+  const at = slides.findIndex(({ number }) => number === state.number);
+  if (slides.length > 1) openSlide(slides.at((at + by) % slides.length).number);
+}
 const KEYS = {
   ArrowLeft: () => moves.panBy(-1, 0),
   ArrowRight: () => moves.panBy(1, 0),
@@ -314,19 +313,7 @@ const KEYS = {
   ']': () => step(1),
   Escape: () => select(null),
 };
-document.addEventListener('keydown', (event) => {
-  // A letter is one key, with Shift or Caps Lock as well; other keys have names of several.
-  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-  if (event.ctrlKey || event.metaKey || event.altKey || !KEYS[key]) return;
-  if (event.target.matches('input:not([type=checkbox]), select')) {
-    if (key === 'Escape') event.target.blur();
-    // The slider and the lists need the arrows alone.
-    const takesText = !event.target.matches('[type=range], select');
-    if (key === 'Escape' || takesText || key.startsWith('Arrow')) return;
-  }
-  event.preventDefault();
-  KEYS[key]();
-});
+listenToKeys(KEYS);
 
 find('link').addEventListener('click', async () => {
   if (!layer) return;
@@ -348,23 +335,32 @@ function watch(layers) {
 }
 
 function showSaving(saving) {
-  find('picture').disabled = saving;
+  find('picture').setAttribute('aria-busy', saving); // disabled it would lose the focus
   find('picture').textContent = saving ? 'Saving …' : 'Save picture';
 }
 
+function sayMissing() {
+  const missing = [pixels, layer].find(({ problem }) => problem);
+  if (pixels.behind || layer.behind) return;
+  message.keep('missing', missing && missingText(missing));
+  if (!missing) message.keep('refusal', null);
+}
+
+const missingText = ({ what, problem }) => `${what} in view are missing: ${problem}`;
+
 function savePicture() {
   if (!layer) return;
+  message.keep('refusal', null);
   showSaving(true);
   drawing.wait((missing) => {
     showSaving(false);
     if (missing) {
-      say(`No picture is saved, nuclei in view are missing: ${missing}`);
+      message.keep('refusal', `No picture is saved. ${missingText(missing)}`);
       return;
     }
     const { x, y, scale } = layer.place();
     const name = `${slide.name.replace(/[^\w.-]/g, '_')}_${Math.round(x)}_${Math.round(y)}.png`;
     drawing.save(scaleBar(scale, slide.mpp), name);
-    sayMissing();
   });
 }
 find('picture').addEventListener('click', savePicture);
@@ -372,6 +368,7 @@ find('picture').addEventListener('click', savePicture);
 // ---- start --------------------------------------------------------------------------------------
 
 window.addEventListener('hashchange', () => {
+  if (!slides.length) return;
   const wanted = readAddress(slides);
   openSlide(wanted.number, wanted);
 });
@@ -380,6 +377,7 @@ try {
   const listed = await api.listSlides();
   slides = listed.slides;
   find('problems').textContent = listed.problems.join('; ');
+  if (!slides.length) throw new Error('No slides in the folder; load the page again');
   const wanted = readAddress(slides);
   openSlide(wanted.number, wanted);
 } catch (error) {

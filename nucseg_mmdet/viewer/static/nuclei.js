@@ -37,7 +37,7 @@ const painters = new Painters();
 export class NucleiLayer {
   /* state: { score, hidden (a Set), color, nuclei, fill }, read at each frame. */
   constructor(viewer, slide, number, state) {
-    Object.assign(this, { viewer, slide, number, state });
+    Object.assign(this, { viewer, slide, number, state, what: 'Nuclei' });
     this.micron = 1 / (slide.mpp ?? 0.25); // px
     this.canvas = document.createElement('canvas');
     this.canvas.className = 'nuclei';

@@ -32,6 +32,14 @@ export const short = (value) => (value === 0 ? '0' : String(Number(value.toPreci
 
 export const find = (id) => document.getElementById(id);
 
+/* Replace what an element holds; of its controls the one that has the focus keeps it, by its place. */
+function refill(element, ...children) {
+  const controls = () => [...element.querySelectorAll('button, input')];
+  const place = controls().indexOf(document.activeElement);
+  element.replaceChildren(...children);
+  controls()[place]?.focus({ preventScroll: true });
+}
+
 /* How many nuclei have at least a score, by the counts that came with the slide. */
 export function countFrom(slide, score, hidden) {
   const step = slide.counts[0] ? slide.counts[0].length - 1 : 1;
@@ -62,7 +70,7 @@ export function showLegend(slide, state, mode, toggle) {
   const legend = find('legend');
   if (state.color !== 'class') {
     const { low, high } = slide.columns.find(({ name }) => name === state.color);
-    legend.replaceChildren(gradient(ramp), ends(short(low), short(high)));
+    refill(legend, gradient(ramp), ends(short(low), short(high)));
     return;
   }
   const parts = [];
@@ -84,7 +92,7 @@ export function showLegend(slide, state, mode, toggle) {
     const full = grouped(Math.round(slide.full_density / 100) * 100);
     parts.push(gradient(heat), ends('0', `${full} nuclei per mm²`));
   }
-  legend.replaceChildren(...parts);
+  refill(legend, ...parts);
 }
 
 function gradient(colors) {
@@ -156,8 +164,9 @@ export function showNucleus(found) {
 export function showSlides(slides, current, choose) {
   const list = find('slides');
   list.hidden = find('next-note').hidden = slides.length < 2;
-  list.replaceChildren(
-    ...slides.map(({ name, nuclei }, number) => {
+  refill(
+    list,
+    ...slides.map(({ number, name, nuclei }) => {
       const button = make(
         'button',
         { type: 'button' },
