@@ -109,8 +109,10 @@ def fit_to_data(cfg: Config, fold: int | None = None, options: Collection[str] =
     if not isinstance(lr, int | float) or not 0 < lr < 1:
         raise UserError(f'finetune.lr={lr}: expected a number between 0 and 1')
     fold = next(one for one in (fold, given.fold, chosen.fold) if one is not None)
-    if not isinstance(fold, int) or fold < 0:
+    if type(fold) is not int or fold < 0:
         raise UserError(f'finetune.fold={fold}: expected the number of a fold, or 0 for none')
+    if not isinstance(given.model, str):
+        raise UserError(f'finetune.model={given.model}: expected the name of a model')
 
     cfg.load_from = cfg.get('load_from') or str(model_files(given.model)[1])
     cfg.train_cfg.update(max_iters=iterations, val_interval=iterations)

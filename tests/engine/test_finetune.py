@@ -124,6 +124,19 @@ def test_options_that_cannot_be_followed_are_refused_before_all(tmp_path, capsys
     assert 'is held out' not in said.out
 
 
+@pytest.mark.parametrize(
+    ('option', 'problem'),
+    [
+        ('finetune.model=5', 'finetune.model=5: expected the name of a model\n'),
+        ('finetune.fold=True', 'finetune.fold=True: expected the number of a fold, or 0 for '),
+    ],
+)
+def test_what_is_no_name_and_no_number_is_refused(tmp_path, capsys, option, problem):
+    data = str(write_truth(tmp_path / 'a', [5] * 8))
+    assert train.main(['finetune', '--data', data, '--cfg-options', option]) == 2
+    assert capsys.readouterr().err.startswith(f'train: {problem}')
+
+
 @pytest.mark.parametrize('rate', [0, -1e-4, 5, 'fast'])
 def test_odd_rates_are_refused(tmp_path, rate):
     cfg = Config.fromfile(CONFIG)
