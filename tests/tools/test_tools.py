@@ -535,7 +535,7 @@ class TestWrongInput:
         ('option', 'message'),
         [
             ('train_cfg.max_iters=-1', 'train_cfg.max_iters is -1, expected 1 or more'),
-            ('train_dataloader.batch_size=0', 'no run can be made of it, ValueError: batch_size'),
+            ('train_dataloader.batch_size=0', 'is 0, expected a number from 1 on'),
             ('model.type=NoSuchRCNN', 'no run can be made of it, KeyError: '),
             ('train_dataloader.dataset.pipeline=x', 'no run can be made of it, TypeError: '),
         ],
