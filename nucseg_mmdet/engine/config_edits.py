@@ -105,8 +105,8 @@ def _check_names(cfg: Config, options: dict, path: Path) -> None:
             )
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
-            meant = f', expected {near[0]}?' if near else ', expected one of its names'
-            raise UserError(f'--cfg-options {option}: {path} has no {name}{meant}')
+            meant = near[0] if near else 'one of its names'
+            raise UserError(f'--cfg-options {option}: {path} has no {name}, expected {meant}')
 
 
 def _check_loader(loader: dict, name: str) -> None:
