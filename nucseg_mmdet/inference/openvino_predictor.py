@@ -77,7 +77,8 @@ def _check_source(meta: dict[str, Any], path: Path, options: ModelOptions) -> No
     if not str(options.checkpoint).endswith(RUNTIME_SUFFIX):  # it lies beside the checkpoint
         config, weights = model_files(options.config, options.checkpoint)
     again = 'make it again by tools/model_converters/export_openvino.py'
-    again += ', or take --backend mmdet' * (weights is not None)
+    if weights:
+        again += ', or take --backend mmdet'
     if weights and meta.get('weights') != hashlib.sha256(weights.read_bytes()).hexdigest():
         raise UserError(f'{path}: is of other weights than {weights}, expected of these; {again}')
     if config and meta.get('config') != (expected := find_config(config).stem):
