@@ -3,6 +3,7 @@
 import ctypes.util
 import importlib.util
 
+from nucseg_mmdet.engine.model_zoo import find_config
 from nucseg_mmdet.inference.predictor import ModelOptions, Predictor, runtime_file
 from nucseg_mmdet.utils.errors import UserError
 
@@ -26,6 +27,8 @@ def load_predictor(options: ModelOptions, backend: str | None = None) -> Predict
         )
     if backend not in (None, *BACKENDS):
         raise UserError(f'backend is {backend!r}, expected one of {", ".join(BACKENDS)}')
+    if options.config is not None:
+        options = options._replace(config=find_config(options.config))  # an old name is told once
     backend = backend or choose_backend(options)
     if not _is_installed(BACKENDS[backend]):
         extra = dict(mmdet='train', openvino='slides')[backend]

@@ -236,6 +236,12 @@ def test_segments_without_torch_and_mm(exported, tmp_path):
     assert (tmp_path / 'out/field.geojson').stat().st_size > 1000
 
 
+def test_an_old_name_is_told_once(capsys):
+    old = 'mask-rcnn_r18-c4_fpn_crop112to176-s320-reinhard-a16to384-ema-4k-2x2k_nuclei'
+    assert load_predictor(ModelOptions(old)).device == 'cpu'
+    assert capsys.readouterr().err.count(f'{old}: is configs/dense/') == 1
+
+
 class TestRefused:
     @pytest.mark.parametrize(
         ('options', 'message'),
