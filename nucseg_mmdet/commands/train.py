@@ -10,7 +10,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from nucseg_mmdet.engine import config_edits, finetune, fold_colors, folds
+from nucseg_mmdet.engine import config_edits, finetune, fold_colors, folds, provenance
 from nucseg_mmdet.engine.data_edits import check_evaluators, notes_on_offset
 from nucseg_mmdet.engine.make_runner import make_runner
 from nucseg_mmdet.engine.work_dir import (
@@ -128,7 +128,8 @@ def train(cfg: Config, args: argparse.Namespace) -> None:
         last = find_resumed(cfg.work_dir)
         resumed = last and str(last)  # None: a new run, though an earlier one may have left a file
     if resumed:
-        check_resumed(resumed, cfg.work_dir)
+        data = provenance.digest_dataloader(cfg.train_dataloader)
+        check_resumed(resumed, cfg.work_dir, data)
         cfg.load_from = resumed
     else:
         if not (args.overwrite or args.resume or (cfg.resume and not cfg.load_from)):

@@ -122,12 +122,14 @@ def refuse_to_replace(work_dir: str | Path) -> None:
         )
 
 
-def check_resumed(checkpoint: str, work_dir: str | Path) -> None:
-    """Refuse to go on from what is no state of a training, or in the folder of another run.
+def check_resumed(checkpoint: str, work_dir: str | Path, data_sha256: str | None = None) -> None:
+    """Refuse to go on from what is no state of a training, in another run's folder, on other data.
 
     Args:
         checkpoint: file, or an address.
         work_dir: where the run goes on.
+        data_sha256: digest of the data that it goes on with. With another fold it would learn from
+            the images that are held out, and the card say that it never saw them.
 
     Raises:
         UserError: as said.
@@ -141,9 +143,15 @@ def check_resumed(checkpoint: str, work_dir: str | Path) -> None:
             f'{checkpoint}: has no state of a training, expected a checkpoint of nucseg train; '
             '--cfg-options load_from=FILE begins with weights alone'
         )
-    run = read_card(work_dir).get('run')
+    card = read_card(work_dir)
+    run = card.get('run')
     if run and meta.get('run') != run:
         raise UserError(
             f'{checkpoint}: is of run {meta.get("run")}, expected {run} as in {work_dir}/{CARD}; '
             'another --work-dir takes it'
+        )
+    if run and data_sha256 and card.get('data_sha256') not in (None, data_sha256):
+        raise UserError(
+            f'{work_dir}/{CARD}: the run was trained on other data ({card.get("annotations")}: other '
+            'fold, nuclei or images), expected the same to go on; another --work-dir begins anew'
         )

@@ -79,6 +79,19 @@ def test_only_a_state_of_a_training_is_gone_on_from(tmp_path):
         check_resumed(str(path), tmp_path)
 
 
+def test_a_run_goes_on_with_the_data_that_it_began_with(tmp_path):
+    path, meta = tmp_path / 'a.pth', dict(iter=3, epoch=0, run='this')
+    torch.save(
+        dict(meta=meta, state_dict=dict(a=torch.ones(1)), optimizer={}, message_hub={}), path
+    )
+    card = dict(run='this', annotations='fold1_train.json')
+    for known in dict(card), dict(card, data_sha256='one'):
+        (tmp_path / CARD).write_text(json.dumps(known))
+        check_resumed(str(path), tmp_path, 'one')
+    with pytest.raises(UserError, match=r'json: the run was trained on other data \(fold1_train'):
+        check_resumed(str(path), tmp_path, 'two')
+
+
 @pytest.mark.parametrize('text', ['', '{"run": ', '[]', '{"run": ' + '[' * 200_000])
 def test_torn_card_is_none(text, tmp_path):
     (tmp_path / CARD).write_text(text)

@@ -129,6 +129,25 @@ def test_a_training_replaces_none_of_an_earlier_one_unless_asked(trained, data_r
     assert json.loads((work_dir / 'run_card.json').read_text())['run'] != other
 
 
+def test_a_training_is_not_gone_on_with_on_other_images(trained, data_root, tmp_path):
+    """As ``--fold 2 --resume`` in the folder of fold 1: it would learn what fold 1 held out."""
+    work_dir = tmp_path / 'work'
+    shutil.copytree(trained, work_dir)
+    before = {path: path.read_bytes() for path in work_dir.rglob('*') if path.is_file()}
+    arguments = options(data_root, work_dir)
+    done = tool(
+        'train',
+        CONFIG,
+        '--resume',
+        *arguments,
+        'train_dataloader.dataset.ann_file=annotations/fold1_train.json',
+    )
+    assert (done.returncode, done.stderr.count('\n')) == (2, 1), done.stderr
+    assert 'run_card.json: the run was trained on other data' in done.stderr
+    after = {path: path.read_bytes() for path in work_dir.rglob('*') if path.is_file()}
+    assert after == before
+
+
 @pytest.mark.slow
 def test_killed_and_resumed_training_is_the_same(trained, data_root, tmp_path):
     command = [sys.executable, str(ROOT / 'tools/train.py'), CONFIG]
