@@ -13,6 +13,7 @@ from mmengine.config import Config
 
 from nucseg_mmdet.engine import config_edits, fold_colors, folds
 from nucseg_mmdet.engine.checkpoint import load_weights_only
+from nucseg_mmdet.engine.config_options import ConfigOptions
 from nucseg_mmdet.engine.data_edits import (
     TRUTH_OFFSET,
     check_evaluators,
@@ -60,7 +61,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     _add_data(parser)
     _add_outputs(parser)
     _add_ways_to_predict(parser)
-    parser.add_argument('--cfg-options', nargs='+', action=config_edits.ConfigOptions, default={})
+    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions, default={})
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
     return parser.parse_args(argv)

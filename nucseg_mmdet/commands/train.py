@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from nucseg_mmdet.engine import config_edits, finetune, fold_colors, folds, provenance
+from nucseg_mmdet.engine.config_options import ConfigOptions
 from nucseg_mmdet.engine.data_edits import check_evaluators, notes_on_offset
 from nucseg_mmdet.engine.make_runner import make_runner
 from nucseg_mmdet.engine.work_dir import (
@@ -62,7 +63,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     begin.add_argument(
         '--overwrite', action='store_true', help='begin anew where an earlier training has been'
     )
-    parser.add_argument('--cfg-options', nargs='+', action=config_edits.ConfigOptions, default={})
+    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions, default={})
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
     return parser.parse_args(argv)

@@ -1,20 +1,17 @@
 """What the tools do to a config before they hand it to mmengine's ``Runner``."""
 
-import argparse
-import difflib
-import inspect
 import math
 import re
 import tempfile
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, ConfigDict, DictAction
-from mmengine.runner import Runner
+from mmengine.config import Config, ConfigDict
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from nucseg_mmdet.converters.folds import NUM_FOLDS
 from nucseg_mmdet.engine.checkpoint import cached_download
+from nucseg_mmdet.engine.config_options import check_names
 from nucseg_mmdet.engine.model_zoo import find_config
 from nucseg_mmdet.engine.work_dir import read_card
 from nucseg_mmdet.evaluation.summary import SCORE_THR
@@ -26,11 +23,6 @@ LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 MOST_CONFIG = 1 << 24  # bytes
 MOST_OFFSET = 100  # px, of truth: a nucleus has 5 to 60
 EVALUATORS = ('val_evaluator', 'test_evaluator')
-# What a config may have besides the arguments of a Runner.
-READ_AS_WELL = ('fold_colors', 'from_scratch', 'tta_model', 'tta_pipeline', 'model_wrapper_cfg')
-READ_AS_WELL += ('compile', 'sync_bn', 'activation_checkpointing', 'efficient_conv_bn_eval')
-READ_AS_WELL += ('find_unused_parameters',)
-COPIED = dict(val_dataloader='test_dataloader', val_evaluator='test_evaluator')
 FIRST_WEIGHT = {'ResNet': 'conv1.weight', 'EfficientNetLite': '_conv_stem.weight'}
 
 
@@ -52,11 +44,6 @@ def load_config(
     if path.suffix != '.py':  # mmengine's loader of YAML runs what is in it without a word
         raise UserError(f'{path}: expected a config, a .py file')
     check_file(path, MOST_CONFIG)
-    if 'data_root' in options:  # a config has it in each of its data sets as well
-        raise UserError(
-            f'--cfg-options data_root={options["data_root"]}: would move no data set, expected '
-            f'--data-root {options["data_root"]}'
-        )
     try:
         cfg = Config.fromfile(path)
     # A config is Python, and any mistake may be in it.
@@ -65,7 +52,7 @@ def load_config(
         full = getattr(error, 'errno', None) in NO_SPACE
         way = f' by way of {tempfile.gettempdir()}' if full else ''
         raise UserError(f'{path}: not readable as a config{way} ({first_line(error)})') from None
-    _check_names(cfg, options, path)
+    check_names(cfg, options, path)
     try:
         cfg.merge_from_dict(options)
     except (KeyError, IndexError, TypeError, ValueError) as error:
@@ -87,26 +74,6 @@ def load_config(
     name = path.stem if fold is None else f'{path.stem}_fold{fold}'
     cfg.work_dir = str(work_dir or cfg.get('work_dir') or Path('work_dirs', name))
     return cfg
-
-
-def _check_names(cfg: Config, options: dict, path: Path) -> None:
-    """Refuse options under a name that nothing reads: mmengine would take any.
-
-    Raises:
-        UserError: as said.
-    """
-    known = [*cfg, *inspect.signature(Runner).parameters, *READ_AS_WELL]
-    for option in options:
-        name = option.split('.')[0]
-        if name in COPIED and cfg.get(name) is None and name != option:
-            raise UserError(
-                f'--cfg-options {option}: with a fold {name} is that of the test, expected '
-                f'{COPIED[name]}{option.removeprefix(name)}'
-            )
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            meant = near[0] if near else 'one of its names'
-            raise UserError(f'--cfg-options {option}: {path} has no {name}, expected {meant}')
 
 
 def _check_loader(loader: dict, name: str) -> None:
@@ -150,18 +117,6 @@ def _inner(node: dict, *keys: str) -> dict:
 
 def _is_offset(value: object) -> bool:
     return type(value) in (int, float) and math.isfinite(value) and abs(value) <= MOST_OFFSET
-
-
-class ConfigOptions(DictAction):
-    """mmengine's ``--cfg-options``, with a line for one that is no ``KEY=VALUE``."""
-
-    def __call__(
-        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: list, *rest
-    ) -> None:
-        odd = [value for value in values if '=' not in value]
-        if odd:
-            parser.error(f'--cfg-options {odd[0]}: expected KEY=VALUE')
-        super().__call__(parser, namespace, values, *rest)
 
 
 def score_threshold(cfg: Config) -> float:

@@ -24,9 +24,6 @@ CHOSEN = {  # of the config: by this option of ``finetune`` instead
 }
 
 
-NAMES = ('model', 'iterations', 'lr', 'fold')  # of the options of ``finetune``
-
-
 class Recipe(NamedTuple):
     """How to train on.
 
@@ -59,7 +56,7 @@ def choose_recipe(num_fields: int) -> Recipe:
 
 
 def check_options(options: dict, fold: int | None = None) -> None:
-    """Refuse what ``fit_to_data`` would set to something else, or not read.
+    """Refuse what ``fit_to_data`` would set to something else.
 
     Args:
         options: of ``--cfg-options``.
@@ -73,9 +70,6 @@ def check_options(options: dict, fold: int | None = None) -> None:
             raise UserError(
                 f'--cfg-options {option}: follows from finetune.{CHOSEN[option]}, expected that'
             )
-        part, _, name = option.partition('.')
-        if part == 'finetune' and name not in NAMES:
-            raise UserError(f'--cfg-options {option}: expected one of {", ".join(NAMES)}')
     given = options.get('finetune.fold', fold)
     if fold is not None and given != fold:
         raise UserError(f'--fold {fold}, --cfg-options finetune.fold={given}: expected one of both')

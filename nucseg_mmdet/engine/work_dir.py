@@ -152,6 +152,6 @@ def check_resumed(checkpoint: str, work_dir: str | Path, data_sha256: str | None
         )
     if run and data_sha256 and card.get('data_sha256') not in (None, data_sha256):
         raise UserError(
-            f'{work_dir}/{CARD}: the run was trained on other data ({card.get("annotations")}: other '
-            'fold, nuclei or images), expected the same to go on; another --work-dir begins anew'
+            f'{work_dir}/{CARD}: the run was trained on other data ({card.get("annotations")}: of '
+            'another fold, or changed), expected the same to go on; another --work-dir begins anew'
         )

@@ -1,6 +1,7 @@
 """What the tools change in a config, and what they leave."""
 
 import json
+import re
 from pathlib import Path
 
 import cv2
@@ -80,6 +81,28 @@ def test_data_root_as_an_option_of_the_config_is_refused(tool, capsys, tmp_path)
 def test_an_option_that_nothing_reads_is_refused(tool, option, meant, capsys):
     assert tool.main(['dense-r18', '--cfg-options', option]) == 2
     assert f'.py has no {meant}' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('config', 'option', 'meant'),
+    [
+        ('dense-r18', 'ema.momentum', 'custom_hooks.5.momentum'),  # as it is
+        ('dense-lite2', 'ema.momentum', 'custom_hooks.6.momentum'),  # with an argument more
+        (
+            'dense-lite2',
+            'enlarge_test.scale_factor',
+            'test_dataloader.dataset.pipeline.2.scale_factor',
+        ),
+        ('dense-r18', 'test_rcnn.max_per_img', 'model.test_cfg.rcnn.max_per_img'),
+        ('dense-lite2', 'dataset_type', 'the part that it went into'),
+        ('finetune', 'finetune.iteration', 'finetune.model, finetune.iterations, '),
+        ('finetune', 'finetune', 'finetune.model, finetune.iterations, '),
+        ('dense-r18', 'finetune.lr', 'one of its names'),
+    ],
+)
+def test_an_option_of_a_part_that_is_built_already_is_refused(config, option, meant):
+    with pytest.raises(UserError, match=f'{option}: .*expected .*{re.escape(meant)}'):
+        config_edits.load_config(config, {option: 1}, None)
 
 
 def test_validation_of_a_fold_is_set_by_the_test(capsys):

@@ -106,7 +106,7 @@ def test_what_would_be_set_to_something_else_is_refused(tmp_path, capsys, option
     [
         (
             ['finetune.iteration=50'],
-            'finetune.iteration: expected one of model, iterations, lr, fold',
+            'finetune.iteration: expected finetune.model, finetune.iterations, ',
         ),
         (
             ['finetune.fold=3', '--fold', '2'],

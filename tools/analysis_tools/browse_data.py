@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from nucseg_mmdet.datasets import statistics, statistics_report
 from nucseg_mmdet.engine import config_edits, finetune
+from nucseg_mmdet.engine.config_options import ConfigOptions
 from nucseg_mmdet.engine.make_runner import telling_of_config
 from nucseg_mmdet.imaging.draw import draw_outlines
 from nucseg_mmdet.imaging.image_files import PictureNames, write_png
@@ -48,7 +49,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--stats', action='store_true', help='report on all images; stats.png in the folder'
     )
     parser.add_argument('--seed', type=int, default=0, help='of the random steps')
-    parser.add_argument('--cfg-options', nargs='+', action=config_edits.ConfigOptions, default={})
+    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions, default={})
     return parser.parse_args(argv)
 
 
