@@ -22,6 +22,8 @@ ALL_DETS = 3_000  # an image: above any real count, the densest training image h
 # COCO's own (32^2 and 96^2 px) would call 95 % of them small.
 SMALL, LARGE = 180, 380
 BANDS = dict(small=[0, SMALL], medium=[SMALL, LARGE], large=[LARGE, 1e10])
+IOUS = np.linspace(0.5, 0.95, 10).round(2).tolist()  # at which COCO judges detections
+RECALLS = np.linspace(0, 1, 101)  # where COCO reads the precision
 
 
 def coco_scores(
@@ -38,6 +40,42 @@ def coco_scores(
 
     Source:
         Lin et al., "Microsoft COCO", ECCV 2014, and ``COCOeval`` of pycocotools.
+    """
+    precision = _precision(images, detections)
+    result = {
+        'AP50@100': _mean(precision[IOUS.index(0.5), :, 0, 0]),
+        'AP50@100_ceiling': ap_ceiling([len(image.rles) for image in images], FEW_DETS),
+        'AP': _mean(precision[:, :, 0, 1]),
+        'AP50': _mean(precision[IOUS.index(0.5), :, 0, 1]),
+        'AP75': _mean(precision[IOUS.index(0.75), :, 0, 1]),
+    }
+    for index, band in enumerate(BANDS):
+        result[f'AP_{band}'] = _mean(precision[:, :, index + 1, 1])
+    return result
+
+
+def precision_curves(
+    images: Sequence[TruthImage], detections: Mapping[int, Detections]
+) -> dict[str, np.ndarray]:
+    """Compute the curves whose means are ``AP50`` and ``AP75`` of ``coco_scores``.
+
+    Returns:
+        By these names, float64, (101,): the highest precision at each recall of ``RECALLS`` or
+        beyond, 0 beyond the last one reached; NaN without any true nucleus.
+    """
+    precision = _precision(images, detections)
+    precision[precision < 0] = np.nan
+    return {
+        name: precision[IOUS.index(iou), :, 0, 1] for name, iou in (('AP50', 0.5), ('AP75', 0.75))
+    }
+
+
+def _precision(images: Sequence[TruthImage], detections: Mapping[int, Detections]) -> np.ndarray:
+    """Let COCO compute its precisions.
+
+    Returns:
+        float64, (10, 101, 4, 2): by ``IOUS``, ``RECALLS``, areas (all, then ``BANDS``), and number
+        of detections (``FEW_DETS``, ``ALL_DETS``); -1 where the truth has no nucleus.
     """
     truth, found = [], []
     for image in images:
@@ -56,20 +94,7 @@ def coco_scores(
     evaluation.params.maxDets = [FEW_DETS, ALL_DETS]
     evaluation.evaluate()
     evaluation.accumulate()
-
-    # Axes: 10 IoUs, 101 recalls, 1 category, areas (all, then BANDS), maxDets.
-    precision = evaluation.eval['precision']
-    iou50, iou75 = (evaluation.params.iouThrs.round(2).tolist().index(iou) for iou in (0.5, 0.75))
-    result = {
-        'AP50@100': _mean(precision[iou50, :, :, 0, 0]),
-        'AP50@100_ceiling': ap_ceiling([len(image.rles) for image in images], FEW_DETS),
-        'AP': _mean(precision[:, :, :, 0, 1]),
-        'AP50': _mean(precision[iou50, :, :, 0, 1]),
-        'AP75': _mean(precision[iou75, :, :, 0, 1]),
-    }
-    for index, band in enumerate(BANDS):
-        result[f'AP_{band}'] = _mean(precision[:, :, :, index + 1, 1])
-    return result
+    return evaluation.eval['precision'][:, :, 0]  # of the one category
 
 
 def _add(

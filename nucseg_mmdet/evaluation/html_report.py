@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from scipy.ndimage import find_objects
 
-from nucseg_mmdet.evaluation.coco_ap import ALL_DETS
+from nucseg_mmdet.evaluation.coco_ap import RECALLS, precision_curves
 from nucseg_mmdet.evaluation.label_scores import FATES, TOUCHED, find_fates, find_overlaps
 from nucseg_mmdet.evaluation.run_folder import Run, check_size, read_run
 from nucseg_mmdet.evaluation.summary import (
@@ -36,12 +36,10 @@ from nucseg_mmdet.structures.coco import (
     TruthImage,
 )
 from nucseg_mmdet.structures.polygons import Polygon, mask_to_outlines
-from nucseg_mmdet.structures.rle import coco_mask
 from nucseg_mmdet.utils.files import write_text
 
 FOUND = 0.5  # a pair of nuclei above this IoU is a match, as in PQ
 THRESHOLDS = np.arange(5, 96) / 100  # score thresholds to try; models return none below 0.05
-RECALLS = np.linspace(0, 1, 101)  # where COCO reads the precision
 # What the page calls the fates of true nuclei.
 VERDICTS = dict(found='found', merged='cut', split='cut', cut='cut', missed='alone')
 JPEG_QUALITY = 92  # no artifact to be seen at 4 screen px for one image px
@@ -120,8 +118,8 @@ def collect(run: Run, score_thr: float) -> tuple[dict[str, Any], list[dict[str, 
         rows=[rows[index] for index in order],
         recalls=RECALLS.tolist(),
         precision={
-            name: precision_at_recalls(run.images, run.detections, iou).tolist()
-            for name, iou in (('AP50', 0.5), ('AP75', 0.75))
+            name: curve.tolist()
+            for name, curve in precision_curves(run.images, run.detections).items()
         },
         thresholds=THRESHOLDS.tolist(),
         pq=pq_by_threshold(run.images, run.detections).tolist(),
@@ -219,43 +217,6 @@ def pq_by_threshold(
     return np.divide(total, count, out=np.full(total.size, np.nan), where=count > 0)
 
 
-def precision_at_recalls(
-    images: Sequence[TruthImage], detections: Mapping[int, Detections], iou: float
-) -> np.ndarray:
-    """Compute COCO's precision-recall curve of masks; its mean is the AP at this IoU.
-
-    From the highest score down, each detection takes the free true nucleus of its image
-    that it overlaps most; it is right if their IoU is at least ``iou``.
-
-    Args:
-        images: the truth.
-        detections: of each image; up to 3,000 of them count.
-        iou: above 0.
-
-    Returns:
-        (101,), the highest precision at each recall of ``RECALLS`` or beyond, 0 beyond the
-        last one reached; NaN without any true nucleus.
-
-    Source:
-        ``COCOeval.evaluateImg`` and ``COCOeval.accumulate`` of pycocotools.
-    """
-    total = sum(len(image.rles) for image in images)
-    if not total:
-        return np.full(RECALLS.size, np.nan)
-    values: list[np.ndarray] = [np.zeros(0)]
-    right: list[np.ndarray] = [np.zeros(0, bool)]
-    for image in images:
-        found = detections[image.id]
-        order = np.argsort(-found.scores, kind='stable')[:ALL_DETS]
-        values.append(found.scores[order])
-        right.append(_match([found.rles[index] for index in order], image.rles, iou))
-    order = np.argsort(-np.concatenate(values), kind='stable')
-    hits = np.concatenate(right)[order].cumsum()
-    precision = hits / np.arange(1, hits.size + 1)
-    envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
-    return envelope[np.searchsorted(hits / total, RECALLS, side='left')]
-
-
 def embed(pixels: np.ndarray) -> str:
     """Turn an image, uint8, (H, W, 3), BGR, into a data URI: JPEG at full color resolution."""
     quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
@@ -296,20 +257,6 @@ def _rings(labels: np.ndarray, number: int, box: tuple[slice, slice]) -> list[li
         steps = np.diff(corners, axis=0)
         rings.append([*corners[0].tolist(), *steps.ravel().tolist()])
     return rings
-
-
-def _match(found: Sequence[dict], truth: Sequence[dict], iou: float) -> np.ndarray:
-    """Say which detections of an image, by descending score, are right: bool, (N,)."""
-    right = np.zeros(len(found), bool)
-    if not found or not truth:
-        return right
-    table = coco_mask.iou(list(found), list(truth), [0] * len(truth))
-    for index, row in enumerate(table):
-        best = row.size - 1 - int(np.argmax(row[::-1]))  # COCO takes the last of equal ones
-        if row[best] >= iou:
-            right[index] = True
-            table[:, best] = 0
-    return right
 
 
 def _facts(run: Run) -> list[list[str]]:

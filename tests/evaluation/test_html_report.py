@@ -16,13 +16,12 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from nucseg_mmdet.commands.report import main
-from nucseg_mmdet.evaluation.coco_ap import coco_scores
+from nucseg_mmdet.evaluation.coco_ap import coco_scores, precision_curves
 from nucseg_mmdet.evaluation.html_report import (
     THRESHOLDS,
     collect,
     compare,
     pq_by_threshold,
-    precision_at_recalls,
     render,
 )
 from nucseg_mmdet.evaluation.label_scores import summarize
@@ -141,15 +140,15 @@ def test_precision_by_hand():
     """Right, wrong, right: precision 1 up to recall 1/2, then 2/3."""
     truth = make_truth([(10, 10, 10, 10), (40, 40, 10, 10)])
     found = [
-        result(1, 0.7, 41, 40, 10, 10),
+        result(1, 0.7, 42, 40, 10, 10),
         result(1, 0.9, 10, 10, 10, 10),
         result(1, 0.8, 70, 70, 10, 10),
     ]
-    precision = precision_at_recalls(*parse(truth, found), 0.5)
-    assert precision.tolist() == [1.0] * 51 + [2 / 3] * 50
-    # IoU of the shifted square is 90 / 110: above 0.75, below 0.9.
-    assert precision_at_recalls(*parse(truth, found), 0.75).tolist() == precision.tolist()
-    assert precision_at_recalls(*parse(truth, found), 0.9).tolist() == [1.0] * 51 + [0.0] * 50
+    curves = precision_curves(*parse(truth, found))
+    assert list(curves) == ['AP50', 'AP75']
+    assert curves['AP50'] == pytest.approx([1.0] * 51 + [2 / 3] * 50, abs=1e-12)
+    # IoU of the shifted square is 80 / 120: above 0.5, below 0.75.
+    assert curves['AP75'] == pytest.approx([1.0] * 51 + [0.0] * 50, abs=1e-12)
 
 
 @pytest.mark.parametrize('seed', range(3))
@@ -157,17 +156,15 @@ def test_precision_averages_to_the_scores(seed):
     images, found = random_set(seed)
     expected = coco_scores(images, found)
     assert 0.05 < expected['AP75'] < expected['AP50'] < 0.95
-    for key, iou in (('AP50', 0.5), ('AP75', 0.75)):
-        assert precision_at_recalls(images, found, iou).mean() == pytest.approx(
-            expected[key], abs=1e-9
-        )
+    for key, curve in precision_curves(images, found).items():
+        assert curve.mean() == pytest.approx(expected[key], abs=1e-9)
 
 
 def test_precision_without_detections_or_truth():
-    nothing = precision_at_recalls(*parse(make_truth([(1, 1, 5, 5)]), []), 0.5)
-    assert nothing.tolist() == [0.0] * 101
-    undefined = precision_at_recalls(*parse(make_truth([]), [result(1, 0.5, 1, 1, 5, 5)]), 0.5)
-    assert np.isnan(undefined).all()
+    nothing = precision_curves(*parse(make_truth([(1, 1, 5, 5)]), []))
+    assert all(curve.tolist() == [0.0] * 101 for curve in nothing.values())
+    undefined = precision_curves(*parse(make_truth([]), [result(1, 0.5, 1, 1, 5, 5)]))
+    assert all(np.isnan(curve).all() for curve in undefined.values())
 
 
 @pytest.mark.parametrize(
