@@ -25,7 +25,7 @@ from nucseg_mmdet.converters.base import AnnotatedImage, ImageFile
 from nucseg_mmdet.converters.nuclei import from_mask
 from nucseg_mmdet.converters.pictures import open_picture
 from nucseg_mmdet.imaging.image_files import read_size
-from nucseg_mmdet.structures.coco import load_json, parse_truth
+from nucseg_mmdet.structures.coco import get_field, load_json, parse_truth
 from nucseg_mmdet.structures.coco_entries import CATEGORY_ID
 from nucseg_mmdet.structures.coco_tidy import tidy
 from nucseg_mmdet.utils.errors import UserError, some
@@ -71,7 +71,7 @@ def find_images(raw: Path, images: str | None = None, crowds: str | None = None)
     folder = Path(images) if images else raw.parent
     data, notes = tidy(load_json(raw), partial(_size_of, folder))
     infos, annotations, categories = (
-        _field(data, key, list, str(raw)) for key in ('images', 'annotations', 'categories')
+        get_field(data, key, list, str(raw)) for key in ('images', 'annotations', 'categories')
     )
     if crowds:
         notes += _take_crowds(annotations)
@@ -82,10 +82,10 @@ def find_images(raw: Path, images: str | None = None, crowds: str | None = None)
     entries, respelled = {}, 0
     for index, info in enumerate(infos):
         where = f'{raw}: image {index}'
-        number = _field(info, 'id', int, where)
+        number = get_field(info, 'id', int, where)
         if number in entries:
             raise UserError(f'{where}: id {number} is taken, expected another')
-        named = _inside(_field(info, 'file_name', str, where), where)
+        named = _inside(get_field(info, 'file_name', str, where), where)
         path = folder / _as_on_disk(folder, named)
         respelled += path != folder / named
         _check_text(info, 'organ', where)
@@ -93,8 +93,8 @@ def find_images(raw: Path, images: str | None = None, crowds: str | None = None)
         entries[number] = Entry(raw, path, info, [], types)
     for index, annotation in enumerate(annotations):
         where = f'{raw}: annotation {index}'
-        number = _field(annotation, 'image_id', int, where)
-        category = _field(annotation, 'category_id', int, where)
+        number = get_field(annotation, 'image_id', int, where)
+        category = get_field(annotation, 'category_id', int, where)
         if number not in entries or category not in types:
             raise UserError(
                 f'{where}: image_id {number}, category_id {category}: one is not there, '
@@ -115,7 +115,7 @@ def _types_of(categories: list, raw: Path) -> dict[int, str]:
     types = {}
     for index, category in enumerate(categories):
         where = f'{raw}: category {index}'
-        types[_field(category, 'id', int, where)] = _field(category, 'name', str, where)
+        types[get_field(category, 'id', int, where)] = get_field(category, 'name', str, where)
     if len(types) != len(categories):
         raise UserError(f'{raw}: {len(categories)} categories, {len(types)} ids, expected as many')
     return types
@@ -178,17 +178,10 @@ def _as_on_disk(folder: Path, name: PurePosixPath) -> PurePosixPath:
     return found[0] if len(found) == 1 else name
 
 
-def _field(entry: object, key: str, kind: type, where: str) -> object:
-    value = entry.get(key) if isinstance(entry, dict) else None
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise UserError(f'{where}: {key} is {value!r:.60}, expected {kind.__name__}')
-    return value
-
-
 def _check_text(entry: dict, key: str, where: str) -> None:
     """Refuse a field that may be left out but is no text: organs and types are sorted."""
     if entry.get(key) is not None:
-        _field(entry, key, str, where)
+        get_field(entry, key, str, where)
 
 
 def _inside(name: str, where: str) -> PurePosixPath:

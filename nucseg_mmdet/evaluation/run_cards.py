@@ -2,12 +2,11 @@
 
 import hashlib
 import json
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from nucseg_mmdet.structures.coco import load_json, load_shared_json
+from nucseg_mmdet.structures.coco import is_finite, load_json, load_shared_json
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.reading import read_bytes
 
@@ -80,9 +79,7 @@ def _check(values: dict, keys: Any, kind: Any, where: Path | str) -> None:
         if values.get(key, ...) is None and kind in (str, dict) and key != 'run':
             del values[key]
         value = values.get(key)
-        right = isinstance(value, kind) and not isinstance(value, bool)
-        if isinstance(value, int | float):
-            right = right and abs(value) <= sys.float_info.max  # which whole numbers may exceed
+        right = isinstance(value, kind) and (kind in (str, dict) or is_finite(value))
         if value is not None and not right:
             expected = {str: 'text', dict: 'an object'}.get(kind, 'a finite number')
             raise UserError(f'{where}: {key} is {value!r:.50}, expected {expected}')

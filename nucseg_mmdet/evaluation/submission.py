@@ -14,13 +14,12 @@ import argparse
 import contextlib
 import json
 import reprlib
-import sys
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from nucseg_mmdet.structures import rle
-from nucseg_mmdet.structures.coco import load_json, load_shared_json
+from nucseg_mmdet.structures.coco import is_finite, load_json, load_shared_json
 from nucseg_mmdet.utils.arguments import ArgumentParser
 from nucseg_mmdet.utils.errors import UserError, exit_code, some
 from nucseg_mmdet.utils.files import PartialFile, cannot_be_written, make_folder
@@ -107,9 +106,9 @@ def _find_problem(result: dict, images: dict[int, tuple[int, int]]) -> str | Non
     height, width = images[image_id]
     if type(result['category_id']) is not int or result['category_id'] != 1:
         return f'category_id {result["category_id"]}, expected 1'
-    if not _is_number(score) or not 0 <= score <= 1:
+    if not is_finite(score) or not 0 <= score <= 1:
         return f'score {score}, expected 0 to 1'
-    if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_number, bbox)):
+    if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(is_finite, bbox)):
         return f'bbox {bbox}, expected four finite numbers x, y, w, h'
     x, y, w, h = bbox
     low, right, bottom = -BOX_TOLERANCE, width + BOX_TOLERANCE, height + BOX_TOLERANCE
@@ -124,12 +123,6 @@ def _find_problem(result: dict, images: dict[int, tuple[int, int]]) -> str | Non
     if not isinstance(segmentation.get('counts'), str):
         return 'RLE counts are no text, expected the compressed string'
     return None
-
-
-def _is_number(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return abs(value) <= sys.float_info.max  # which whole numbers may exceed
 
 
 def ordered(results: Sequence[dict], images: dict[int, tuple[int, int]]) -> list[dict]:

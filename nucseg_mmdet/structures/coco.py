@@ -108,19 +108,19 @@ def parse_truth(data: Any, source: str) -> list[TruthImage]:
     """
     if not isinstance(data, dict):
         raise UserError(f'{source}: found {type(data).__name__}, expected a COCO object')
-    infos, annotations = (_field(data, key, list, source) for key in ('images', 'annotations'))
+    infos, annotations = (get_field(data, key, list, source) for key in ('images', 'annotations'))
     category_ids = list(parse_categories(data, source))
     sizes, names = {}, {}
     for index, info in enumerate(infos):
         where = f'{source}: image {index}'
-        image_id = _field(info, 'id', int, where)
+        image_id = get_field(info, 'id', int, where)
         if image_id in sizes:
             raise UserError(f'{where}: id {image_id} is taken, expected another')
-        height, width = (_field(info, side, int, where) for side in ('height', 'width'))
+        height, width = (get_field(info, side, int, where) for side in ('height', 'width'))
         if min(height, width) < 1 or height * width > MAX_PIXELS:
             raise UserError(f'{where}: is {height} x {width} px, expected 1 to {MAX_PIXELS:,} px')
         sizes[image_id] = (height, width)
-        names[image_id] = _field(info, 'file_name', str, where)
+        names[image_id] = get_field(info, 'file_name', str, where)
     if not sizes:
         raise UserError(f'{source}: found no images, expected at least one')
 
@@ -155,8 +155,8 @@ def parse_categories(data: Any, source: str) -> dict[int, str]:
     Raises:
         UserError: there is none, or two have one id.
     """
-    categories = _field(data, 'categories', list, source)
-    found = [_field(category, 'id', int, f'{source}: category') for category in categories]
+    categories = get_field(data, 'categories', list, source)
+    found = [get_field(category, 'id', int, f'{source}: category') for category in categories]
     if not found or len(set(found)) < len(found):
         raise UserError(f'{source}: categories have ids {found!r:.100}, expected different ones')
     names = [str(category.get('name') or '') for category in categories]
@@ -175,22 +175,23 @@ def check_truth(data: Any, source: str) -> None:
     """
     parse_truth(data, source)
     for category in data['categories']:
-        _field(category, 'name', str, f'{source}: category')
+        get_field(category, 'name', str, f'{source}: category')
     seen: set[int] = set()
     for index, annotation in enumerate(data['annotations']):
         where = f'{source}: annotation {index}'
-        number = _field(annotation, 'id', int, where)
+        number = get_field(annotation, 'id', int, where)
         if number in seen:
             raise UserError(f'{where}: id {number} is taken, expected another')
         seen.add(number)
-        box = _field(annotation, 'bbox', list, where)
-        if len(box) != 4 or not all(_is_finite(side) and abs(side) < MOST_PX for side in box):
+        box = get_field(annotation, 'bbox', list, where)
+        if len(box) != 4 or not all(is_finite(side) and abs(side) < MOST_PX for side in box):
             raise UserError(f'{where}: bbox is {reprlib.repr(box)}, expected x, y, width, height')
-        if not _is_finite(_field(annotation, 'area', int | float, where)):
+        if not is_finite(get_field(annotation, 'area', int | float, where)):
             raise UserError(f'{where}: area is {annotation["area"]}, expected a number of px')
 
 
-def _is_finite(value: Any) -> bool:
+def is_finite(value: Any) -> bool:
+    """Whether a value is a number that a float can hold, and not true or false."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return is_number and abs(value) <= sys.float_info.max  # which whole numbers may exceed
 
@@ -222,8 +223,8 @@ def parse_results(
     for index, result in enumerate(data):
         where = f'{source}: result {index}'
         _check_ids(result, sizes, category_ids, where)
-        score = _field(result, 'score', int | float, where)
-        if not (_is_finite(score) and -ROUNDING <= score <= 1 + ROUNDING):
+        score = get_field(result, 'score', int | float, where)
+        if not (is_finite(score) and -ROUNDING <= score <= 1 + ROUNDING):
             raise UserError(f'{where}: score is {score}, expected 0 to 1')
     rles, areas = _read_masks(data, sizes, source)
     values = np.array([result['score'] for result in data], np.float64)
@@ -270,8 +271,18 @@ def load_json(path: Path) -> Any:
         raise UserError(f'{path}: found no valid JSON ({error}), expected JSON') from None
 
 
-def _field(entry: Any, key: str, kind: Any, where: str) -> Any:
-    """Get a field of a JSON object, checked for its type."""
+def get_field(entry: Any, key: str, kind: Any, where: str) -> Any:
+    """Get a field of a JSON object, checked for its type.
+
+    Args:
+        entry: the object.
+        key: of the field.
+        kind: its type, or a union of several; true and false are no numbers.
+        where: what messages call the object.
+
+    Raises:
+        UserError: it is no object, has no such field, or one of another type.
+    """
     if not isinstance(entry, dict):
         raise UserError(f'{where}: found {type(entry).__name__}, expected an object')
     if key not in entry:
@@ -286,11 +297,11 @@ def _field(entry: Any, key: str, kind: Any, where: str) -> Any:
 def _check_ids(
     entry: Any, sizes: Mapping[int, tuple[int, int]], category_ids: Sequence[int], where: str
 ) -> None:
-    image_id = _field(entry, 'image_id', int, where)
+    image_id = get_field(entry, 'image_id', int, where)
     if image_id not in sizes:
         known = reprlib.repr(sorted(sizes))
         raise UserError(f'{where}: image_id is {image_id}, expected one of {known}')
-    category_id = _field(entry, 'category_id', int, where)
+    category_id = get_field(entry, 'category_id', int, where)
     if category_id not in category_ids:
         known = category_ids[0] if len(category_ids) == 1 else f'one of {list(category_ids)!r:.100}'
         raise UserError(f'{where}: category_id is {category_id}, expected {known}')
@@ -310,12 +321,12 @@ def _read_masks(
     for index, entry in enumerate(entries):
         where = f'{source}: mask {index}'
         height, width = sizes[entry['image_id']]
-        segmentation = _field(entry, 'segmentation', list | dict, where)
+        segmentation = get_field(entry, 'segmentation', list | dict, where)
         if isinstance(segmentation, list):
             _check_polygons(segmentation, 2 * max(height, width), where)
         else:
-            _field(segmentation, 'size', list, where)
-            counts = _field(segmentation, 'counts', str | bytes | list, where)
+            get_field(segmentation, 'size', list, where)
+            counts = get_field(segmentation, 'counts', str | bytes | list, where)
             if isinstance(counts, list) and not all(
                 type(run) is int and 0 <= run <= MAX_PIXELS for run in counts
             ):

@@ -259,8 +259,8 @@ def doubled(part):
 
 
 BAD_FILES = {
-    'a list': ([], 'images is None, expected list'),
-    'no annotations': (without('annotations'), 'annotations is None'),
+    'a list': ([], 'found list, expected an object'),
+    'no annotations': (without('annotations'), 'found no annotations, expected one'),
     'no category name': (changed('categories', name=None), 'category 0: name is None'),
     'category twice': (doubled('categories'), '2 categories, 1 ids'),
     'image twice': (doubled('images'), 'image 1: id 40 is taken'),
