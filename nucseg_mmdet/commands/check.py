@@ -17,7 +17,7 @@ from PIL import Image
 from nucseg_mmdet import Segmenter, __version__
 from nucseg_mmdet.inference.backends import BACKENDS
 from nucseg_mmdet.utils.arguments import ArgumentParser
-from nucseg_mmdet.utils.errors import UserError, count_nuclei, exit_code
+from nucseg_mmdet.utils.errors import UserError, count_nuclei, exit_code, first_line
 
 # What each part of the project imports.
 PARTS = {
@@ -86,7 +86,7 @@ def attempt(title: str, trial: Callable[[], str]) -> bool:
     try:
         result, works = trial(), True
     except Exception as error:  # whatever a broken installation raises is what we are here to say
-        result, works = f'fails: {(str(error) or type(error).__name__).splitlines()[0]}', False
+        result, works = f'fails: {first_line(error)}', False
     print(f'{title:<18}{result}')
     return works
 

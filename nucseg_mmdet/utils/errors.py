@@ -99,7 +99,6 @@ def say_missing(error: BaseException) -> str | None:
 
 def say_unforeseen(error: BaseException) -> str:
     """Tell of an error that nobody foresaw, in one line."""
-    first = (str(error).splitlines() or [''])[0][:300]
     if isinstance(error, MemoryError):
         return 'needs more memory than there is'
     if isinstance(error, OSError) and error.strerror:
@@ -109,7 +108,7 @@ def say_unforeseen(error: BaseException) -> str:
         return f'{name}: {error.strerror}' if name else error.strerror
     if missing := say_missing(error):
         return missing
-    return f'unforeseen {type(error).__name__}: {first} ({DEBUG}=1 shows where)'
+    return f'unforeseen {type(error).__name__}: {first_line(error)} ({DEBUG}=1 shows where)'
 
 
 def describe(error: Exception) -> str:
