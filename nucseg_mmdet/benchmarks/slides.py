@@ -49,14 +49,10 @@ TILE = 1_024  # px, of the small networks
 
 
 class Layers:
-    """Layers with random weights.
+    """Layers with random weights, the same for all who make them."""
 
-    Args:
-        seed: of the weights.
-    """
-
-    def __init__(self, seed: int = 0) -> None:
-        self._rng = np.random.default_rng(seed)
+    def __init__(self) -> None:
+        self._rng = np.random.default_rng(0)
 
     def conv(self, x: Node, outputs: int, size: int = 3, relu: bool = True) -> Node:
         inputs = x.get_output_partial_shape(0)[1].get_length()

@@ -5,12 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nucseg_mmdet.imaging.stain import (
-    COVARIANCE_OF_LOG_STD,
-    COVARIANCE_OF_MEAN,
-    TARGET_COLORS,
-    Colors,
-)
+from nucseg_mmdet.imaging.stain import Colors
 
 
 class SlideColors(NamedTuple):
@@ -25,10 +20,6 @@ class SlideColors(NamedTuple):
     middle: Colors
     covariance_of_mean: np.ndarray
     covariance_of_log_std: np.ndarray
-
-
-# Of the 24 training images of the class.
-CLASS_COLORS = SlideColors(TARGET_COLORS, COVARIANCE_OF_MEAN, COVARIANCE_OF_LOG_STD)
 
 
 def summarize(colors: Sequence[Colors]) -> SlideColors:

@@ -17,7 +17,8 @@ from nucseg_mmdet.slides.base import RegionError, Slide
 # the green light (Ruifrok and Johnston 2001, see ``stain.STAIN_OD``), the light of a lamp does not.
 MIN_GLASS, MAX_TINT, MAX_PINK = 200, 20, 3  # gray levels: darkest channel, range, lack of green
 GLASS_RANK = 90  # percentile of the candidates that stands for glass: pale tissue is darker
-# Optical density above that of glass at 8 microns per pixel. It is exceeded under the centers of
+MASK_MPP = 8.0  # microns per pixel
+# Optical density above that of glass at this size of a pixel. It is exceeded under the centers of
 # all but 4 of the 14,598 nuclei of the class' training images, and those lie within the margin;
 # unevenly lit glass differs by about 0.03.
 MIN_DENSITY = 0.06
@@ -27,6 +28,7 @@ MAX_DARK = 0.01  # share of pixels that dust and scratches may make darker than 
 MARGIN = 32  # microns that tissue is grown by: about three nuclei
 BLACK_LIGHT = 240 * np.exp(-MAX_DENSITY)  # gray level, 12; no tissue is so dark at low power
 OUTLINE, GRID = (0, 140, 0), (0, 90, 255)  # RGB
+DRAWN_SIDE = 1500  # px
 
 
 class TissueMask(NamedTuple):
@@ -85,7 +87,7 @@ def _inside(start: float, length: float, number: int, scale: float) -> np.ndarra
     return np.diff(edges)
 
 
-def tissue_mask(slide: Slide, mpp: float = 8.0) -> TissueMask:
+def tissue_mask(slide: Slide) -> TissueMask:
     """Tell tissue from glass.
 
     Tissue is what is darker than glass in any channel, or lacks green light. The color of
@@ -93,12 +95,11 @@ def tissue_mask(slide: Slide, mpp: float = 8.0) -> TissueMask:
 
     Args:
         slide: read at low power, strip by strip where it has no such level.
-        mpp: microns per pixel of the mask.
 
     Raises:
         RegionError: the slide is damaged.
     """
-    scale = max(1.0, mpp / slide.mpp)
+    scale = max(1.0, MASK_MPP / slide.mpp)
     # A slide that is thinner than half a pixel of the mask still has one.
     image = slide.read(0, 0, max(slide.width, scale), max(slide.height, scale), scale)
     tissue = find_tissue(image)
@@ -148,9 +149,7 @@ def find_tissue(image: np.ndarray) -> np.ndarray:
     return tissue & (black == 0)
 
 
-def draw_mask(
-    slide: Slide, mask: TissueMask, rectangles: np.ndarray | None = None, side: int = 1500
-) -> np.ndarray:
+def draw_mask(slide: Slide, mask: TissueMask, rectangles: np.ndarray | None = None) -> np.ndarray:
     """Draw what is kept of a slide: the rest is dimmed.
 
     Args:
@@ -158,12 +157,11 @@ def draw_mask(
         mask: its edge is drawn in green.
         rectangles: (N, 4), x, y, width, height, level-0 px, such as the tiles; those that hold
             tissue are drawn in blue.
-        side: of the image, px, at most.
 
     Returns:
-        uint8, (h, w, 3), RGB.
+        uint8, (h, w, 3), RGB, no side longer than ``DRAWN_SIDE``.
     """
-    scale = max(1.0, max(slide.width, slide.height) / side)
+    scale = max(1.0, max(slide.width, slide.height) / DRAWN_SIDE)
     # A slide that is thinner than half a pixel of the picture still has one.
     image = slide.read(0, 0, max(slide.width, scale), max(slide.height, scale), scale)
     height, width = image.shape[:2]

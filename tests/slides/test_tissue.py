@@ -144,22 +144,22 @@ def test_odd_slides(size, mpp, shape):
 
 
 def test_drawing_dims_what_is_passed_over():
-    image = np.full((1600, 3200, 3), 243, np.uint8)
+    image = np.full((1600, 6000, 3), 243, np.uint8)  # drawn at a quarter
     image[:, :1600] = TISSUE
-    slide = ArraySlide(image, 0.25)
+    slide = ArraySlide(image, 0.5)
     mask = tissue_mask(slide)
     tiles = np.array([(400, 0, 1200, 1600), (2400, 0, 800, 1600)])
-    drawn = draw_mask(slide, mask, tiles, side=800)
-    assert drawn.shape == (400, 800, 3)
+    drawn = draw_mask(slide, mask, tiles)
+    assert drawn.shape == (400, 1500, 3)
     assert (drawn[50, 200] == TISSUE).all()
     assert (drawn[50, 700] < 200).all()
-    plain = draw_mask(slide, mask, side=800)
+    plain = draw_mask(slide, mask)
     changed = (drawn != plain).any(axis=2)
     assert np.flatnonzero(changed[200]).tolist() == [100, 400]
     assert not changed[:, 402:].any()  # the tile on glass is not drawn
-    # The tissue ends at 400 px, its margin of 128 px of the slide behind it.
+    # The tissue ends at 400 px, its margin of 64 px of the slide behind it.
     edge = (plain[200] == (0, 140, 0)).all(axis=1)
-    assert np.flatnonzero(edge[100:]).tolist() == [330, 331, 332]
+    assert np.flatnonzero(edge[100:]).tolist() == [314, 315, 316]
     small = ArraySlide(np.full((30, 20, 3), 243, np.uint8), 0.25)
     assert draw_mask(small, tissue_mask(small)).shape == (30, 20, 3)  # never enlarged
 
