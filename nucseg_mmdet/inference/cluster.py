@@ -29,10 +29,12 @@ from nucseg_mmdet.utils.fingerprint import signs
 from nucseg_mmdet.utils.processes import available_cores
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from dask_jobqueue import SLURMCluster
+    from distributed import Client, LocalCluster
 
 TILES = 16  # of a task at least, so that its steps overlap; a task is done again as a whole
 SHARES = 4  # tasks of each worker at least: fewer tiles each, if there are too few for that
+JOB_MEMORY, JOB_TIME = '16GB', '24:00:00'  # of a job of Slurm, unless its options say otherwise
 CONNECT, PATIENCE = 30, 600  # s for a scheduler to answer, and for the first worker to come
 
 Options = tuple[tuple[str, Any], ...]  # keywords of ``Segmenter``, hashable
@@ -227,8 +229,12 @@ def connect(
             if scheduler:
                 client = stack.enter_context(distributed.Client(scheduler, timeout=CONNECT))
             else:
-                make = _slurm_cluster if slurm is not None else _local_cluster
-                cluster = stack.enter_context(make(options, workers or 1, slurm or ''))
+                if slurm is not None:
+                    cluster = _slurm_cluster(workers or 1, slurm)
+                else:
+                    cluster, threads = _local_cluster(workers or 1)
+                    options = dict(options, threads=threads)
+                stack.enter_context(cluster)
                 client = stack.enter_context(distributed.Client(cluster))
             client.wait_for_workers(1 if scheduler or slurm is not None else workers, PATIENCE)
         except (OSError, TimeoutError, ValueError, RuntimeError) as error:
@@ -237,16 +243,17 @@ def connect(
         yield Cluster(client, count, tuple(sorted(options.items())))
 
 
-def _local_cluster(options: dict[str, Any], workers: int, _: str) -> Any:
+def _local_cluster(workers: int) -> tuple['LocalCluster', int]:
+    """Start workers on this machine; they, and the threads of the network that each is to use."""
     import dask
     from distributed import LocalCluster
 
-    threads = options['threads'] = max(1, available_cores() // workers)
+    threads = max(1, available_cores() // workers)
     # In place of Dask's own, which gives memory back to the system at once: with the arrays of a
     # network the system then does nothing else, and a run takes a third longer.
     environment = dict.fromkeys(('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS'), threads)
     with dask.config.set({'distributed.nanny.pre-spawn-environ': environment}):
-        return LocalCluster(
+        cluster = LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
@@ -254,9 +261,15 @@ def _local_cluster(options: dict[str, Any], workers: int, _: str) -> Any:
             # Tasks of a stopped run, and heartbeats at its end; what fails comes with its result.
             silence_logs=logging.CRITICAL,
         )
+    return cluster, threads
 
 
-def _slurm_cluster(options: dict[str, Any], workers: int, slurm: str) -> Any:
+def _slurm_cluster(workers: int, slurm: str) -> 'SLURMCluster':
+    """Submit a job for each worker.
+
+    Raises:
+        UserError: dask-jobqueue is not installed, or there is no Slurm.
+    """
     if importlib.util.find_spec('dask_jobqueue') is None:
         raise UserError('--slurm needs dask-jobqueue: pip install nucseg-mmdet[cluster]')
     if shutil.which('sbatch') is None:  # dask-jobqueue would try for ever
@@ -266,8 +279,8 @@ def _slurm_cluster(options: dict[str, Any], workers: int, slurm: str) -> Any:
     cluster = SLURMCluster(
         cores=1,
         processes=1,
-        memory='16GB',
-        walltime='24:00:00',
+        memory=JOB_MEMORY,
+        walltime=JOB_TIME,
         job_extra_directives=shlex.split(slurm),
     )
     cluster.scale(jobs=workers)
