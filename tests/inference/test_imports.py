@@ -14,6 +14,9 @@ HEAVY = ('torch', 'mmcv', 'mmengine', 'mmdet')
         'nucseg_mmdet',
         'nucseg_mmdet.inference.run',  # and so segmenter, frame, tiling, plan, shards, ...
         'nucseg_mmdet.inference.predictor',
+        'nucseg_mmdet.inference.openvino_predictor',  # and so openvino_model, openvino_int8, ...
+        'nucseg_mmdet.inference.cluster',
+        'nucseg_mmdet.commands.segment',
         'nucseg_mmdet.benchmarks.tiles',
     ],
 )
