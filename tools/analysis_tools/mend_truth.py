@@ -24,9 +24,9 @@ from pathlib import Path
 
 import numpy as np
 
-from nucseg_mmdet.commands.score import read_both
 from nucseg_mmdet.evaluation.label_scores import find_overlaps
 from nucseg_mmdet.evaluation.summary import paint, paint_truth
+from nucseg_mmdet.export.coco_reader import read_truth_and_results
 from nucseg_mmdet.structures.coco import load_json
 from nucseg_mmdet.structures.coco_entries import make_annotations, make_categories
 from nucseg_mmdet.utils.arguments import ArgumentParser
@@ -77,7 +77,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_fraction('--score-thr', args.score_thr)
     check_is_not_read(args.out, args.truth, args.results)
     check_file_is_writable(args.out)
-    images, detections, score_thr, _ = read_both(args.truth, args.results, args.score_thr)
+    images, detections, score_thr, _ = read_truth_and_results(
+        args.truth, args.results, args.score_thr
+    )
     data = load_json(args.truth)
     if len(data.get('categories') or ()) > 1:
         raise UserError(f'{args.truth}: has {len(data["categories"])} categories, expected one')
