@@ -133,6 +133,11 @@ def _add_ways_to_work(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_region(text: str) -> tuple[int, int, int, int]:
+    """The region that ``--roi`` names: x, y, width, height, full-resolution px.
+
+    Raises:
+        UserError: it is none.
+    """
     try:
         x, y, width, height = (int(part) for part in text.split(','))
     except ValueError:
@@ -149,6 +154,9 @@ def refuse_launchers() -> None:
 
     A batch script of Slurm has the number of the job's tasks, but runs once: only what srun
     starts is a step with a number of tasks of its own.
+
+    Raises:
+        UserError: torchrun or srun started us several times.
     """
     for launcher, name in (('torchrun', 'WORLD_SIZE'), ('srun', 'SLURM_STEP_NUM_TASKS')):
         if int(os.environ.get(name, 1)) > 1:
@@ -176,6 +184,11 @@ def print_notes(plans: Sequence[planning.Plan]) -> None:
 
 
 def make_settings(args: argparse.Namespace) -> planning.Settings:
+    """What the options say of reading and writing.
+
+    Raises:
+        UserError: a value is not possible, or what a format needs is not installed.
+    """
     if not 0 <= args.simplify < math.inf:
         raise UserError(f'--simplify {args.simplify}: expected 0 or more')
     for name in args.format:
@@ -216,7 +229,12 @@ def model_options(args: argparse.Namespace) -> dict[str, Any]:
 
 @contextmanager
 def open_engine(args: argparse.Namespace) -> Iterator[Engine]:
-    """This process, or workers."""
+    """This process, or workers.
+
+    Raises:
+        UserError: options do not go together, the model cannot be loaded, or as
+            ``cluster.connect``.
+    """
     if args.workers is not None and args.workers < 1:
         raise UserError(f'--workers {args.workers}: expected at least 1')
     if args.scheduler and (args.workers or args.slurm is not None):

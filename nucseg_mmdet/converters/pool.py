@@ -20,7 +20,16 @@ Result = TypeVar('Result')
 def in_processes(
     function: Callable[[Entry], Result], entries: Sequence[Entry], workers: int | None
 ) -> Iterator[Result]:
-    """Call a module-level function on each entry, in processes; results come in order."""
+    """Call a module-level function on each entry, in processes; results come in order.
+
+    Args:
+        function: whose arguments and results can be pickled.
+        entries: its arguments.
+        workers: processes; 1 for this one, None for one a core.
+
+    Raises:
+        UserError: a process ended by itself. What ``function`` raises comes as well.
+    """
     if workers == 1:
         yield from map(function, entries)
         return

@@ -253,7 +253,11 @@ def spacing(boxes: np.ndarray, areas: np.ndarray) -> np.ndarray:
 
 
 def diameters(areas: np.ndarray) -> np.ndarray:
-    """Diameters of circles of these areas, px."""
+    """Diameters of circles: float64, (N,), px.
+
+    Args:
+        areas: int or float, (N,), square px.
+    """
     return np.sqrt(4 * areas / np.pi)
 
 

@@ -80,7 +80,14 @@ class LabelStrips:
 
 
 def paint(canvas: np.ndarray, points: np.ndarray, sizes: np.ndarray, labels: np.ndarray) -> None:
-    """Fill rings in their order, in place."""
+    """Fill rings in their order, in place; what lies beyond the canvas must be cut off before.
+
+    Args:
+        canvas: int32, (H, W), contiguous.
+        points: int64, (P, 2); x, y of vertices on pixel edges, px of the canvas.
+        sizes: int64, (N,); vertices of each ring, P in total.
+        labels: int, (N,); the value of each ring's pixels.
+    """
     owner, y, start, end = ring_runs(points, sizes, axis=0)
     first, length = y * canvas.shape[1] + start, end - start
     total = np.cumsum(length)

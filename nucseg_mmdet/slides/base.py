@@ -217,7 +217,14 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def paste(image: np.ndarray, part: np.ndarray, x: int, y: int) -> None:
-    """Copy a part to its place, which may lie or reach beyond the image, in place."""
+    """Copy a part to its place, which may lie or reach beyond the image, in place.
+
+    Args:
+        image: any dtype, (H, W, ...).
+        part: the same dtype, (h, w, ...).
+        x: of the part's left edge, px of the image.
+        y: of its top edge.
+    """
     top, left = max(y, 0), max(x, 0)
     bottom, right = min(y + part.shape[0], image.shape[0]), min(x + part.shape[1], image.shape[1])
     if top < bottom and left < right:

@@ -52,12 +52,28 @@ def noise(rng: np.random.Generator, shape: tuple[int, int], sigma: float) -> np.
 
 
 def step(values: np.ndarray, softness: float) -> np.ndarray:
-    """Go softly from 0 to 1 around 0."""
+    """Go softly from 0 to 1 around 0.
+
+    Args:
+        values: float, any shape.
+        softness: value at which 0.88 is reached.
+
+    Returns:
+        float, as ``values``.
+    """
     return 0.5 * (1 + np.tanh(values / softness))
 
 
 def smear(values: np.ndarray, angle: np.ndarray, length: int) -> np.ndarray:
-    """Smear ``values`` along ``angle`` by ``length`` px to both sides.
+    """Smear values along lines.
+
+    Args:
+        values: float32, (H, W).
+        angle: float32, (H, W), of the line through each pixel, radians from the x axis.
+        length: px to both sides.
+
+    Returns:
+        float32, (H, W), of standard deviation 1.
 
     Source:
         Line integral convolution: Cabral and Leedom, SIGGRAPH 1993.

@@ -42,7 +42,11 @@ class UserError(Exception):
 
 
 def check_fraction(option: str, value: float | None) -> None:
-    """Refuse the value of a command's option that is given and not from 0 to 1."""
+    """Check the value of a command's option, if it is given.
+
+    Raises:
+        UserError: it is not from 0 to 1.
+    """
     if value is not None and not 0 <= value <= 1:
         raise UserError(f'{option} {value}: expected 0 to 1')
 

@@ -217,9 +217,16 @@ def _describe(table: Table, kinds: np.ndarray, classes: list) -> dict[str, Any]:
 
 
 def morton(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Interleave the bits of tile coordinates below 2^24: int64.
+    """Interleave the bits of tile coordinates.
 
     The tiles in a tile four, sixteen, ... times as large have neighboring codes.
+
+    Args:
+        x: int64, (N,), from 0 to below 2^24.
+        y: likewise.
+
+    Returns:
+        int64, (N,).
     """
     return _spread(x) | (_spread(y) << 1)
 

@@ -35,7 +35,15 @@ class ContainerWriter:
         self._table: dict[str, dict[str, Any]] = {}
 
     def append(self, name: str, part: np.ndarray) -> None:
-        """Add to an array: the one that was added to last, or a new one."""
+        """Add to an array: the one that was added to last, or a new one.
+
+        Args:
+            name: of the array.
+            part: any dtype, (n, ...); rows to add.
+
+        Raises:
+            ValueError: another array was added to since, or the parts before have another dtype.
+        """
         part = np.ascontiguousarray(part, part.dtype.newbyteorder('<'))
         entry = self._table.get(name)
         if entry is None:

@@ -53,6 +53,11 @@ class Site:
         return self._results[self.number(request)]
 
     def number(self, request: Request) -> int:
+        """The number of the slide that is asked for.
+
+        Raises:
+            HTTPException: 404, there is no such slide, or no longer.
+        """
         number = request.path_params['number']
         if number >= len(self._results):
             raise HTTPException(404, f'slide {number}: expected below {len(self._results)}')

@@ -180,7 +180,11 @@ def read_outlines(path: Path) -> Iterator[Outlines]:
 
 
 def read_features(path: Path) -> Iterator[dict[str, Any]]:
-    """Read the features of a GeoJSON collection one after the other, however it is laid out."""
+    """Read the features of a GeoJSON collection one after the other, however it is laid out.
+
+    Raises:
+        UserError: the file cannot be read, is none, or ends within a feature.
+    """
     decoder = json.JSONDecoder()
     opener = gzip.open if path.suffix == '.gz' else open
     try:
