@@ -23,7 +23,7 @@ from pycocotools import mask as coco_mask
 
 from nucseg_mmdet.converters.base import AnnotatedImage, ImageFile
 from nucseg_mmdet.converters.nuclei import from_mask
-from nucseg_mmdet.converters.pictures import open_picture
+from nucseg_mmdet.converters.raw_images import open_raw_image
 from nucseg_mmdet.imaging.image_files import read_size
 from nucseg_mmdet.structures.coco import get_field, load_json, parse_truth
 from nucseg_mmdet.structures.coco_entries import CATEGORY_ID
@@ -228,7 +228,7 @@ def read_masks(entry: Entry) -> tuple[ImageFile, dict[int, dict], list[str]]:
     Raises:
         UserError: the image is missing, broken, or not of the listed size.
     """
-    image = open_picture(entry.path)
+    image = open_raw_image(entry.path)
     listed = (entry.info.get('height'), entry.info.get('width'))
     if (image.height, image.width) != listed:
         raise UserError(

@@ -26,11 +26,11 @@ import numpy as np
 
 from nucseg_mmdet.converters.base import AnnotatedImage, Nucleus
 from nucseg_mmdet.converters.nuclei import check_labels, check_parts, from_labels
-from nucseg_mmdet.converters.pictures import (
+from nucseg_mmdet.converters.raw_images import (
     Pair,
     check_pair,
     find_pairs,
-    open_picture,
+    open_raw_image,
     pair_folders_left_out,
 )
 from nucseg_mmdet.imaging.image_files import decode_image
@@ -140,7 +140,7 @@ def read_image(entry: Entry) -> AnnotatedImage:
     """
     pair = entry.pair
     check_pair(pair)
-    image = open_picture(pair.image)
+    image = open_raw_image(pair.image)
     labels = check_labels(decode_labels(pair.truth), (image.height, image.width), pair.truth)
     notes = check_parts(labels, pair.truth)
     nuclei = from_labels(labels)

@@ -9,7 +9,7 @@ import numpy as np
 from nucseg_mmdet.converters.base import AnnotatedImage
 from nucseg_mmdet.converters.label_map import set_types
 from nucseg_mmdet.converters.nuclei import from_mask
-from nucseg_mmdet.converters.pictures import is_image, open_picture
+from nucseg_mmdet.converters.raw_images import is_image, open_raw_image
 from nucseg_mmdet.imaging.image_files import decode_image
 from nucseg_mmdet.utils.errors import UserError, some
 
@@ -49,12 +49,12 @@ def read_image(
     Raises:
         UserError: there is not exactly one image, it has no masks, or types of other masks.
     """
-    (pictures, others), (mask_paths, more) = (_pngs(folder / name) for name in ('images', 'masks'))
-    if len(pictures) != 1:
-        raise UserError(f'{folder}/images: {len(pictures)} PNG files, expected one')
+    (images, others), (mask_paths, more) = (_pngs(folder / name) for name in ('images', 'masks'))
+    if len(images) != 1:
+        raise UserError(f'{folder}/images: {len(images)} PNG files, expected one')
     if not mask_paths:
         raise UserError(f'{folder}/masks: no PNG file, expected one for each nucleus')
-    image = open_picture(pictures[0])
+    image = open_raw_image(images[0])
     # Which mask has taken a pixel, counted from 1, to name both of an overlapping pair.
     owner = np.zeros((image.height, image.width), dtype=np.int32)
     nuclei, problems, bad = {}, [], set()

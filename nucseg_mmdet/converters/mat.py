@@ -21,11 +21,11 @@ from scipy.sparse import issparse
 from nucseg_mmdet.converters.base import AnnotatedImage
 from nucseg_mmdet.converters.label_map import set_types
 from nucseg_mmdet.converters.nuclei import check_labels, check_parts, from_labels
-from nucseg_mmdet.converters.pictures import (
+from nucseg_mmdet.converters.raw_images import (
     Pair,
     check_pair,
     find_pairs,
-    open_picture,
+    open_raw_image,
     pair_folders_left_out,
 )
 from nucseg_mmdet.imaging.image_files import MAX_PIXELS
@@ -75,7 +75,7 @@ def read_image(pair: Pair) -> AnnotatedImage:
             labels are not those of single nuclei.
     """
     check_pair(pair)
-    image = open_picture(pair.image)
+    image = open_raw_image(pair.image)
     content = _load(pair.truth)
     if 'inst_map' not in content:
         raise UserError(f'{pair.truth}: no variable inst_map, expected one')

@@ -21,12 +21,12 @@ from pycocotools import mask as coco_mask
 
 from nucseg_mmdet.converters.base import AnnotatedImage, Nucleus
 from nucseg_mmdet.converters.nuclei import from_mask
-from nucseg_mmdet.converters.pictures import (
+from nucseg_mmdet.converters.raw_images import (
     LINKS,
     Pair,
     check_pair,
     find_pairs,
-    open_picture,
+    open_raw_image,
     pair_folders_left_out,
 )
 from nucseg_mmdet.converters.tcga import organ_of
@@ -65,7 +65,7 @@ def read_image(pair: Pair) -> AnnotatedImage:
         UserError: the image or the XML file is missing or broken, or has no region.
     """
     check_pair(pair)
-    image = open_picture(pair.image)
+    image = open_raw_image(pair.image)
     image.organ = organ_of(image.name)
     owned = np.zeros((image.height, image.width), dtype=bool)
     annotated = AnnotatedImage(image, [])

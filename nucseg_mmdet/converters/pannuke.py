@@ -19,7 +19,7 @@ import numpy as np
 
 from nucseg_mmdet.converters.base import AnnotatedImage, ImageFile
 from nucseg_mmdet.converters.nuclei import check_labels, from_labels
-from nucseg_mmdet.converters.pictures import LINKS, folders_left_out
+from nucseg_mmdet.converters.raw_images import LINKS, folders_left_out
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.reading import read_array
 

@@ -26,8 +26,8 @@ import shapely
 
 from nucseg_mmdet.converters.base import AnnotatedImage, ImageFile, Nucleus
 from nucseg_mmdet.converters.nuclei import from_mask
-from nucseg_mmdet.converters.pictures import LINKS, folders_left_out
 from nucseg_mmdet.converters.qupath_geojson import QuPathObject, read_objects
+from nucseg_mmdet.converters.raw_images import LINKS, folders_left_out
 from nucseg_mmdet.slides.base import RegionError, Slide, name_of
 from nucseg_mmdet.slides.open import IMAGES, SCANS, open_slide
 from nucseg_mmdet.slides.pixel_size import MODEL_MPP

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nucseg_mmdet.converters import mask_folder
 from nucseg_mmdet.converters.base import AnnotatedImage, ImageFile
-from nucseg_mmdet.converters.pictures import is_image, open_picture
+from nucseg_mmdet.converters.raw_images import is_image, open_raw_image
 from nucseg_mmdet.converters.tcga import organ_of
 from nucseg_mmdet.structures.coco import load_json
 from nucseg_mmdet.utils.errors import UserError, some
@@ -103,7 +103,7 @@ def _check_test_entry(path: Path, entry: object) -> None:
 
 
 def _test_image(path: Path, entry: dict) -> ImageFile:
-    image = open_picture(path)
+    image = open_raw_image(path)
     if (image.height, image.width) != (entry['height'], entry['width']):
         listed = f'{entry["width"]} x {entry["height"]} px in {LIST}'
         raise UserError(f'{path}: {image.width} x {image.height} px, expected {listed}')

@@ -12,7 +12,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from nucseg_mmdet.commands import prepare as prepare_data
-from nucseg_mmdet.converters import pictures
+from nucseg_mmdet.converters import raw_images
 from nucseg_mmdet.converters.label_map import decode_labels
 from nucseg_mmdet.imaging import image_files
 from nucseg_mmdet.slides.open import open_slide
@@ -337,7 +337,7 @@ def test_bad_picture_is_named(raw, capsys, name, save, message):
 
 
 def test_picture_that_is_too_large_is_named(raw, capsys, monkeypatch):
-    monkeypatch.setattr(pictures, 'MAX_PIXELS', 20)  # of 24
+    monkeypatch.setattr(raw_images, 'MAX_PIXELS', 20)  # of 24
     assert run(raw) == 2
     assert 'a.png: 6 x 4 px, a PNG may have' in capsys.readouterr().err
 

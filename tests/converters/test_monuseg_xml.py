@@ -11,7 +11,7 @@ from pycocotools import mask as coco_mask
 
 from nucseg_mmdet.commands import prepare as prepare_data
 from nucseg_mmdet.converters import monuseg_xml
-from nucseg_mmdet.converters.pictures import Pair
+from nucseg_mmdet.converters.raw_images import Pair
 from nucseg_mmdet.structures.polygons import polygons_to_rle
 
 # Moved by -0.5 px: x from 2.7 to 5.7, y from 0.7 to 4.7. Pixel centers inside: columns 3, 4, 5

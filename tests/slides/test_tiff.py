@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from nucseg_mmdet.converters.pictures import open_picture
+from nucseg_mmdet.converters.raw_images import open_raw_image
 from nucseg_mmdet.imaging.image_files import decode_image
 from nucseg_mmdet.slides.open import open_slide
 from nucseg_mmdet.utils.errors import UserError
@@ -27,7 +27,7 @@ def write(path, kind, table, value, compression):
     return path
 
 
-@pytest.mark.parametrize('read', [open_picture, open_slide])
+@pytest.mark.parametrize('read', [open_raw_image, open_slide])
 @pytest.mark.parametrize(
     ('kind', 'table', 'value', 'message'),
     [
@@ -58,7 +58,7 @@ def other_count(data):
 
 
 @pytest.mark.parametrize('damage', [fewer_tags, other_count])
-@pytest.mark.parametrize('read', [open_picture, open_slide, decode_image])
+@pytest.mark.parametrize('read', [open_raw_image, open_slide, decode_image])
 def test_colors_without_their_channels_are_refused(tmp_path, read, damage):
     """One flipped bit made a gray image of a third of the pixels."""
     path = tmp_path / 'a.tif'
@@ -79,11 +79,11 @@ def test_tile_of_no_bytes(tmp_path, compression):
         np.testing.assert_array_equal(slide.read(0, 0, 96, 96), expected)
         assert '1 of 9 tiles are not in the file, nothing was scanned there' in slide.notes
     with pytest.raises(UserError, match=r'a\.tif: damaged TIFF \(tiles of 0 bytes: 1\)'):
-        open_picture(path)
+        open_raw_image(path)
 
 
 def test_whole_images_are_neither(tmp_path, compression):
     for layout in LAYOUTS.values():
         path = tmp_path / 'a.tif'
         tifffile.imwrite(path, IMAGE, photometric='rgb', compression=compression, **layout)
-        np.testing.assert_array_equal(open_picture(path).pixels[..., ::-1], IMAGE)
+        np.testing.assert_array_equal(open_raw_image(path).pixels[..., ::-1], IMAGE)

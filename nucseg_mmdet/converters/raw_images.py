@@ -42,7 +42,7 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES | UNREAD and path.is_file()
 
 
-def open_picture(path: Path) -> ImageFile:
+def open_raw_image(path: Path) -> ImageFile:
     """Read an image as ``slides`` do, and decide whether its file is copied or written as PNG.
 
     Raises:
