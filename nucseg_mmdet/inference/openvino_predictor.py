@@ -62,9 +62,14 @@ class Prepared(NamedTuple):
     height: int
 
 
-class Detections(NamedTuple):
-    """Nuclei before their masks: boxes, float32, (N, 4), px of the network's input; float32, (N,);
-    int64, (N,)."""
+class BoxResults(NamedTuple):
+    """N nuclei before their masks.
+
+    Attributes:
+        boxes: xyxy, float32, (N, 4), px of the network's input.
+        scores: float32, (N,).
+        labels: int64, (N,).
+    """
 
     boxes: np.ndarray
     scores: np.ndarray
@@ -248,7 +253,7 @@ class OpenVinoPredictor:
 
     def _detect(
         self, features: openvino.InferRequest, proposals: np.ndarray, size: tuple[int, int]
-    ) -> Detections:
+    ) -> BoxResults:
         """Ask of each proposal what it is, and where exactly."""
         rcnn = self._meta['rcnn']
         answer = self._look(features, 'boxes', proposals)
@@ -275,7 +280,7 @@ class OpenVinoPredictor:
         kept = np.concatenate(kept)
         kept = kept[np.argsort(-scores[kept], kind='stable')]
         kept = kept[: round(rcnn['max_per_img'] * self._limit)]
-        return Detections(boxes[kept], scores[kept], label[kept])
+        return BoxResults(boxes[kept], scores[kept], label[kept])
 
     def _look(
         self, features: openvino.InferRequest, head: str, boxes: np.ndarray
@@ -305,7 +310,7 @@ class OpenVinoPredictor:
             setattr(self._own, head, [one.create_infer_request() for one in self._heads[head]])
         return getattr(self._own, head)
 
-    def _lower_doubles(self, boxes: np.ndarray, masks: list[dict], found: Detections) -> Prediction:
+    def _lower_doubles(self, boxes: np.ndarray, masks: list[dict], found: BoxResults) -> Prediction:
         """Leave out nuclei that lie on others and, with a lowered score, are not certain enough."""
         scores, mask_nms = found.scores, self._meta['rcnn']['mask_nms']
         if mask_nms and len(masks):
