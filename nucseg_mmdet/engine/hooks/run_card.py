@@ -17,7 +17,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from nucseg_mmdet.engine import provenance
-from nucseg_mmdet.engine.config_edits import score_threshold
+from nucseg_mmdet.engine.config_parts import score_threshold
 from nucseg_mmdet.engine.work_dir import read_card
 from nucseg_mmdet.evaluation.run_cards import CARD
 from nucseg_mmdet.utils.files import without_nan, write_json
