@@ -200,6 +200,7 @@ class TestGuard:
             '/slides/0/image/999999999999/0_0.jpg',
             '/slides/0/tiles/99/0_0',
             '/slides/0/tiles/0/99999999999999999999_0',
+            pytest.param(f'/slides/0/tiles/0/{"9" * 5000}_0', id='more digits than Python reads'),
         ],
     )
     def test_paths_lead_nowhere(self, client, path):
@@ -207,6 +208,7 @@ class TestGuard:
         assert answer.status_code in (400, 403, 404, 422), answer.text
         assert 'root:' not in answer.text
         assert 'import' not in answer.text
+        assert answer.json().keys() == {'error'}
 
     @pytest.mark.parametrize(
         'path',
