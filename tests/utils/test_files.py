@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -104,6 +105,44 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path):
     assert first.path.read_bytes() == b'first'
     second.publish()
     assert first.path.read_bytes() == b'second'
+
+
+@pytest.fixture
+def interfere(monkeypatch):
+    """Has something happen at the moment before a lock is taken, once."""
+
+    @contextlib.contextmanager
+    def at_the_first_lock(happens):
+        left = [happens]
+        with monkeypatch.context() as patch:
+            flock = fcntl.flock
+            patch.setattr(fcntl, 'flock', lambda *lock: (left and left.pop()(), flock(*lock)))
+            yield
+        assert not left
+
+    return at_the_first_lock
+
+
+def test_what_is_under_construction_is_not_taken_for_abandoned(tmp_path):
+    part = PartialFile(tmp_path / 'a')
+    part.finish()
+    with new_folder(tmp_path / 'folder') as folder:
+        write_text(tmp_path / 'a', 'second')
+        with new_folder(tmp_path / 'folder'):
+            pass
+        (folder / 'b').touch()
+    part.publish()
+    assert (tmp_path / 'a').read_bytes() == b''
+    assert sorted(os.listdir(tmp_path)) == ['a', 'folder']
+
+
+def test_what_is_taken_for_abandoned_before_it_is_locked_is_made_again(tmp_path, interfere):
+    with interfere(lambda: [path.unlink() for path in tmp_path.iterdir()]):
+        write_text(tmp_path / 'a', 'text')
+    removed = interfere(lambda: [path.rmdir() for path in tmp_path.glob('.*')])
+    with removed, new_folder(tmp_path / 'folder') as folder:
+        (folder / 'b').touch()
+    assert sorted(os.listdir(tmp_path)) == ['a', 'folder']
 
 
 def test_a_link_in_the_place_is_replaced_and_its_target_kept(tmp_path):
