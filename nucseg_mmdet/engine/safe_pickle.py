@@ -86,8 +86,15 @@ class PickledBytes(bytes):
         raise pickle.UnpicklingError('bytes with a state')
 
 
+class PickledDict(OrderedDict):
+    """What stands for ``OrderedDict``: attributes, which could take a method's place, are left."""
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
 ADMITTED = {
-    ('collections', 'OrderedDict'): OrderedDict,
+    ('collections', 'OrderedDict'): PickledDict,
     ('numpy', 'ndarray'): PickledArray,
     ('numpy', 'dtype'): PickledDtype,
     ('_codecs', 'encode'): PickledBytes,
