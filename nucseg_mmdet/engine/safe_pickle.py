@@ -3,8 +3,8 @@
 A pickle names the functions that rebuild its objects. For ``load`` each admitted name leads
 to one of the classes below and never to NumPy's own function, so that not even a forged
 dtype or shape reaches NumPy's C code unchecked. ``load_torch`` leaves the reading to torch,
-which calls what it admits: of NumPy, the constructors of arrays and of numbers, and for dtypes
-``plain_dtype``.
+which calls what it admits: of NumPy, the constructor of numbers, and for arrays and dtypes
+``empty_array`` and ``plain_dtype``.
 """
 
 import pickle
@@ -13,7 +13,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -86,8 +86,15 @@ class PickledBytes(bytes):
         raise pickle.UnpicklingError('bytes with a state')
 
 
+class PickledDict(OrderedDict):
+    """What stands for ``OrderedDict``: attributes, which could take a method's place, are left."""
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
 ADMITTED = {
-    ('collections', 'OrderedDict'): OrderedDict,
+    ('collections', 'OrderedDict'): PickledDict,
     ('numpy', 'ndarray'): PickledArray,
     ('numpy', 'dtype'): PickledDtype,
     ('_codecs', 'encode'): PickledBytes,
@@ -144,6 +151,22 @@ def plain_dtype(code: str, align: bool = False, copy: bool = False) -> np.dtype:
     return np.dtype(code)
 
 
+def array_type(*_: Any) -> NoReturn:
+    """What stands for ``numpy.ndarray`` in a file of torch, where it is named and not called.
+
+    Called, NumPy's own takes bytes of the file for an array of any type: one of objects as well.
+
+    Raises:
+        UnpicklingError: always.
+    """
+    raise pickle.UnpicklingError('a call of numpy.ndarray')
+
+
+def empty_array(*_: Any) -> np.ndarray:
+    """What stands for ``_reconstruct`` in a file of torch: NumPy checks what fills it."""
+    return np.empty(0, np.int8)
+
+
 def load_torch(path: Path, also: Sequence = (), map_location: Any = 'cpu') -> Any:
     """Load a file of ``torch.save`` with ``weights_only``.
 
@@ -159,11 +182,13 @@ def load_torch(path: Path, also: Sequence = (), map_location: Any = 'cpu') -> An
     Raises:
         UserError: the file is missing, damaged or asks for anything else, by its name.
     """
-    core = np._core.multiarray
-    admitted = [*also, np.ndarray, (plain_dtype, 'numpy.dtype')]
-    admitted += [type(np.dtype(code)) for code in DTYPES]
-    for function in (core._reconstruct, core.scalar):
-        admitted += [(function, f'numpy.{home}.multiarray.{function.__name__}') for home in CORES]
+    admitted = [*also, (array_type, 'numpy.ndarray'), (plain_dtype, 'numpy.dtype')]
+    for home in CORES:
+        admitted.append((empty_array, f'numpy.{home}.multiarray._reconstruct'))
+        admitted.append((np._core.multiarray.scalar, f'numpy.{home}.multiarray.scalar'))
+    # What is given a state, under names that no file can write: they end at a line's end.
+    built = [np.ndarray, *(type(np.dtype(code)) for code in DTYPES)]
+    admitted += [(kind, f'{kind.__name__}\n') for kind in built]
     _check_zip(path)
     try:
         with torch.serialization.safe_globals(admitted):

@@ -372,6 +372,14 @@ def test_unfit_pickle_is_refused(tmp_path, content):
         read(tmp_path / 'bad.pkl')
 
 
+def test_attributes_of_a_dictionary_are_left(tmp_path):
+    weights = OrderedDict(x=np.ones(2, 'f4'))
+    weights.names = 1
+    content = pickle.dumps(weights, 2).replace(b'names', b'items')  # a method's name
+    (tmp_path / 'a.pkl').write_bytes(content)
+    assert read(tmp_path / 'a.pkl')['x'].tolist() == [1, 1]
+
+
 def test_torch_file_is_not_run(tmp_path):
     marker, path = tmp_path / 'ran', tmp_path / 'bad.pth'
     torch.save({'model': {}, 'hook': Malicious(os.system, f'touch {marker}')}, path)
