@@ -7,8 +7,10 @@ which calls what it admits: of NumPy, the constructor of numbers, and for arrays
 ``empty_array`` and ``plain_dtype``.
 """
 
+import functools
 import pickle
 import re
+import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -57,8 +59,9 @@ class PickledArray:
             content = content.encode('latin1')
         self.array = np.frombuffer(content, dtype.dtype).reshape(shape, order=order)
 
+    @functools.cached_property
     def native(self) -> np.ndarray:
-        """Copy into the machine's byte order, rows first."""
+        """A copy in the machine's byte order, rows first; one of it, whatever names it has."""
         return np.array(self.array, self.array.dtype.newbyteorder('='), order='C')
 
 
@@ -104,8 +107,12 @@ ADMITTED = {
 }
 
 
-class ArrayUnpickler(pickle.Unpickler):
-    """Unpickles NumPy arrays, numbers, text and plain containers, and refuses the rest."""
+class ArrayUnpickler(pickle._Unpickler):
+    """Unpickles NumPy arrays, numbers, text and plain containers, and refuses the rest.
+
+    It is Python's own in Python: that in C makes room for as many objects as one number in the
+    file says, by which 16 bytes take gigabytes.
+    """
 
     def find_class(self, module: str, name: str) -> type:
         try:
@@ -125,7 +132,7 @@ def load(path: Path) -> Any:
     """
     damaged = (
         *(pickle.UnpicklingError, EOFError, MemoryError, OverflowError, RecursionError),
-        *(AttributeError, IndexError, KeyError, TypeError, ValueError),
+        *(AttributeError, IndexError, KeyError, TypeError, ValueError, struct.error),
     )
     with open_file(path, MOST) as file:
         try:
