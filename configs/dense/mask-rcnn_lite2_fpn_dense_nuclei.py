@@ -18,9 +18,15 @@ model = dict(
     ),
 )
 
-_, *others = _base_.moved_crops
 load_normalized = dict(_base_.load_once, steps=[_base_.normalize])
-train_dataloader = dict(dataset=dict(pipeline=[load_normalized, *others]))
+train_dataloader = dict(
+    dataset=dict(
+        pipeline=[
+            *(load_normalized, _base_.load_truth, _base_.crops, _base_.move, _base_.slide_colors),
+            *(_base_.enlarge, _base_.whole, _base_.turn, _base_.flip, _base_.stain, _base_.pack),
+        ]
+    )
+)
 
 load_from = _base_.first_stage
 randomness = dict(seed=1)  # with the seed of the first run it would see the same crops again

@@ -62,6 +62,12 @@ def bases(path):
     return []
 
 
+def takes_by_place(node):
+    """Whether it is like ``x[0]``, or like the left of ``a, *others = x``."""
+    unpacked = isinstance(node, ast.Tuple | ast.List) and isinstance(node.ctx, ast.Store)
+    return unpacked or isinstance(node, ast.Subscript)
+
+
 def levels(path):
     return 1 + max(map(levels, bases(path)), default=0)
 
@@ -106,7 +112,7 @@ def test_default_model_is_six_files():
 
 @each_file
 def test_steps_are_taken_by_name(path):
-    taken = [node for node in ast.walk(tree(path)) if isinstance(node, ast.Subscript)]
+    taken = [node for node in ast.walk(tree(path)) if takes_by_place(node)]
     assert not taken, f'line {taken[0].lineno} takes an item by its place'
 
 

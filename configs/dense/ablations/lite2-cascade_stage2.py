@@ -19,14 +19,7 @@ model = dict(
     ),
 )
 
-load_once, load_truth, crops, move, slide_colors, *others = _base_.moved_crops
-sharpness = dict(type='Sharpness', min_mag=0.0, max_mag=2.0)
-some_sharpness = dict(type='RandomApply', transforms=[sharpness, sharpness], prob=0.5)
-train_dataloader = dict(
-    dataset=dict(
-        pipeline=[load_once, load_truth, crops, move, slide_colors, some_sharpness, *others]
-    )
-)
+train_dataloader = dict(dataset=dict(pipeline=_base_.sharpness_crops))
 
 load_from = _base_.first_stage
 randomness = dict(seed=1)  # with the seed of the first run it would see the same crops again

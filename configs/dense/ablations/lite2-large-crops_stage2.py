@@ -26,7 +26,6 @@ model = dict(
     ),
 )
 
-load_once, load_truth, _, move, slide_colors, _, *others = _base_.moved_crops
 crops = dict(
     type='RandomChoice',
     transforms=[
@@ -35,14 +34,13 @@ crops = dict(
     ],
 )
 enlarge = dict(_base_.enlarge, scale=(448, 448))  # 1.8 to 2.8 times
-sharpness = dict(type='Sharpness', min_mag=0.0, max_mag=2.0)
-some_sharpness = dict(type='RandomApply', transforms=[sharpness, sharpness], prob=0.5)
 train_dataloader = dict(
     batch_size=2,
     dataset=dict(
         pipeline=[
-            *(load_once, load_truth, crops, move, slide_colors, some_sharpness, enlarge),
-            *others,
+            *(_base_.load_once, _base_.load_truth, crops, _base_.move, _base_.slide_colors),
+            *(_base_.some_sharpness, enlarge, _base_.whole, _base_.turn, _base_.flip),
+            *(_base_.stain, _base_.pack),
         ]
     ),
 )

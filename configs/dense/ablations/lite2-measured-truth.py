@@ -18,11 +18,16 @@ model = dict(
     ),
 )
 
-load_once, load_truth, crops, _, *others = _base_.moved_crops
 measure = dict(type='MeasureTruthOffset')
-move = dict(type='MoveTruth')
+move_measured = dict(type='MoveTruth')
 train_dataloader = dict(
-    dataset=dict(pipeline=[load_once, load_truth, measure, crops, move, *others])
+    dataset=dict(
+        pipeline=[
+            *(_base_.load_once, _base_.load_truth, measure, _base_.crops, move_measured),
+            *(_base_.slide_colors, _base_.enlarge, _base_.whole, _base_.turn, _base_.flip),
+            *(_base_.stain, _base_.pack),
+        ]
+    )
 )
 
 custom_hooks = _base_.pretrained_hooks

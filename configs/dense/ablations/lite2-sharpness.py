@@ -18,12 +18,13 @@ model = dict(
     ),
 )
 
-load_once, load_truth, crops, move, slide_colors, *others = _base_.moved_crops
-# 0 smooths with a kernel of 3 px, 1 does nothing, 2 sharpens; twice, for a wider range.
-sharpness = dict(type='Sharpness', min_mag=0.0, max_mag=2.0)
 train_dataloader = dict(
     dataset=dict(
-        pipeline=[load_once, load_truth, crops, move, slide_colors, sharpness, sharpness, *others]
+        pipeline=[
+            *(_base_.load_once, _base_.load_truth, _base_.crops, _base_.move, _base_.slide_colors),
+            *(_base_.sharpness, _base_.sharpness),
+            *(_base_.enlarge, _base_.whole, _base_.turn, _base_.flip, _base_.stain, _base_.pack),
+        ]
     )
 )
 
