@@ -116,6 +116,13 @@ def test_steps_are_taken_by_name(path):
     assert not taken, f'line {taken[0].lineno} takes an item by its place'
 
 
+@each_file
+def test_no_loops_and_functions(path):
+    kinds = (ast.For, ast.While, ast.comprehension, ast.FunctionDef, ast.Lambda)
+    found = [type(node).__name__ for node in ast.walk(tree(path)) if isinstance(node, kinds)]
+    assert not found
+
+
 @pytest.mark.parametrize(
     'page',
     [

@@ -20,7 +20,13 @@ load_truth = dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2m
 crop = dict(type='RandomCrop', crop_size=(160, 160), allow_negative_crop=False, recompute_bbox=True)
 crops = dict(
     type='RandomChoice',
-    transforms=[[dict(crop, crop_size=(size, size))] for size in (112, 128, 144, 160, 176)],  # px
+    transforms=[
+        [dict(crop, crop_size=(112, 112))],  # px
+        [dict(crop, crop_size=(128, 128))],
+        [dict(crop, crop_size=(144, 144))],
+        [dict(crop, crop_size=(160, 160))],
+        [dict(crop, crop_size=(176, 176))],
+    ],
 )
 # Before the crop is enlarged, when it has a fifth of the pixels.
 slide_colors = dict(type='RandomApply', transforms=[dict(type='ReinhardJitter')], prob=0.5)

@@ -29,8 +29,11 @@ model = dict(
 crops = dict(
     type='RandomChoice',
     transforms=[
-        [dict(_base_.crop, crop_size=(size, size))]
-        for size in (160, 180, 200, 224, 248)  # px
+        [dict(_base_.crop, crop_size=(160, 160))],  # px
+        [dict(_base_.crop, crop_size=(180, 180))],
+        [dict(_base_.crop, crop_size=(200, 200))],
+        [dict(_base_.crop, crop_size=(224, 224))],
+        [dict(_base_.crop, crop_size=(248, 248))],
     ],
 )
 enlarge = dict(_base_.enlarge, scale=(448, 448))  # 1.8 to 2.8 times
