@@ -20,10 +20,7 @@ model = dict(
         rpn_proposal=dict(nms_pre=1000, max_per_img=1000),
         rcnn=dict(sampler=dict(num=256)),
     ),
-    test_cfg=dict(
-        rpn=_base_.test_rpn,
-        rcnn=dict(_base_.test_rcnn, truth_offset=(-0.4, -0.6)),
-    ),
+    test_cfg=dict(rpn=_base_.test_rpn, rcnn=_base_.test_rcnn_moved),
 )
 
 crops = dict(
@@ -48,7 +45,7 @@ train_dataloader = dict(
     ),
 )
 
-load_from = _base_.first_stage
+load_from = _base_.needs_checkpoint
 randomness = dict(seed=1)  # with the seed of the first run it would see the same crops again
 custom_hooks = _base_.pretrained_hooks
 optim_wrapper = _base_.second_optimizer

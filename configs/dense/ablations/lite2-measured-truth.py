@@ -12,10 +12,7 @@ _base_ = [
 
 model = dict(
     _base_.lite2,
-    test_cfg=dict(
-        rpn=_base_.test_rpn,
-        rcnn=dict(_base_.test_rcnn, truth_offset=(-0.4, -0.6)),
-    ),
+    test_cfg=dict(rpn=_base_.test_rpn, rcnn=_base_.test_rcnn_moved),
 )
 
 measure = dict(type='MeasureTruthOffset')
