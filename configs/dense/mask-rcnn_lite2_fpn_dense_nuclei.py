@@ -5,15 +5,12 @@ python tools/train.py configs/dense/mask-rcnn_lite2_fpn_dense_nuclei.py --amp \
 """
 
 _base_ = [
-    '../_base_/models/mask-rcnn_efficientnet-lite0_fpn.py',
+    '../_base_/models/mask-rcnn_efficientnet-lite2_fpn.py',
     '../_base_/datasets/vrdl_crop-stain.py',
     '../_base_/recipes/dense.py',
 ]
 
-model = dict(
-    _base_.lite2,
-    test_cfg=dict(rpn=_base_.test_rpn, rcnn=_base_.test_rcnn_moved),
-)
+model = dict(test_cfg=dict(rpn=_base_.test_rpn, rcnn=_base_.test_rcnn_moved))
 
 load_normalized = dict(_base_.load_once, steps=[_base_.normalize])
 train_dataloader = dict(

@@ -153,6 +153,28 @@ def test_docstring_has_the_command(path):
     assert found == [str(path.relative_to(ROOT))]
 
 
+def test_lite_models_differ_as_they_say():
+    """Each is written out, since a config has three levels at most."""
+    models = ROOT / 'configs/_base_/models'
+    lite0 = load(models / 'mask-rcnn_efficientnet-lite0_fpn.py').model
+    lite2 = load(models / 'mask-rcnn_efficientnet-lite2_fpn.py').model
+    cascade = load(models / 'cascade-mask-rcnn_efficientnet-lite2_fpn.py').model
+    lite0.backbone.update(variant=2, init_cfg=lite2.backbone.init_cfg)
+    lite0.neck.in_channels = [144, 288, 720]
+    assert lite0 == lite2
+    lite2.roi_head.bbox_head.reg_class_agnostic = True
+    assert cascade.roi_head.bbox_head[0] == lite2.roi_head.bbox_head
+    assert cascade.train_cfg.rcnn[0] == lite2.train_cfg.rcnn
+    lite2.roi_head.update(
+        type='CascadeRoIHead',
+        num_stages=2,
+        stage_loss_weights=[1.0, 0.5],
+        bbox_head=cascade.roi_head.bbox_head,
+    )
+    lite2.train_cfg.rcnn = cascade.train_cfg.rcnn
+    assert cascade == lite2
+
+
 def test_metafile_is_the_zoo():
     (name,) = yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import']
     metafile = yaml.safe_load((ROOT / name).read_text())

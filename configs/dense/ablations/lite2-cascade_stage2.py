@@ -5,16 +5,12 @@ python tools/train.py configs/dense/ablations/lite2-cascade_stage2.py --amp --fo
 """
 
 _base_ = [
-    '../../_base_/models/mask-rcnn_efficientnet-lite0_fpn.py',
+    '../../_base_/models/cascade-mask-rcnn_efficientnet-lite2_fpn.py',
     '../../_base_/datasets/vrdl_crop-stain.py',
     '../../_base_/recipes/dense.py',
 ]
 
-model = dict(
-    _base_.lite2,
-    **_base_.cascade,
-    test_cfg=dict(rpn=_base_.test_rpn, rcnn=_base_.test_rcnn_moved),
-)
+model = dict(test_cfg=dict(rpn=_base_.test_rpn, rcnn=_base_.test_rcnn_moved))
 
 train_dataloader = dict(dataset=dict(pipeline=_base_.sharpness_crops))
 

@@ -7,13 +7,12 @@ The borders of these crops cut 30 in 100 of their nuclei, those of the recipe 40
 """
 
 _base_ = [
-    '../../_base_/models/mask-rcnn_efficientnet-lite0_fpn.py',
+    '../../_base_/models/mask-rcnn_efficientnet-lite2_fpn.py',
     '../../_base_/datasets/vrdl_crop-stain.py',
     '../../_base_/recipes/dense.py',
 ]
 
 model = dict(
-    _base_.lite2,
     # As many of all as two crops of half the area have.
     train_cfg=dict(
         rpn=dict(sampler=dict(num=512)),

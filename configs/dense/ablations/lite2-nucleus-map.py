@@ -4,13 +4,12 @@ python tools/train.py configs/dense/ablations/lite2-nucleus-map.py --fold 2 --in
 """
 
 _base_ = [
-    '../../_base_/models/mask-rcnn_efficientnet-lite0_fpn.py',
+    '../../_base_/models/mask-rcnn_efficientnet-lite2_fpn.py',
     '../../_base_/datasets/vrdl_crop-stain.py',
     '../../_base_/recipes/dense.py',
 ]
 
 model = dict(
-    _base_.lite2,
     rpn_head=dict(type='NucleusMapRPNHead'),
     test_cfg=dict(rpn=_base_.test_rpn, rcnn=_base_.test_rcnn_moved),
 )
