@@ -2,7 +2,9 @@
 built configs agree."""
 
 import ast
+import json
 import re
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -190,6 +192,18 @@ def test_metafile_is_the_zoo():
             for score, value in result['Metrics'].items():
                 expected = 100 * scores.values[score.removeprefix('mask ')]
                 assert value == pytest.approx(expected, abs=0.05 + 1e-9)  # as rounded
+
+
+def test_files_for_openvino_are_of_the_models_configs():
+    for model in model_zoo.MODELS.values():
+        runtime = (ROOT / model.weights).with_suffix('.openvino.zip')
+        with zipfile.ZipFile(runtime) as archive:
+            named = json.loads(archive.read('meta.json'))['config']
+        path = ROOT / model.config
+        assert named == model_zoo.EXPORTED_WITH.get(path.stem, path.stem)
+        same, cfg = load(model_zoo.find_config(named)), load(path)
+        for key in ('model', 'test_dataloader', 'test_evaluator', 'tta_model', 'tta_pipeline'):
+            assert same[key] == cfg[key]
 
 
 def test_all_original_experiments_are_there():
