@@ -145,8 +145,6 @@ MODELS = {
     ),
 }
 DEFAULT = 'dense-r18'
-# By config: another that the model's file for OpenVINO names, and that tests in the same way.
-EXPORTED_WITH = {'mask-rcnn_lite2_fpn_dense_mended': 'lite2-sharpness_stage2'}
 # Short names of configs that have no model yet.
 RECIPES = {'finetune': 'configs/finetune/mask-rcnn_r18-c4_fpn_finetune_nuclei.py'}
 

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import openvino
 
-from nucseg_mmdet.engine.model_zoo import EXPORTED_WITH, find_config, model_files
+from nucseg_mmdet.engine.model_zoo import find_config, model_files
 from nucseg_mmdet.imaging import stain
 from nucseg_mmdet.inference import openvino_int8, openvino_model
 from nucseg_mmdet.inference.predictor import (
@@ -82,7 +82,7 @@ def _check_source(meta: dict[str, Any], path: Path, options: ModelOptions) -> No
     if weights and meta.get('weights') != hashlib.sha256(weights.read_bytes()).hexdigest():
         raise UserError(f'{path}: is of other weights than {weights}, expected of these; {again}')
     expected = config and find_config(config).stem
-    if expected and meta.get('config') not in (expected, EXPORTED_WITH.get(expected, expected)):
+    if expected and meta.get('config') != expected:
         found = f'{meta.get("config")!r:.80}'
         raise UserError(f'{path}: is of config {found}, expected {expected}; {again}')
 

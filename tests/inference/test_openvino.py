@@ -286,13 +286,6 @@ class TestRefused:
         with pytest.raises(UserError, match="c4_fpn_dense_nuclei', expected mask-rcnn_lite0_fpn_"):
             Segmenter('dense-lite0', weights if beside else DEFAULT, backend='openvino')
 
-    def test_a_file_of_a_config_that_the_models_own_repeats(self):
-        _, weights = model_files('dense-lite2-mended')
-        for config in ('dense-lite2-mended', 'lite2-sharpness_stage2'):
-            assert Segmenter(config, weights, backend='openvino')
-        with pytest.raises(UserError, match="lite2-sharpness_stage2', expected lite2_stage2;"):
-            Segmenter('lite2_stage2', weights, backend='openvino')
-
     @pytest.mark.parametrize('size', [0, 1000])
     def test_damaged_file(self, exported, tmp_path, size):
         path = tmp_path / 'damaged.openvino.zip'
