@@ -21,15 +21,12 @@ model = dict(
         mask_roi_extractor=dict(out_channels=channels),
         mask_head=dict(in_channels=channels, conv_out_channels=channels),
     ),
-    test_cfg=dict(
-        rpn=_base_.test_rpn,
-        rcnn=dict(_base_.test_rcnn, truth_offset=(-0.4, -0.6)),
-    ),
+    test_cfg=dict(rpn=_base_.test_rpn, rcnn=_base_.test_rcnn_moved),
 )
 
 train_dataloader = dict(dataset=dict(pipeline=_base_.moved_crops))
 
-load_from = _base_.first_stage
+load_from = _base_.needs_checkpoint
 randomness = dict(seed=1)  # with the seed of the first run it would see the same crops again
 custom_hooks = _base_.pretrained_hooks
 optim_wrapper = _base_.second_optimizer

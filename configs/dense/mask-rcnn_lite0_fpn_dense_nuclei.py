@@ -12,12 +12,7 @@ _base_ = [
     '../_base_/recipes/dense.py',
 ]
 
-model = dict(
-    test_cfg=dict(
-        rpn=_base_.test_rpn,
-        rcnn=dict(_base_.test_rcnn, truth_offset=(-0.4, -0.6)),
-    ),
-)
+model = dict(test_cfg=dict(rpn=_base_.test_rpn, rcnn=_base_.test_rcnn_moved))
 
 train_dataloader = dict(dataset=dict(pipeline=_base_.moved_crops))
 

@@ -10,16 +10,11 @@ _base_ = [
     '../_base_/recipes/dense.py',
 ]
 
-model = dict(
-    test_cfg=dict(
-        rpn=_base_.test_rpn,
-        rcnn=dict(_base_.test_rcnn, truth_offset=(-0.4, -0.6)),
-    ),
-)
+model = dict(test_cfg=dict(rpn=_base_.test_rpn, rcnn=_base_.test_rcnn_moved))
 
 train_dataloader = dict(dataset=dict(pipeline=_base_.moved_crops))
 
-load_from = _base_.first_stage
+load_from = _base_.needs_checkpoint
 randomness = dict(seed=1)  # with the seed of the first run it would see the same crops again
 custom_hooks = _base_.pretrained_hooks
 optim_wrapper = _base_.second_optimizer

@@ -5,24 +5,24 @@ python tools/train.py configs/dense/mask-rcnn_lite2_fpn_dense_nuclei.py --amp \
 """
 
 _base_ = [
-    '../_base_/models/mask-rcnn_efficientnet-lite0_fpn.py',
+    '../_base_/models/mask-rcnn_efficientnet-lite2_fpn.py',
     '../_base_/datasets/vrdl_crop-stain.py',
     '../_base_/recipes/dense.py',
 ]
 
-model = dict(
-    _base_.lite2,
-    test_cfg=dict(
-        rpn=_base_.test_rpn,
-        rcnn=dict(_base_.test_rcnn, truth_offset=(-0.4, -0.6)),
-    ),
+model = dict(test_cfg=dict(rpn=_base_.test_rpn, rcnn=_base_.test_rcnn_moved))
+
+load_normalized = dict(_base_.load_once, steps=[_base_.normalize])
+train_dataloader = dict(
+    dataset=dict(
+        pipeline=[
+            *(load_normalized, _base_.load_truth, _base_.crops, _base_.move, _base_.slide_colors),
+            *(_base_.enlarge, _base_.whole, _base_.turn, _base_.flip, _base_.stain, _base_.pack),
+        ]
+    )
 )
 
-_, *others = _base_.moved_crops
-load_normalized = dict(_base_.load_once, steps=[_base_.normalize])
-train_dataloader = dict(dataset=dict(pipeline=[load_normalized, *others]))
-
-load_from = _base_.first_stage
+load_from = _base_.needs_checkpoint
 randomness = dict(seed=1)  # with the seed of the first run it would see the same crops again
 custom_hooks = _base_.pretrained_hooks
 optim_wrapper = _base_.second_optimizer

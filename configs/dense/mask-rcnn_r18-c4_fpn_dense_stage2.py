@@ -12,10 +12,8 @@ _base_ = [
 
 model = dict(test_cfg=dict(rpn=_base_.test_rpn, rcnn=_base_.test_rcnn))
 
-# Without a checkpoint given, training stops with this text and does not start from scratch.
-load_from = 'CHECKPOINT (give --cfg-options load_from=FILE)'
+load_from = _base_.needs_checkpoint
 randomness = dict(seed=1)  # with the seed of the first stage it would see the same crops again
-# The statistics of batch norm averaged as well, so that they are those of the weights.
-custom_hooks = [*_base_.run_hooks, dict(_base_.ema, update_buffers=True)]
+custom_hooks = [*_base_.run_hooks, _base_.ema_with_statistics]
 optim_wrapper = dict(optimizer=dict(lr=0.0005))
 param_scheduler = [dict(_base_.warm_up, end=50), dict(_base_.decay, begin=50)]

@@ -18,4 +18,4 @@ _base_ = [
 finetune = dict(model='dense-r18', iterations=None, lr=None, fold=None)
 
 model = dict(test_cfg=dict(rpn=_base_.test_rpn, rcnn=_base_.test_rcnn))
-custom_hooks = [*_base_.run_hooks, dict(_base_.ema, update_buffers=True)]
+custom_hooks = [*_base_.run_hooks, _base_.ema_with_statistics]

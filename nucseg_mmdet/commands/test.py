@@ -14,6 +14,7 @@ from mmengine.config import Config
 from nucseg_mmdet.engine import config_edits, fold_colors, folds
 from nucseg_mmdet.engine.checkpoint import load_weights_only
 from nucseg_mmdet.engine.config_options import ConfigOptions
+from nucseg_mmdet.engine.config_parts import as_list, find_data, score_threshold
 from nucseg_mmdet.engine.data_edits import (
     TRUTH_OFFSET,
     check_evaluators,
@@ -170,7 +171,7 @@ def check_keeps_inputs(args: argparse.Namespace, cfg: Config, weights: Sequence[
     Raises:
         UserError: a file or folder that is asked for is one of the data or weights.
     """
-    data = config_edits.find_data(cfg.test_dataloader)
+    data = find_data(cfg.test_dataloader)
     for path in (*find_outputs(args), args.show_dir):
         if path:
             check_is_not_read(path, *weights, *data, *filter(None, [args.annotations]))
@@ -219,7 +220,7 @@ def _seen_and_made(cfg: Config) -> dict[str, Any]:
 
 def keep_predictions(cfg: Config, path: Path) -> None:
     """Let a test also write its predictions as mmdet's tools read them, in place."""
-    evaluators = config_edits.as_list(cfg.test_evaluator)
+    evaluators = as_list(cfg.test_evaluator)
     cfg.test_evaluator = [*evaluators, dict(type='PredictionsMetric', out_file_path=str(path))]
 
 
@@ -311,7 +312,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ann_file = Path(cfg.test_dataloader.dataset.data_root, cfg.test_dataloader.dataset.ann_file)
     show_from = args.show_score_thr
     if show_from is None:
-        show_from = config_edits.score_threshold(cfg)
+        show_from = score_threshold(cfg)
     if args.format_only:
         out = args.answer or Path(cfg.work_dir, 'answer.json')
         write_answer(cfg, ann_file, out)
@@ -323,7 +324,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_evaluators(cfg)
     check_folder_is_writable(Path(cfg.work_dir))
     tell_of_other_data(cfg, ann_file.name)
-    for evaluator in config_edits.as_list(cfg.test_evaluator):
+    for evaluator in as_list(cfg.test_evaluator):
         if evaluator.type == 'NucleiMetric':
             evaluator.out = str(Path(cfg.work_dir, f'{ann_file.stem}_results.json'))
     if args.show_dir:

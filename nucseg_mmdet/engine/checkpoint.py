@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlparse
 
+import numpy as np
 import torch
 from mmengine.dist import barrier, is_main_process
 from mmengine.logging import HistoryBuffer
@@ -27,9 +28,26 @@ from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.files import write_bytes
 
 
+class _Curve(HistoryBuffer):
+    """Stand in for mmengine's curve of the log until its numbers follow, and become one then.
+
+    Called, mmengine's own makes arrays of whatever it is given: also of what says of itself, in
+    NumPy's ``__array_interface__``, at which address it lies.
+    """
+
+    def __init__(self, *_: object) -> None:
+        raise pickle.UnpicklingError('a call of HistoryBuffer')
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        if any(type(state[key]) is not np.ndarray for key in ('_log_history', '_count_history')):
+            raise pickle.UnpicklingError('a curve of the log without numbers')
+        self.__dict__.update(state)
+        self.__class__ = HistoryBuffer
+
+
 def _history_method(owner: object, name: str) -> object:
     """Stand in for ``getattr``, which mmengine's curves of the log are pickled with."""
-    if owner is not HistoryBuffer:
+    if owner is not _Curve:
         raise pickle.UnpicklingError(f'getattr of {owner!r}')
     return getattr(HistoryBuffer, name)
 
@@ -38,7 +56,10 @@ def _history_method(owner: object, name: str) -> object:
 STAGE = re.compile(r'^(roi_head\.\w+_(?:head|extractor))\.(\d+)\.')
 DIGEST = re.compile(r'-[0-9a-f]{8,}\.\w+$')
 # mmengine's own list admits all of ``getattr``, which reaches much further.
-LOG_CURVES = [HistoryBuffer, (_history_method, 'builtins.getattr')]
+LOG_CURVES = [
+    (_Curve, f'{HistoryBuffer.__module__}.HistoryBuffer'),
+    (_history_method, 'builtins.getattr'),
+]
 
 
 @CheckpointLoader.register_scheme(prefixes='', force=True)

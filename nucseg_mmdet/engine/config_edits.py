@@ -1,28 +1,25 @@
 """What the tools do to a config before they hand it to mmengine's ``Runner``."""
 
-import math
 import re
 import tempfile
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from nucseg_mmdet.converters.folds import NUM_FOLDS
 from nucseg_mmdet.engine.checkpoint import cached_download
+from nucseg_mmdet.engine.config_checks import check_values
 from nucseg_mmdet.engine.config_options import check_names
+from nucseg_mmdet.engine.config_parts import EVALUATORS, LOADERS, find_datasets, find_steps, inner
 from nucseg_mmdet.engine.model_zoo import find_config
 from nucseg_mmdet.engine.work_dir import read_card
-from nucseg_mmdet.evaluation.summary import SCORE_THR
 from nucseg_mmdet.structures.coco import check_truth, load_shared_json
 from nucseg_mmdet.utils.errors import NO_SPACE, UserError, first_line
 from nucseg_mmdet.utils.reading import check_file
 
-LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 MOST_CONFIG = 1 << 24  # bytes
-MOST_OFFSET = 100  # px, of truth: a nucleus has 5 to 60
-EVALUATORS = ('val_evaluator', 'test_evaluator')
 FIRST_WEIGHT = {'ResNet': 'conv1.weight', 'EfficientNetLite': '_conv_stem.weight'}
 
 
@@ -62,71 +59,29 @@ def load_config(
         ) from None
     if not isinstance(cfg.get('model'), dict):
         raise UserError(f'{path}: has no model, expected an experiment and not a part of one')
-    _check_test(cfg, path)
+    check_values(cfg, path)
     for key in LOADERS:
-        loader = cfg.get(key)
-        if not isinstance(loader, dict):
-            continue
-        _check_loader(loader, f'{path}: {key}')
+        loader = inner(cfg, key)
         if loader.get('num_workers') == 0:  # these want some
             loader.update(persistent_workers=False)
             loader.pop('prefetch_factor', None)
+    if cfg.get('custom_hooks') is None:
+        cfg.custom_hooks = []
     name = path.stem if fold is None else f'{path.stem}_fold{fold}'
     cfg.work_dir = str(work_dir or cfg.get('work_dir') or Path('work_dirs', name))
     return cfg
 
 
-def _check_loader(loader: dict, name: str) -> None:
-    """Refuse an odd batch size or number of workers, which PyTorch meets long after the start."""
-    for key, least in ('batch_size', 1), ('num_workers', 0):
-        value = loader.get(key, least)
-        if type(value) is not int or value < least:
-            raise UserError(f'{name}.{key} is {value!r:.50}, expected a number from {least} on')
-
-
-def _check_test(cfg: Config, path: Path) -> None:
-    """Refuse a test of several data sets, and an odd ``truth_offset``; None is none.
+def set_data_root(cfg: Config, data_root: Path) -> None:
+    """Move every data set and evaluator of a config to another folder, in place.
 
     Raises:
-        UserError: as said.
+        UserError: the config does not say from which.
     """
-    dataset = _inner(cfg, 'test_dataloader', 'dataset')
-    if 'ann_file' not in dataset and find_datasets(dataset):
+    if not isinstance(cfg.get('data_root'), str):
         raise UserError(
-            f'{path}: test_dataloader has a {dataset.get("type")}, expected one data set; '
-            'nucseg test --annotations tests on another'
+            f'{cfg.filename}: has no data_root, expected one, below which its data sets are'
         )
-    rcnn = _inner(cfg, 'model', 'test_cfg', 'rcnn')
-    offset = rcnn.get('truth_offset', (0.0, 0.0))
-    if offset is None:
-        del rcnn.truth_offset
-    elif not isinstance(offset, list | tuple) or [*map(_is_offset, offset)] != [True, True]:
-        raise UserError(
-            f'{path}: model.test_cfg.rcnn.truth_offset is {offset!r:.60}, expected x,y of at most '
-            f'{MOST_OFFSET} px'
-        )
-
-
-def _inner(node: dict, *keys: str) -> dict:
-    """The part of a config under some keys, empty where there is none."""
-    for key in keys:
-        found = node.get(key)
-        node = found if isinstance(found, dict) else {}
-    return node
-
-
-def _is_offset(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and abs(value) <= MOST_OFFSET
-
-
-def score_threshold(cfg: Config) -> float:
-    """The score from which on a config's label maps show a nucleus."""
-    evaluators = as_list(cfg.get('test_evaluator') or [])
-    return next((one.score_thr for one in evaluators if 'score_thr' in one), SCORE_THR)
-
-
-def set_data_root(cfg: Config, data_root: Path) -> None:
-    """Move every data set and evaluator of a config to another folder, in place."""
     old, new = str(cfg.data_root).rstrip('/') + '/', f'{data_root}/'
     cfg.data_root = new
     for key in (*LOADERS, *EVALUATORS):
@@ -149,29 +104,11 @@ def keep_empty_images(cfg: Config) -> None:
     """Train on images and crops without any nucleus as well, in place."""
     for dataset in find_datasets(cfg.get('train_dataloader')):
         dataset.filter_cfg = dict(dataset.get('filter_cfg') or {}, filter_empty_gt=False)
-    for step in _steps(cfg.get('train_dataloader')):
+    for step in find_steps(cfg.get('train_dataloader')):
         if step['type'] == 'RandomCrop':
             step['allow_negative_crop'] = True
         elif step['type'] == 'FilterAnnotations':
             step['keep_empty'] = False  # which in mmdet keeps an image that becomes empty
-
-
-def _steps(node: object, inside: bool = False) -> list[dict]:
-    """The steps of all pipelines under a config node, also those inside of other steps."""
-    if isinstance(node, dict):
-        own = [node] if inside and 'type' in node else []
-        parts = node.items()
-        return own + [
-            step for key, value in parts for step in _steps(value, inside or key == 'pipeline')
-        ]
-    if isinstance(node, list | tuple):
-        return [step for item in node for step in _steps(item, inside)]
-    return []
-
-
-def as_list(node: dict | list | None) -> list[dict]:
-    """The evaluators of a config, which may be one, several or none."""
-    return node if isinstance(node, list) else [node] if node else []
 
 
 def check_files(cfg: Config, needed: str, *others: str) -> None:
@@ -218,30 +155,6 @@ def _say_missing(path: Path) -> str:
         f'--fold {fold[1]}: {root} has no folds, which nucseg prepare makes of {NUM_FOLDS} images '
         'or more'
     )
-
-
-def find_datasets(node: object) -> list[ConfigDict]:
-    """The data sets with an annotation file under a config node, wrapped ones included."""
-    if isinstance(node, dict):
-        if 'ann_file' in node and 'data_prefix' in node:
-            return [node]
-        return [found for value in node.values() for found in find_datasets(value)]
-    if isinstance(node, list | tuple):
-        return [found for value in node for found in find_datasets(value)]
-    return []
-
-
-def find_data(dataloader: dict | None) -> set[Path]:
-    """The annotation files, images and folders of images that a checked dataloader reads."""
-    found: set[Path] = set()
-    for dataset in find_datasets(dataloader):
-        root = Path(dataset.get('data_root') or '')
-        folder = root / dataset.data_prefix.img
-        found |= {root / dataset.ann_file, folder}
-        for image in load_shared_json(root / dataset.ann_file)['images']:
-            path = folder / image['file_name']
-            found |= {path, path.parent}
-    return found
 
 
 def set_initial_weights(cfg: Config, choice: str | None, complete: bool = False) -> None:

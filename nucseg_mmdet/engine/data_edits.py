@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
-from nucseg_mmdet.engine.config_edits import as_list
+from nucseg_mmdet.engine.config_parts import as_list
 from nucseg_mmdet.evaluation.truth import load_tidy_truth
 from nucseg_mmdet.structures.coco import check_truth, load_shared_json
 from nucseg_mmdet.structures.coco_entries import make_categories

@@ -129,7 +129,7 @@ def take_weights(content: Any, path: str | Path) -> dict[str, torch.Tensor]:
 
 def _to_tensor(array: PickledArray, where: str) -> torch.Tensor:
     try:
-        return torch.from_numpy(array.native())
+        return torch.from_numpy(array.native)
     except TypeError as error:  # numbers that torch does not have
         raise UserError(f'{where}: {error}') from None
 

@@ -1,18 +1,18 @@
 """Color targets of the images that a model is trained on, where a fold is held out."""
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from mmengine.config import Config
 
+from nucseg_mmdet.engine.config_parts import LOADERS, find_steps
 from nucseg_mmdet.engine.folds import with_folds
 from nucseg_mmdet.imaging import slide_colors, stain
 from nucseg_mmdet.imaging.image_files import read_color
 from nucseg_mmdet.structures.coco import load_json
 from nucseg_mmdet.utils.errors import UserError
 
-PARTS = ('train_dataloader', 'val_dataloader', 'test_dataloader', 'tta_pipeline')
+STEPS = ('ReinhardNormalize', 'ReinhardJitter')
 
 
 def use_training_colors(cfg: Config) -> None:
@@ -28,7 +28,9 @@ def use_training_colors(cfg: Config) -> None:
     Raises:
         UserError: an image is missing or unreadable, or fewer than two have colors.
     """
-    steps = [step for part in PARTS for step in _reinhard_steps(cfg.get(part))]
+    found = [step for loader in LOADERS for step in find_steps(cfg.get(loader))]
+    found += find_steps(cfg.get('tta_pipeline'), inside=True)
+    steps = [step for step in found if step.type in STEPS]
     if not steps:
         return
     colors = measure(_training_images(cfg))
@@ -70,14 +72,3 @@ def _training_images(cfg: Config) -> list[Path]:
         images = load_json(root / dataset.ann_file)['images']
         found += [root / dataset.data_prefix.img / image['file_name'] for image in images]
     return found
-
-
-def _reinhard_steps(node: object) -> Iterator[dict]:
-    """The steps under a config node, also those inside of others."""
-    if isinstance(node, dict):
-        if node.get('type') in ('ReinhardNormalize', 'ReinhardJitter'):
-            yield node
-        node = list(node.values())
-    if isinstance(node, list | tuple):
-        for item in node:
-            yield from _reinhard_steps(item)

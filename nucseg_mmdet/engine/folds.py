@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
-from nucseg_mmdet.engine.config_edits import as_list, find_datasets
+from nucseg_mmdet.engine.config_parts import as_list, find_datasets
 from nucseg_mmdet.structures.coco import load_json
 from nucseg_mmdet.utils.errors import UserError
 
@@ -28,6 +28,9 @@ def hold_out_fold(cfg: Config, fold: int) -> None:
     """
     if fold < 1:
         raise UserError(f'--fold {fold}: folds count from 1')
+    for key in 'train_dataloader', 'test_dataloader', 'test_evaluator':
+        if not cfg.get(key):
+            raise UserError(f'{cfg.filename}: --fold {fold} without {key}, expected it')
     held_out = f'annotations/fold{fold}_val.json'
     sets = with_folds(cfg)
     for dataset in sets:

@@ -23,13 +23,8 @@ def make_runner(cfg: Config, path: Path, loop: str) -> Runner:
         loop: 'train' or 'test'.
 
     Raises:
-        UserError: something cannot be built, such as a class that there is none of, or a length is
-            no length.
+        UserError: something cannot be built, such as a class that there is none of.
     """
-    lengths = cfg.train_cfg or {}
-    for key in ('max_iters', 'max_epochs'):
-        if lengths.get(key, 1) < 1:
-            raise UserError(f'{path}: train_cfg.{key} is {lengths[key]}, expected 1 or more')
     with telling_of_config(path):
         runner = Runner.from_cfg(_named(cfg, next(_numbers)))
         getattr(runner, f'{loop}_loop')  # builds the data as well

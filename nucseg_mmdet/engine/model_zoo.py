@@ -113,7 +113,7 @@ MODELS = {
     ),
     'dense-lite2-mended': Model(
         about='the same from the class data alone, whose truth models have mended',
-        config='configs/dense/ablations/lite2-sharpness_stage2.py',
+        config='configs/dense/mask-rcnn_lite2_fpn_dense_mended.py',
         weights='models/mask-rcnn_lite2_fpn_dense_mended.pth',
         sha256='36b08853eed93bd68b57b97f750184c78835fa538e1eddda20bda460c0d1a467',
         license='CC BY-NC-SA 4.0',

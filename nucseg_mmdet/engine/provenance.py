@@ -16,8 +16,8 @@ import torch
 from mmengine.config import Config
 
 import nucseg_mmdet
-from nucseg_mmdet.engine import config_edits
 from nucseg_mmdet.engine.checkpoint import cached_download
+from nucseg_mmdet.engine.config_parts import find_datasets
 from nucseg_mmdet.evaluation.run_cards import digest_data
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.reading import open_file
@@ -197,7 +197,7 @@ def digest_dataloader(dataloader: dict | None) -> str | None:
         UserError: an annotation file cannot be read.
     """
     sets = []
-    for dataset in config_edits.find_datasets(dataloader):
+    for dataset in find_datasets(dataloader):
         root = Path(dataset.get('data_root') or '')
         sets.append((root / dataset.ann_file, root / dataset.data_prefix.img))
     return digest_data(sets) if sets else None

@@ -3,17 +3,19 @@
 A pickle names the functions that rebuild its objects. For ``load`` each admitted name leads
 to one of the classes below and never to NumPy's own function, so that not even a forged
 dtype or shape reaches NumPy's C code unchecked. ``load_torch`` leaves the reading to torch,
-which calls what it admits: of NumPy, the constructors of arrays and of numbers, and for dtypes
-``plain_dtype``.
+which calls what it admits: of NumPy, the constructor of numbers, and for arrays and dtypes
+``empty_array`` and ``plain_dtype``.
 """
 
+import functools
 import pickle
 import re
+import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -57,8 +59,9 @@ class PickledArray:
             content = content.encode('latin1')
         self.array = np.frombuffer(content, dtype.dtype).reshape(shape, order=order)
 
+    @functools.cached_property
     def native(self) -> np.ndarray:
-        """Copy into the machine's byte order, rows first."""
+        """A copy in the machine's byte order, rows first; one of it, whatever names it has."""
         return np.array(self.array, self.array.dtype.newbyteorder('='), order='C')
 
 
@@ -86,8 +89,15 @@ class PickledBytes(bytes):
         raise pickle.UnpicklingError('bytes with a state')
 
 
+class PickledDict(OrderedDict):
+    """What stands for ``OrderedDict``: attributes, which could take a method's place, are left."""
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
 ADMITTED = {
-    ('collections', 'OrderedDict'): OrderedDict,
+    ('collections', 'OrderedDict'): PickledDict,
     ('numpy', 'ndarray'): PickledArray,
     ('numpy', 'dtype'): PickledDtype,
     ('_codecs', 'encode'): PickledBytes,
@@ -97,8 +107,12 @@ ADMITTED = {
 }
 
 
-class ArrayUnpickler(pickle.Unpickler):
-    """Unpickles NumPy arrays, numbers, text and plain containers, and refuses the rest."""
+class ArrayUnpickler(pickle._Unpickler):
+    """Unpickles NumPy arrays, numbers, text and plain containers, and refuses the rest.
+
+    It is Python's own in Python: that in C makes room for as many objects as one number in the
+    file says, by which 16 bytes take gigabytes.
+    """
 
     def find_class(self, module: str, name: str) -> type:
         try:
@@ -118,7 +132,7 @@ def load(path: Path) -> Any:
     """
     damaged = (
         *(pickle.UnpicklingError, EOFError, MemoryError, OverflowError, RecursionError),
-        *(AttributeError, IndexError, KeyError, TypeError, ValueError),
+        *(AttributeError, IndexError, KeyError, TypeError, ValueError, struct.error),
     )
     with open_file(path, MOST) as file:
         try:
@@ -144,6 +158,22 @@ def plain_dtype(code: str, align: bool = False, copy: bool = False) -> np.dtype:
     return np.dtype(code)
 
 
+def array_type(*_: Any) -> NoReturn:
+    """What stands for ``numpy.ndarray`` in a file of torch, where it is named and not called.
+
+    Called, NumPy's own takes bytes of the file for an array of any type: one of objects as well.
+
+    Raises:
+        UnpicklingError: always.
+    """
+    raise pickle.UnpicklingError('a call of numpy.ndarray')
+
+
+def empty_array(*_: Any) -> np.ndarray:
+    """What stands for ``_reconstruct`` in a file of torch: NumPy checks what fills it."""
+    return np.empty(0, np.int8)
+
+
 def load_torch(path: Path, also: Sequence = (), map_location: Any = 'cpu') -> Any:
     """Load a file of ``torch.save`` with ``weights_only``.
 
@@ -159,11 +189,13 @@ def load_torch(path: Path, also: Sequence = (), map_location: Any = 'cpu') -> An
     Raises:
         UserError: the file is missing, damaged or asks for anything else, by its name.
     """
-    core = np._core.multiarray
-    admitted = [*also, np.ndarray, (plain_dtype, 'numpy.dtype')]
-    admitted += [type(np.dtype(code)) for code in DTYPES]
-    for function in (core._reconstruct, core.scalar):
-        admitted += [(function, f'numpy.{home}.multiarray.{function.__name__}') for home in CORES]
+    admitted = [*also, (array_type, 'numpy.ndarray'), (plain_dtype, 'numpy.dtype')]
+    for home in CORES:
+        admitted.append((empty_array, f'numpy.{home}.multiarray._reconstruct'))
+        admitted.append((np._core.multiarray.scalar, f'numpy.{home}.multiarray.scalar'))
+    # What is given a state, under names that no file can write: they end at a line's end.
+    built = [np.ndarray, *(type(np.dtype(code)) for code in DTYPES)]
+    admitted += [(kind, f'{kind.__name__}\n') for kind in built]
     _check_zip(path)
     try:
         with torch.serialization.safe_globals(admitted):

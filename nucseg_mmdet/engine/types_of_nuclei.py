@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from nucseg_mmdet.engine.config_edits import find_datasets
+from nucseg_mmdet.engine.config_parts import LOADERS, find_datasets
 from nucseg_mmdet.structures.classes import NucleusClass, make_classes
 from nucseg_mmdet.utils.errors import UserError
 
@@ -31,7 +31,7 @@ def set_types(cfg: Config, names: Sequence[str]) -> None:
     rcnn.nms.class_agnostic = True
     if rcnn.get('mask_nms'):
         rcnn.mask_nms.class_agnostic = True
-    for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+    for key in LOADERS:
         for dataset in find_datasets(cfg.get(key)):
             dataset.metainfo = ConfigDict(classes=tuple(names))
     if cfg.get('optim_wrapper'):

@@ -17,6 +17,7 @@ from pycocotools import mask as coco_mask
 
 from nucseg_mmdet.engine import config_edits
 from nucseg_mmdet.engine.checkpoint import load_fit, load_weights_only
+from nucseg_mmdet.engine.config_parts import score_threshold
 from nucseg_mmdet.engine.model_zoo import model_files
 from nucseg_mmdet.engine.types_of_nuclei import fit_types
 from nucseg_mmdet.inference.predictor import (
@@ -129,9 +130,7 @@ def prepare_config(cfg: Config, score_thr: float | None, tile: int) -> list[dict
     cfg.model.backbone.init_cfg = None
     cfg.model.test_cfg.rcnn.pop('truth_offset', None)  # nuclei where the image has them
     # In the network, so that what is less certain gets no mask.
-    cfg.model.test_cfg.rcnn.score_thr = (
-        config_edits.score_threshold(cfg) if score_thr is None else score_thr
-    )
+    cfg.model.test_cfg.rcnn.score_thr = score_threshold(cfg) if score_thr is None else score_thr
     if cfg.model.rpn_head.type == 'RPNHead':
         cfg.model.rpn_head.type = 'ObjectnessRPNHead'
     cfg.model.test_cfg.rpn.setdefault('min_score', MIN_OBJECTNESS)

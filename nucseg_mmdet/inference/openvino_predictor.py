@@ -86,7 +86,8 @@ def _check_source(meta: dict[str, Any], path: Path, options: ModelOptions) -> No
         again += ', or take --backend mmdet'
     if weights and meta.get('weights') != hashlib.sha256(weights.read_bytes()).hexdigest():
         raise UserError(f'{path}: is of other weights than {weights}, expected of these; {again}')
-    if config and meta.get('config') != (expected := find_config(config).stem):
+    expected = config and find_config(config).stem
+    if expected and meta.get('config') != expected:
         found = f'{meta.get("config")!r:.80}'
         raise UserError(f'{path}: is of config {found}, expected {expected}; {again}')
 

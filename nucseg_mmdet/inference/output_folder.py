@@ -12,10 +12,13 @@ from nucseg_mmdet.inference.plan import Plan, Settings
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.files import new_folder, write_json
 from nucseg_mmdet.utils.fingerprint import has_fingerprint
+from nucseg_mmdet.utils.reading import read_bytes
 
 NOTE = 'run.json'  # in the folder of a slide's rows: what they depend on
 FILES = 'files.json'  # likewise: fingerprints of what is about to be put in place
-NEEDED = ('identity', 'output', 'files', 'nuclei', 'broken_tiles')  # of a summary
+# Of a summary, and of the fingerprint of a file.
+NEEDED = dict(identity=dict, output=dict, files=list, nuclei=int, broken_tiles=list)
+SIGNS = {'bytes', 'changed', 'sha256'}
 
 
 def goes_on(plan: Plan, settings: Settings) -> bool:
@@ -175,9 +178,7 @@ def take_over_old_files(plan: Plan, settings: Settings, summary: dict) -> None:
     old = {
         name: known
         for name, known in earlier.get('fingerprints', {}).items()
-        if name == Path(name).name
-        and name not in summary['fingerprints']
-        and _is_own(settings.out / name, known)
+        if name not in summary['fingerprints'] and _is_own(settings.out / name, known)
     }
     # Runs of one identity may differ, by tiles that could not be read or by the device.
     if all(earlier[key] == summary[key] for key in ('identity', 'nuclei', 'broken_tiles')):
@@ -217,13 +218,28 @@ def output_settings(settings: Settings) -> dict:
 def _read_summary(plan: Plan, settings: Settings) -> dict:
     """The summary of an earlier run; nothing if there is none that says what it has to."""
     summary = _read_json(summary_path(plan, settings))
-    return summary if all(key in summary for key in NEEDED) else {}
+    return summary if _is_summary(summary) else {}
+
+
+def _is_summary(content: dict) -> bool:
+    """Whether it says what it has to, and names files of its own folder only."""
+    if not all(isinstance(content.get(key), kind) for key, kind in NEEDED.items()):
+        return False
+    formats, marks = content['output'].get('formats'), content.get('fingerprints', {})
+    if not isinstance(formats, list) or not isinstance(marks, dict):
+        return False
+    names = [*content['files'], *marks]
+    return (
+        all(isinstance(name, str) for name in [*names, *formats])
+        and all(name == Path(name).name and name not in ('', '..') for name in names)
+        and all(isinstance(mark, dict) and mark.keys() >= SIGNS for mark in marks.values())
+    )
 
 
 def _read_json(path: Path) -> dict:
     """What is in a file; nothing if it is missing, damaged or something else."""
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
+        content = json.loads(read_bytes(path))
+    except (UserError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -68,15 +68,21 @@ class PartialFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.partial = _hidden(path)
         with cannot_be_written(path):
             if path.exists() and not (path.is_file() or path.is_dir()):
                 kind = kind_of(path.stat().st_mode)
                 raise UserError(f'{path}: is {kind}, expected a place for a file')
             _remove_abandoned(path)
-            # Not os.fdopen: libraries want to know the name of what they write to.
-            self.file: BinaryIO = open(self.partial, 'w+b', opener=_exclusively)  # noqa: SIM115
-            _lock(self.file.fileno())
+            while True:
+                self.partial = _hidden(path)
+                # Not os.fdopen: libraries want to know the name of what they write to.
+                self.file: BinaryIO = open(  # noqa: SIM115
+                    self.partial, 'w+b', opener=_exclusively
+                )
+                self._lock = _lock(self.file.fileno())
+                if self.partial.exists():
+                    break
+                self.abort()  # somebody took it for abandoned before it was locked
 
     def __enter__(self) -> 'PartialFile':
         return self
@@ -105,12 +111,14 @@ class PartialFile:
         self.finish()
         with cannot_be_written(self.path):
             os.replace(self.partial, self.path)
+        self._lock.close()
 
     def abort(self) -> None:
         """Leave nothing, unless the file is in place already; may be called at any time."""
         with contextlib.suppress(OSError):  # what is still in the buffer may find no space
             self.file.close()
         self.partial.unlink(missing_ok=True)
+        self._lock.close()
 
 
 @contextlib.contextmanager
@@ -244,15 +252,21 @@ class PartialFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.partial = _hidden(path)
         self._stack = contextlib.ExitStack()
         with cannot_be_written(path):
             _remove_abandoned(path)
-            self.partial.mkdir()
+            while True:
+                self.partial = _hidden(path)
+                self.partial.mkdir()
+                with contextlib.suppress(FileNotFoundError):  # somebody took it for abandoned
+                    number = os.open(self.partial, os.O_RDONLY)
+                    lock = _lock(number)
+                    os.close(number)
+                    if self.partial.exists():
+                        self._stack.push(lock)
+                        break
+                    lock.close()
             self._stack.callback(shutil.rmtree, self.partial, ignore_errors=True)
-            number = os.open(self.partial, os.O_RDONLY)
-            self._stack.callback(os.close, number)
-            _lock(number)
 
     def finish(self) -> None:
         """Do nothing: who writes the files of the folder closes them."""
@@ -373,11 +387,18 @@ def _stem(path: Path) -> str:
     return os.fsdecode(os.fsencode(path.name)[:LONGEST_STEM])
 
 
-def _lock(number: int) -> None:
-    """Mark a hidden file or folder as in use; the lock ends with the process, however it ends."""
+def _lock(number: int) -> contextlib.ExitStack:
+    """Mark a hidden file or folder as in use until what is returned is closed.
+
+    The lock outlives the closing of the file, which has yet to be renamed, and ends with the
+    process, however that ends. Only who looks for abandoned ones may have it, for a moment.
+    """
+    held = contextlib.ExitStack()
     if fcntl:
+        held.callback(os.close, number := os.dup(number))
         with contextlib.suppress(OSError):  # on a file system without locks
-            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(number, fcntl.LOCK_EX)
+    return held
 
 
 def _remove_abandoned(path: Path) -> None:

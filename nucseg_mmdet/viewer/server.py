@@ -105,7 +105,10 @@ def make_app(
     app = Starlette(
         routes=[Mount(f'/{token}', routes=routes)],
         lifespan=lifespan,
-        exception_handlers={HTTPException: lambda _, error: _say_error(error)},
+        # Starlette's own: of what is nowhere, and of numbers of thousands of digits.
+        exception_handlers={
+            kind: lambda _, error: _say_error(error) for kind in (HTTPException, ValueError)
+        },
     )
     return Guard(app, token, hosts)
 

@@ -2,7 +2,9 @@
 built configs agree."""
 
 import ast
+import json
 import re
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,12 @@ def bases(path):
     return []
 
 
+def takes_by_place(node):
+    """Whether it is like ``x[0]``, or like the left of ``a, *others = x``."""
+    unpacked = isinstance(node, ast.Tuple | ast.List) and isinstance(node.ctx, ast.Store)
+    return unpacked or isinstance(node, ast.Subscript)
+
+
 def levels(path):
     return 1 + max(map(levels, bases(path)), default=0)
 
@@ -106,8 +114,15 @@ def test_default_model_is_six_files():
 
 @each_file
 def test_steps_are_taken_by_name(path):
-    taken = [node for node in ast.walk(tree(path)) if isinstance(node, ast.Subscript)]
+    taken = [node for node in ast.walk(tree(path)) if takes_by_place(node)]
     assert not taken, f'line {taken[0].lineno} takes an item by its place'
+
+
+@each_file
+def test_no_loops_and_functions(path):
+    kinds = (ast.For, ast.While, ast.comprehension, ast.FunctionDef, ast.Lambda)
+    found = [type(node).__name__ for node in ast.walk(tree(path)) if isinstance(node, kinds)]
+    assert not found
 
 
 @pytest.mark.parametrize(
@@ -140,6 +155,28 @@ def test_docstring_has_the_command(path):
     assert found == [str(path.relative_to(ROOT))]
 
 
+def test_lite_models_differ_as_they_say():
+    """Each is written out, since a config has three levels at most."""
+    models = ROOT / 'configs/_base_/models'
+    lite0 = load(models / 'mask-rcnn_efficientnet-lite0_fpn.py').model
+    lite2 = load(models / 'mask-rcnn_efficientnet-lite2_fpn.py').model
+    cascade = load(models / 'cascade-mask-rcnn_efficientnet-lite2_fpn.py').model
+    lite0.backbone.update(variant=2, init_cfg=lite2.backbone.init_cfg)
+    lite0.neck.in_channels = [144, 288, 720]
+    assert lite0 == lite2
+    lite2.roi_head.bbox_head.reg_class_agnostic = True
+    assert cascade.roi_head.bbox_head[0] == lite2.roi_head.bbox_head
+    assert cascade.train_cfg.rcnn[0] == lite2.train_cfg.rcnn
+    lite2.roi_head.update(
+        type='CascadeRoIHead',
+        num_stages=2,
+        stage_loss_weights=[1.0, 0.5],
+        bbox_head=cascade.roi_head.bbox_head,
+    )
+    lite2.train_cfg.rcnn = cascade.train_cfg.rcnn
+    assert cascade == lite2
+
+
 def test_metafile_is_the_zoo():
     (name,) = yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import']
     metafile = yaml.safe_load((ROOT / name).read_text())
@@ -155,6 +192,14 @@ def test_metafile_is_the_zoo():
             for score, value in result['Metrics'].items():
                 expected = 100 * scores.values[score.removeprefix('mask ')]
                 assert value == pytest.approx(expected, abs=0.05 + 1e-9)  # as rounded
+
+
+def test_files_for_openvino_are_of_the_models_configs():
+    for model in model_zoo.MODELS.values():
+        runtime = (ROOT / model.weights).with_suffix('.openvino.zip')
+        with zipfile.ZipFile(runtime) as archive:
+            named = json.loads(archive.read('meta.json'))['config']
+        assert named == Path(model.config).stem
 
 
 def test_all_original_experiments_are_there():

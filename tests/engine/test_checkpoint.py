@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -110,7 +111,9 @@ def test_own_checkpoint_comes_back(tmp_path):
     torch.save(saved, tmp_path / 'a.pth')
     loaded = load_weights_only(str(tmp_path / 'a.pth'))
     assert loaded['state_dict']['weight'].tolist() == [0, 1, 2]
-    assert loaded['message_hub']['log_scalars']['loss'].data[0].tolist() == [1, 2]
+    curve = loaded['message_hub']['log_scalars']['loss']
+    assert curve.data[0].tolist() == [1, 2]
+    assert (type(curve), curve.mean()) == (HistoryBuffer, 1.5)
     assert loaded['meta'] == dict(iter=3, seed=1)
 
 
@@ -159,43 +162,62 @@ def test_attributes_are_not_reached(tmp_path):
         load_weights_only(str(tmp_path / 'a.pth'))
 
 
-def test_bytes_of_a_file_are_taken_for_no_object(tmp_path):
-    """A number type with objects hidden in it makes NumPy follow addresses that a file gives."""
+class Pickled:
+    """Pickles as a call, and a state that follows."""
 
-    class Objects:
-        def __reduce__(self):
-            return np.dtype, ('O',)
+    def __init__(self, *call):
+        self.call = call
 
-    class Hidden:
-        def __reduce__(self):
-            state = 3, '<', (Objects(), (1,)), None, None, -1, -1, 0
-            return np.dtype, ('i8', False, True), state
+    def __reduce__(self):
+        return self.call
 
-    class Structured:
-        def __reduce__(self):
-            state = 3, '<', (np.dtype('i4'), (2,)), None, None, -1, -1, 0
-            return np.dtype, ('i8', False, True), state
 
-    class Forged:
-        def __init__(self, kind):
-            self.kind = kind
+def pickled_array(kind, shape):
+    """An array of 8 bytes as NumPy pickles one, of any type."""
+    rebuild = np._core.multiarray._reconstruct
+    return Pickled(rebuild, (np.ndarray, (0,), b'b'), (1, shape, kind, False, b'A' * 8))
 
-        def __reduce__(self):
-            return np.ndarray, ((), self.kind, b'A' * 8)
 
-    class Used:
-        def __reduce__(self):
-            return np.ndarray, (Forged(Hidden()),)
+def pickled_dtype(part):
+    """A number type with another type hidden in it."""
+    return Pickled(np.dtype, ('i8', False, True), (3, '<', (part, (1,)), None, None, -1, -1, 0))
 
-    weights = dict(weight=torch.ones(1))
-    torch.save(dict(state_dict=weights, meta=dict(x=Used())), tmp_path / 'a.pth')
-    reading = 'from nucseg_mmdet.engine.checkpoint import load_weights_only as load; load("a.pth")'
-    done = subprocess.run(
-        [sys.executable, '-c', reading], cwd=tmp_path, capture_output=True, text=True
+
+def test_bytes_of_a_file_are_taken_for_no_address(tmp_path):
+    """Of an object, or of an array's numbers."""
+    hidden = pickled_array(pickled_dtype(Pickled(np.dtype, ('O',))), (1,))
+    called = Pickled(np.ndarray, ((1,), 'O', b'A' * 8))
+    elsewhere = dict(version=3, shape=(1,), typestr='|u1', data=(0x4141414141, False))
+    placed = Pickled(OrderedDict, ([('a', 1)],), dict(__array_interface__=elsewhere))
+    curve = HistoryBuffer([1.0], [1])
+    curve._log_history = placed
+    forged = dict(
+        hidden=Pickled(OrderedDict, (hidden,)),
+        called=Pickled(OrderedDict, (called,)),
+        placed=Pickled(HistoryBuffer, (placed, [1])),
+        curve=curve,
     )
-    assert done.returncode == 1  # and no signal
-    assert 'UserError: a.pth: not read' in done.stderr
-    torch.save(dict(state_dict=weights, kind=Forged(Structured())), tmp_path / 'b.pth')
+    for name, content in forged.items():
+        torch.save(
+            dict(state_dict=dict(weight=torch.ones(1)), meta=dict(x=content)), tmp_path / name
+        )
+    code = (
+        'import sys; from nucseg_mmdet.engine.checkpoint import *\n'
+        'for name in sys.argv[1:]:\n'
+        '  try: print(load_weights_only(name))\n'
+        '  except UserError as error: print(error)'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code, *forged], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr  # and no signal
+    lines = done.stdout.splitlines()
+    assert [line.split(',')[0] for line in lines] == [f'{name}: not read' for name in forged]
+
+
+def test_numbers_are_of_the_type_that_a_file_names_first(tmp_path):
+    kind = pickled_array(pickled_dtype(np.dtype('i4')), ())
+    torch.save(dict(state_dict=dict(weight=torch.ones(1)), kind=kind), tmp_path / 'b.pth')
     assert load_weights_only(str(tmp_path / 'b.pth'))['kind'].dtype == np.int64
 
 

@@ -105,6 +105,42 @@ def test_an_option_of_a_part_that_is_built_already_is_refused(config, option, me
         config_edits.load_config(config, {option: 1}, None)
 
 
+@pytest.mark.parametrize(
+    ('option', 'value', 'expected'),
+    [
+        ('train_dataloader.batch_size', 0, 'a number from 1 on'),
+        ('test_dataloader.num_workers', -1, 'a number from 0 on'),
+        ('train_cfg.max_iters', -1, 'a number from 1 on'),
+        ('train_cfg.max_iters', 'abc', 'a number from 1 on'),
+        ('train_cfg.val_interval', 0, 'a number from 1 on'),
+        ('default_hooks.checkpoint.interval', 2.5, 'a number from 1 on'),
+        ('param_scheduler.1.end', 'abc', 'a number from 0 on'),
+        ('optim_wrapper.optimizer.lr', -1, 'a number above 0'),
+        ('optim_wrapper.optimizer.lr', 'abc', 'a number above 0'),
+        ('optim_wrapper.optimizer.lr', float('nan'), 'a number above 0'),
+    ],
+)
+def test_a_number_that_the_run_would_meet_late_is_refused(option, value, expected):
+    with pytest.raises(UserError, match=f'{option} is {value!r}, expected {expected}'):
+        config_edits.load_config('dense-r18', {option: value}, None)
+
+
+def test_a_training_may_keep_no_checkpoints():
+    config_edits.load_config('dense-r18', {'default_hooks.checkpoint.interval': -1}, None)
+
+
+def test_configs_that_lack_parts(tmp_path):
+    """As they come from elsewhere: without ``custom_hooks``, which a Runner does not need."""
+    path = tmp_path / 'some.py'
+    path.write_text('model = dict(type="MaskRCNN")\n')
+    cfg = config_edits.load_config(path, {}, None)
+    assert cfg.custom_hooks == []
+    with pytest.raises(UserError, match=r'some\.py: has no data_root, expected one'):
+        config_edits.set_data_root(cfg, tmp_path)
+    with pytest.raises(UserError, match=r'some\.py: --fold 1 without train_dataloader, expected'):
+        folds.hold_out_fold(cfg, 1)
+
+
 def test_validation_of_a_fold_is_set_by_the_test(capsys):
     assert train.main(['dense-r18', '--cfg-options', 'val_dataloader.num_workers=0']) == 2
     assert 'of the test, expected test_dataloader.num_workers\n' in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import tracemalloc
 from collections import OrderedDict
 from pathlib import Path
 
@@ -370,6 +371,30 @@ def test_unfit_pickle_is_refused(tmp_path, content):
     (tmp_path / 'bad.pkl').write_bytes(content)
     with pytest.raises(UserError, match=r'bad.pkl: not read, expected a pickle'):
         read(tmp_path / 'bad.pkl')
+
+
+def test_a_number_in_a_pickle_takes_no_memory(tmp_path):
+    """Python's reader in C keeps a list as long as the number under which an object is kept."""
+    (tmp_path / 'a.pkl').write_bytes(b'\x80\x02}r\x00\x00\x00\x01.')
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r'a\.pkl: found dict, expected a dict of weights'):
+        read(tmp_path / 'a.pkl')
+    assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    tracemalloc.stop()
+
+
+def test_an_array_of_many_names_is_copied_once(tmp_path):
+    array = np.ones(2, 'f4')
+    weights = read(dump(dict(x=array, y=array), tmp_path / 'a.pkl'))
+    assert weights['x'].data_ptr() == weights['y'].data_ptr()
+
+
+def test_attributes_of_a_dictionary_are_left(tmp_path):
+    weights = OrderedDict(x=np.ones(2, 'f4'))
+    weights.names = 1
+    content = pickle.dumps(weights, 2).replace(b'names', b'items')  # a method's name
+    (tmp_path / 'a.pkl').write_bytes(content)
+    assert read(tmp_path / 'a.pkl')['x'].tolist() == [1, 1]
 
 
 def test_torch_file_is_not_run(tmp_path):

@@ -17,6 +17,7 @@ from mmengine.structures import InstanceData
 from torch.utils.data import Dataset
 
 from nucseg_mmdet.engine.hooks.outlines import OutlineHook
+from nucseg_mmdet.engine.hooks.run_card import RunCardHook
 from nucseg_mmdet.engine.hooks.unfit_checkpoint import RefuseUnfitCheckpointHook
 from nucseg_mmdet.models.mask_tta import MaskTTAModel
 from nucseg_mmdet.utils.errors import UserError
@@ -105,6 +106,23 @@ def test_new_training_has_a_new_card_and_a_resumed_one_goes_on(tmp_path):
     card = json.loads(path.read_text())
     assert (card['iteration'], card['scores']) == (2, earlier)
     assert card['train_seconds'] > 1e6
+
+
+def test_scores_of_a_validation_name_the_threshold_of_their_labels(tmp_path):
+    evaluator = dict(type='NucleiMetric', score_thr=0.6)
+    runner = SimpleNamespace(
+        iter=3,
+        work_dir=str(tmp_path),
+        cfg=Config(dict(val_dataloader=None, test_evaluator=evaluator)),
+        val_dataloader=SimpleNamespace(dataset=SimpleNamespace(ann_file='fold1_val.json')),
+    )
+    hook = RunCardHook()
+    hook.after_val_epoch(runner, {'nuclei/PQ': 0.5})
+    card = json.loads((tmp_path / 'run_card.json').read_text())
+    assert card['scores']['fold1_val.json']['score_thr'] == 0.6
+    hook.after_val_epoch(runner, {'coco/segm_mAP': 0.5})
+    card = json.loads((tmp_path / 'run_card.json').read_text())
+    assert 'score_thr' not in card['scores']['fold1_val.json']
 
 
 def test_fitting_checkpoint_is_taken(tmp_path):

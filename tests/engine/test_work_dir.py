@@ -12,6 +12,7 @@ from nucseg_mmdet.engine.work_dir import (
     check_resumed,
     find_last_checkpoint,
     find_resumed,
+    owned_by_this_run,
     read_card,
 )
 from nucseg_mmdet.evaluation.run_cards import CARD
@@ -43,6 +44,13 @@ def test_checkpoint_that_is_not_whole_is_passed_over(work_dir):
     assert find_last_checkpoint(work_dir) == work_dir / 'iter_9.pth'
 
 
+def test_files_that_are_no_checkpoint_by_name_or_content_are_passed_over(work_dir):
+    save(work_dir, 30).rename(work_dir / 'iter_30.pth.pth')
+    torch.save(dict(state_dict=dict(weight=torch.ones(1)), meta={}), work_dir / 'iter_20.pth')
+    torch.save(dict(weight=torch.ones(1), meta=torch.ones(1)), work_dir / 'epoch_21.pth')
+    assert find_last_checkpoint(work_dir) == work_dir / 'iter_10.pth'
+
+
 def test_checkpoints_of_an_earlier_run_are_not_taken(work_dir):
     (work_dir / CARD).write_text(json.dumps(dict(run='new')))
     assert find_last_checkpoint(work_dir) is None
@@ -53,7 +61,11 @@ def test_checkpoints_that_no_card_speaks_of_are_not_trained_over(work_dir, capsy
     (work_dir / CARD).write_text(json.dumps(dict(run='new')))
     assert find_resumed(work_dir) is None
     assert 'iter_10.pth, iter_9.pth' in capsys.readouterr().out
-    for damage in (lambda card: card.write_text('{"run": '), Path.unlink):
+    for damage in (
+        lambda card: card.write_text('{"run": '),
+        lambda card: card.write_text('{"config": "a"}'),
+        Path.unlink,
+    ):
         damage(work_dir / CARD)
         with pytest.raises(UserError, match=r'has iter_10\.pth, iter_9\.pth and no run_card\.json'):
             find_resumed(work_dir)
@@ -64,7 +76,10 @@ def test_only_a_state_of_a_training_is_gone_on_from(tmp_path):
     whole = dict(meta=meta, state_dict=dict(a=torch.ones(1)), optimizer={}, message_hub={})
     for change in (
         *(dict(meta={}), dict(optimizer=None), dict(message_hub=None)),
-        *(dict(meta=dict(meta, **wrong)) for wrong in (dict(iter='3'), dict(iter=-1))),
+        *(
+            dict(meta=dict(meta, **wrong))
+            for wrong in (dict(iter='3'), dict(iter=-1), dict(iter=True))
+        ),
         dict(meta=dict(iter=3)),
     ):
         torch.save({**whole, **change}, path)
@@ -105,6 +120,42 @@ def test_an_old_file_stays_until_the_next_is_written(tmp_path):
     assert (tmp_path / 'one').read_bytes() == b'one'
     WholeFiles().put(b'two', tmp_path / 'two')
     assert [path.name for path in tmp_path.iterdir()] == ['two']
+
+
+def test_only_old_files_go_and_all_of_them(tmp_path):
+    """Also one that is gone already; not the one that was just written again."""
+    files = WholeFiles()
+    for name in ('one', 'two', 'best'):
+        files.put(b'old', tmp_path / name)
+    for name in ('one', 'gone', 'two', 'best'):
+        files.remove(tmp_path / name)
+    files.put(b'new', tmp_path / 'best')
+    assert [path.name for path in tmp_path.iterdir()] == ['best']
+    assert (tmp_path / 'best').read_bytes() == b'new'
+
+
+@pytest.mark.parametrize(
+    ('launcher', 'name'),
+    [
+        ('none', None),
+        ('pytorch', 'RANK'),
+        ('slurm', 'SLURM_PROCID'),
+        ('mpi', 'OMPI_COMM_WORLD_RANK'),
+    ],
+)
+def test_the_first_process_of_a_launcher_owns_the_folder(tmp_path, monkeypatch, launcher, name):
+    for other in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'):
+        monkeypatch.setenv(other, '5')  # left by something else
+    if name:
+        monkeypatch.setenv(name, '0')
+    with owned_by_this_run(tmp_path, launcher):
+        expected = pytest.raises(UserError, match='another run writes there')
+        with expected, owned_by_this_run(tmp_path, 'none'):
+            pass
+        if name:
+            monkeypatch.setenv(name, '1')
+            with owned_by_this_run(tmp_path, launcher):
+                pass
 
 
 def change(path, old, new):

@@ -759,8 +759,8 @@ def test_page_in_a_browser(probed):
         'Learning rate',
     ]  # fmt: skip
     assert 'PQ0.667' in probed['bars']  # mean of 2 x 1 / (3 + 3) and 1
-    means = 'mean of those of 3 images where the score is defined (AJI, DQ, SQ, PQ, Dice: 2) at'
-    assert means in probed['means']
+    means = 'mean of those of 3 images where the score is defined '
+    assert f'{means}(AJI, AJI+, DQ, SQ, PQ, Dice: 2) at' in probed['means']
     assert probed['zoom'] == [True, True, True]  # by key, moved by key, by wheel
     text = 'score 0.900, best IoU {}' + f'1. {HOSTILE}'
     assert probed['errors'] == [text.format('0.25'), text.format('0.00')]

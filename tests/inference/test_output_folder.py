@@ -1,6 +1,7 @@
 """Files of several runs of one slide in one folder: all of the same nuclei, all known."""
 
 import json
+import os
 
 import cv2
 import pytest
@@ -107,6 +108,46 @@ def test_a_summary_that_lacks_something_is_of_no_run(segment, out):
     with pytest.raises(AssertionError, match=r'a\.csv: is there, but of no earlier run'):
         segment('csv')
     assert segment('csv', overwrite=True) > 0
+
+
+def test_a_summary_that_says_it_in_another_form_is_of_no_run(segment, out):
+    for change in (
+        dict(identity=[1]),
+        dict(output=[]),
+        dict(output=dict(formats=None)),
+        dict(files=None),
+        dict(files=[['a.csv']]),
+        dict(fingerprints=None),
+        dict(fingerprints={'a.csv': {}}),
+    ):
+        segment('csv', overwrite=True)
+        (out / 'a.summary.json').write_text(json.dumps(summary(out) | change))
+        assert segment('csv', overwrite=True) > 0, change
+
+
+@pytest.mark.parametrize('plant', [os.mkfifo, lambda path: path.write_text('[' * 200_000)])
+def test_what_is_no_summary_is_of_no_run(segment, out, plant):
+    out.mkdir()
+    plant(out / 'a.summary.json')
+    with pytest.raises(AssertionError, match=r'a\.summary\.json: is there, but of no earlier run'):
+        segment('csv')
+
+
+@pytest.mark.parametrize('name', ['', '..', '../b', 'b/c'])
+def test_what_lies_elsewhere_is_no_file_of_a_summary(segment, out, name, monkeypatch):
+    """However well its fingerprint was foretold."""
+    segment('csv')
+    found = summary(out)
+    found['fingerprints'][name] = found['fingerprints']['a.csv']
+    (out / 'a.summary.json').write_text(json.dumps(found))
+    for folder in (out / 'b', out.parent / 'b'):
+        folder.mkdir()
+        (folder / 'c').touch()
+    monkeypatch.setattr('nucseg_mmdet.inference.output_folder.has_fingerprint', lambda *_: True)
+    segment('label', region=(0, 0, 80, 60), overwrite=True)
+    assert {'a.labels.tif', 'a.summary.json'} <= {*names(out)}
+    assert (out / 'b/c').exists()
+    assert (out.parent / 'b/c').exists()
 
 
 def test_files_that_were_edited_are_left_to_their_owner(segment, out):

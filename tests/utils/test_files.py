@@ -2,11 +2,13 @@
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -106,6 +108,62 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path):
     assert first.path.read_bytes() == b'second'
 
 
+@pytest.fixture
+def interfere(monkeypatch):
+    """Has something happen at the moment before a lock is taken, once."""
+
+    @contextlib.contextmanager
+    def at_the_first_lock(happens):
+        left = [happens]
+        with monkeypatch.context() as patch:
+            flock = fcntl.flock
+            patch.setattr(fcntl, 'flock', lambda *lock: (left and left.pop()(), flock(*lock)))
+            yield
+        assert not left
+
+    return at_the_first_lock
+
+
+def test_what_is_under_construction_is_not_taken_for_abandoned(tmp_path):
+    part = PartialFile(tmp_path / 'a')
+    part.finish()
+    with new_folder(tmp_path / 'folder') as folder:
+        write_text(tmp_path / 'a', 'second')
+        with new_folder(tmp_path / 'folder'):
+            pass
+        (folder / 'b').touch()
+    part.publish()
+    assert (tmp_path / 'a').read_bytes() == b''
+    assert sorted(os.listdir(tmp_path)) == ['a', 'folder']
+
+
+def test_what_is_taken_for_abandoned_before_it_is_locked_is_made_again(tmp_path, interfere):
+    with interfere(lambda: [path.unlink() for path in tmp_path.iterdir()]):
+        write_text(tmp_path / 'a', 'text')
+    removed = interfere(lambda: [path.rmdir() for path in tmp_path.glob('.*')])
+    with removed, new_folder(tmp_path / 'folder') as folder:
+        (folder / 'b').touch()
+    assert sorted(os.listdir(tmp_path)) == ['a', 'folder']
+
+
+def test_a_file_is_on_disk_before_it_is_in_place(tmp_path, monkeypatch):
+    path, seen = tmp_path / 'a', []
+    fsync = os.fsync
+    monkeypatch.setattr(os, 'fsync', lambda number: (seen.append(path.exists()), fsync(number)))
+    write_text(path, 'text')
+    assert seen == [False]
+
+
+def test_a_file_system_without_locks_is_written_to(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, 'No locks available')
+
+    monkeypatch.setattr(fcntl, 'flock', refuse)
+    with owned_folder(tmp_path / 'out'), new_folder(tmp_path / 'out/folder') as folder:
+        write_text(folder / 'a', 'a')
+    assert os.listdir(tmp_path / 'out') == ['folder']
+
+
 def test_a_link_in_the_place_is_replaced_and_its_target_kept(tmp_path):
     (tmp_path / 'target').write_text('kept')
     (tmp_path / 'a').symlink_to('target')
@@ -190,6 +248,29 @@ def test_an_owned_folder_with_nothing_in_it_goes_again(tmp_path, wrong):
     assert sorted(os.listdir(tmp_path)) == (['there'] if wrong else ['new', 'there'])
 
 
+def test_a_folder_has_one_owner(tmp_path):
+    with owned_folder(tmp_path):
+        for _ in range(2):
+            expected = pytest.raises(UserError, match='another run writes there, expected one')
+            with expected, owned_folder(tmp_path):
+                pass
+    with owned_folder(tmp_path):
+        pass
+
+
+def test_a_folder_whose_owner_has_just_gone_is_owned_anew(tmp_path, interfere):
+    with interfere((tmp_path / '.owner.lock').unlink), owned_folder(tmp_path):
+        assert os.listdir(tmp_path) == ['.owner.lock']
+
+
+def test_a_planted_lock_is_not_followed(tmp_path):
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out/.owner.lock').symlink_to('../elsewhere')
+    with pytest.raises(UserError, match='cannot be written'), owned_folder(tmp_path / 'out'):
+        pass
+    assert os.listdir(tmp_path) == ['out']
+
+
 def test_a_device_or_pipe_in_the_place_is_not_replaced(tmp_path):
     os.mkfifo(tmp_path / 'pipe')
     (tmp_path / 'link').symlink_to('pipe')  # as /dev/stdout is one
@@ -211,7 +292,7 @@ def test_a_place_is_checked_and_left_as_it_is(tmp_path):
             check_file_is_writable(tmp_path / name)
 
 
-def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+def test_a_folder_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     place = tmp_path / 'data'
 
     def stop_half_way():
@@ -233,11 +314,15 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     with new_folder(place, replace=True) as folder:
         (folder / 'b').write_text('b')
     assert os.listdir(place) == ['b']
+    monkeypatch.chdir(place)
+    with new_folder(Path(), replace=True) as folder:
+        (folder / 'c').write_text('c')
+    assert os.listdir(place) == ['c']
     assert os.listdir(tmp_path) == ['data']
 
 
 def test_what_killed_processes_left_is_removed_and_what_is_in_use_stays(tmp_path):
-    path = tmp_path / 'a.json'
+    path = tmp_path / 'a[1].json'
     code = (
         'import os, sys; from pathlib import Path; from nucseg_mmdet.utils.files import *\n'
         'path = Path(sys.argv[1]); part = PartialFile(path); part.file.write(b"x")\n'
@@ -250,7 +335,7 @@ def test_what_killed_processes_left_is_removed_and_what_is_in_use_stays(tmp_path
     write_bytes(path, b'{}')
     with new_folder(tmp_path / 'folder'):
         pass
-    assert {item.name for item in tmp_path.iterdir()} == {in_use.partial.name, 'a.json', 'folder'}
+    assert {item.name for item in tmp_path.iterdir()} == {in_use.partial.name, path.name, 'folder'}
     in_use.abort()
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import threading
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ from starlette.testclient import TestClient
 from nucseg_mmdet.viewer.index import NucleiIndex
 from nucseg_mmdet.viewer.server import PAGE, make_app
 from nucseg_mmdet.viewer.site import Site
-from tests.viewer.conftest import HEIGHT, NAME, WIDTH, table, write_again, write_results
+from tests.viewer.conftest import HEIGHT, MPP, NAME, WIDTH, table, write_again, write_results
 
 TOKEN = 'token-of_the.test'
 HOST = '127.0.0.1:4321'
@@ -72,7 +73,7 @@ class TestPage:
         listed = client.get('/slides.json').json()
         assert [slide['name'] for slide in listed['slides']] == [NAME, 'second']
         assert (
-            listed['slides'][0] | dict(width=WIDTH, height=HEIGHT, nuclei=468)
+            listed['slides'][0] | dict(width=WIDTH, height=HEIGHT, mpp=MPP, nuclei=468)
             == (listed['slides'][0])
         )
         assert listed['problems'] == []
@@ -82,7 +83,35 @@ class TestPage:
         assert info['num'] == 468
         assert info['counts'][0][0] == 468
         assert info['picture'] == dict(tile=512, overlap=1, levels=13, problem=None)
+        assert info['full_density'] == pytest.approx(1924, abs=1)
+        assert info['region'] is None
         assert 'path' not in json.dumps(info)
+
+    def test_info_of_a_part(self, folder):
+        write_results(folder, identity=dict(region=[100, 0, 900, 700]))
+        with serve(folder) as client:
+            assert describe(client).json()['region'] == [100, 0, 900, 700]
+
+    def test_info_tells_how_far_an_index_is_while_it_is_made(self, folder, monkeypatch):
+        going_on = threading.Event()
+
+        def make(result, tell):
+            tell(3, 468)
+            assert going_on.wait(60)
+            return NucleiIndex(result, tell)
+
+        monkeypatch.setattr('nucseg_mmdet.viewer.site.NucleiIndex', make)
+        monkeypatch.setattr('nucseg_mmdet.viewer.server.PATIENCE', 0.2)
+        with serve(folder) as client:
+            for _ in range(2):
+                answer = client.get('/slides/0/info')
+                assert (answer.status_code, answer.json()) == (202, dict(done=3, total=468))
+            going_on.set()
+            assert describe(client).json()['num'] == 468
+
+    def test_page_is_asked_for_again_after_an_update(self, client):
+        for name in PAGE:
+            assert client.get(f'/{name}').headers['cache-control'] == 'no-cache'
 
     def test_no_answer_tells_where_files_lie(self, client, shared_folder):
         for path in ('/slides.json', '/slides/0/info', '/slides/0/nucleus?id=3'):
@@ -106,6 +135,9 @@ class TestContent:
     def test_tile_of_nuclei(self, client):
         num, rings, points, _ = np.frombuffer(client.get('/slides/0/tiles/0/0_0').content, '<u4', 4)
         assert (num, rings, points) == (100, 0, 0)
+        for place, count in (('2_0', 60), ('0_1', 80), ('0_2', 0)):
+            data = client.get(f'/slides/0/tiles/0/{place}').content
+            assert np.frombuffer(data, '<u4', 1) == count
         data = client.get('/slides/1/tiles/0/0_0?outlines=1&column=score').content
         assert np.frombuffer(data, '<u4', 4).tolist() == [100, 100, 400, 0]
         data = client.get('/slides/1/tiles/1/0_0?outlines=1').content  # only where they are seen
@@ -117,6 +149,9 @@ class TestContent:
         assert np.frombuffer(data, '<f4', 1, 8) == 128
         assert (height, width) == (HEIGHT // 128 + 1, WIDTH // 128 + 1)
         assert len(data) == 16 + 2 * 4 * height * width
+        counts, areas = np.frombuffer(data, '<f4', -1, 16).reshape(2, height, width)
+        assert counts.mean() > 500  # per mm2
+        assert 10 < areas.min() <= areas.max() < 36
 
     def test_view(self, client, rows):
         found = client.get('/slides/0/view?x0=0&y0=0&x1=2600&y1=1800&score=0.9&column=score').json()
@@ -159,6 +194,7 @@ class TestGuard:
             headers = client.get(path).headers
             assert "default-src 'none'" in headers['content-security-policy']
             assert 'unsafe-inline' not in headers['content-security-policy']
+            assert "frame-ancestors 'none'" in headers['content-security-policy']
             assert headers['referrer-policy'] == 'no-referrer'
             assert headers['x-content-type-options'] == 'nosniff'
             assert headers['cross-origin-resource-policy'] == 'same-origin'
@@ -200,6 +236,7 @@ class TestGuard:
             '/slides/0/image/999999999999/0_0.jpg',
             '/slides/0/tiles/99/0_0',
             '/slides/0/tiles/0/99999999999999999999_0',
+            pytest.param(f'/slides/0/tiles/0/{"9" * 5000}_0', id='more digits than Python reads'),
         ],
     )
     def test_paths_lead_nowhere(self, client, path):
@@ -207,6 +244,7 @@ class TestGuard:
         assert answer.status_code in (400, 403, 404, 422), answer.text
         assert 'root:' not in answer.text
         assert 'import' not in answer.text
+        assert answer.json().keys() == {'error'}
 
     @pytest.mark.parametrize(
         'path',

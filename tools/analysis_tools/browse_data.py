@@ -26,6 +26,7 @@ from tqdm import tqdm
 from nucseg_mmdet.datasets import statistics, statistics_report
 from nucseg_mmdet.engine import config_edits, finetune
 from nucseg_mmdet.engine.config_options import ConfigOptions
+from nucseg_mmdet.engine.config_parts import find_data
 from nucseg_mmdet.engine.make_runner import telling_of_config
 from nucseg_mmdet.imaging.draw import draw_outlines
 from nucseg_mmdet.imaging.image_files import PictureNames, write_png
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         finetune.set_types_of_data(cfg)
     config_edits.check_files(cfg, 'train_dataloader')
     check_folder_is_writable(args.out)
-    check_is_not_read(args.out, *config_edits.find_data(cfg.train_dataloader))
+    check_is_not_read(args.out, *find_data(cfg.train_dataloader))
     init_default_scope(cfg.default_scope)
     with telling_of_config(args.config):
         dataset = DATASETS.build(cfg.train_dataloader.dataset)

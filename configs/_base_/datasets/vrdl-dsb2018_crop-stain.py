@@ -7,21 +7,16 @@ which knows the class data alone.
 
 _base_ = './vrdl_crop-stain.py'
 
-load_once, load_truth, crops, move, slide_colors, *others = _base_.moved_crops
-# 0 smooths with a kernel of 3 px, 1 does nothing, 2 sharpens; twice, for a wider range: images
-# differ by a factor of 20 in the variance of their Laplacian.
-sharpness = dict(type='Sharpness', min_mag=0.0, max_mag=2.0)
-some_sharpness = dict(type='RandomApply', transforms=[sharpness, sharpness], prob=0.5)
-varied = [slide_colors, some_sharpness, *others]
-
-class_images = dict(
-    _base_.train_dataloader.dataset,
-    pipeline=[load_once, load_truth, crops, move, *varied],
-)
+class_images = dict(_base_.train_dataloader.dataset, pipeline=_base_.sharpness_crops)
 cc0_images = dict(
     class_images,
     data_root='data/dsb/',
-    pipeline=[load_once, load_truth, crops, *varied],  # this truth lies on its nuclei
+    # Not moved: this truth lies on its nuclei.
+    pipeline=[
+        *(_base_.load_once, _base_.load_truth, _base_.crops, _base_.slide_colors),
+        *(_base_.some_sharpness, _base_.enlarge, _base_.whole, _base_.turn, _base_.flip),
+        *(_base_.stain, _base_.pack),
+    ],
 )
 # A class image has twelve times the area of one of the others. So of each set there are about as
 # many crops as it has area: of the 24 images and the 106, 73 in 100 are of the class data.

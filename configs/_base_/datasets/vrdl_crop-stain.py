@@ -20,10 +20,20 @@ load_truth = dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2m
 crop = dict(type='RandomCrop', crop_size=(160, 160), allow_negative_crop=False, recompute_bbox=True)
 crops = dict(
     type='RandomChoice',
-    transforms=[[dict(crop, crop_size=(size, size))] for size in (112, 128, 144, 160, 176)],  # px
+    transforms=[
+        [dict(crop, crop_size=(112, 112))],  # px
+        [dict(crop, crop_size=(128, 128))],
+        [dict(crop, crop_size=(144, 144))],
+        [dict(crop, crop_size=(160, 160))],
+        [dict(crop, crop_size=(176, 176))],
+    ],
 )
 # Before the crop is enlarged, when it has a fifth of the pixels.
 slide_colors = dict(type='RandomApply', transforms=[dict(type='ReinhardJitter')], prob=0.5)
+# 0 smooths with a kernel of 3 px, 1 does nothing, 2 sharpens; twice, for a wider range: images
+# differ by a factor of 20 in the variance of their Laplacian. Not in the default model's recipe.
+sharpness = dict(type='Sharpness', min_mag=0.0, max_mag=2.0)
+some_sharpness = dict(type='RandomApply', transforms=[sharpness, sharpness], prob=0.5)
 enlarge = dict(type='Resize', scale=(320, 320), keep_ratio=True)  # 1.8 to 2.9 times
 # A nucleus that the crop cuts to a sliver, or to nothing, is none.
 whole = dict(type='FilterAnnotations', min_gt_bbox_wh=(4, 4))  # px
@@ -36,6 +46,11 @@ pack = dict(type='PackDetInputs')
 move = dict(type='MoveTruth', offset=(0.4, 0.6))  # px
 moved_crops = [
     *(load_once, load_truth, crops, move, slide_colors),
+    *(enlarge, whole, turn, flip, stain, pack),
+]
+# The same, and half of the crops are blurred or sharpened.
+sharpness_crops = [
+    *(load_once, load_truth, crops, move, slide_colors, some_sharpness),
     *(enlarge, whole, turn, flip, stain, pack),
 ]
 

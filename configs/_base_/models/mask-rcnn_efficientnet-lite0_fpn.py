@@ -36,26 +36,3 @@ model = dict(
         rcnn=dict(sampler=dict(pos_fraction=0.5)),
     ),
 )
-
-# What EfficientNet-Lite2 has instead: it is deeper, and wider from a stride of 8 px on.
-lite2 = dict(
-    backbone=dict(variant=2, init_cfg=dict(checkpoint='efficientnet-lite2-9656183e.pth')),
-    neck=dict(in_channels=[144, 288, 720]),
-)
-
-# A second stage of boxes and masks, from an IoU of 0.6 on (Cai and Vasconcelos 2018).
-stock_head = _base_.model.roi_head.bbox_head
-finer_coder = dict(stock_head.bbox_coder, target_stds=[0.05, 0.05, 0.1, 0.1])
-first_head = dict(stock_head, in_channels=channels, fc_out_channels=256, reg_class_agnostic=True)
-stock_rcnn = _base_.model.train_cfg.rcnn
-stricter = dict(stock_rcnn.assigner, pos_iou_thr=0.6, neg_iou_thr=0.6, min_pos_iou=0.6)
-first_rcnn = dict(stock_rcnn, sampler=dict(stock_rcnn.sampler, pos_fraction=0.5))
-cascade = dict(
-    roi_head=dict(
-        type='CascadeRoIHead',
-        num_stages=2,
-        stage_loss_weights=[1.0, 0.5],
-        bbox_head=[first_head, dict(first_head, bbox_coder=finer_coder)],
-    ),
-    train_cfg=dict(rcnn=[first_rcnn, dict(first_rcnn, assigner=stricter)]),
-)

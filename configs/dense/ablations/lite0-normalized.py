@@ -9,16 +9,17 @@ _base_ = [
     '../../_base_/recipes/dense.py',
 ]
 
-model = dict(
-    test_cfg=dict(
-        rpn=_base_.test_rpn,
-        rcnn=dict(_base_.test_rcnn, truth_offset=(-0.4, -0.6)),
-    ),
-)
+model = dict(test_cfg=dict(rpn=_base_.test_rpn, rcnn=_base_.test_rcnn_moved))
 
-_, *others = _base_.moved_crops
 load_normalized = dict(_base_.load_once, steps=[_base_.normalize])
-train_dataloader = dict(dataset=dict(pipeline=[load_normalized, *others]))
+train_dataloader = dict(
+    dataset=dict(
+        pipeline=[
+            *(load_normalized, _base_.load_truth, _base_.crops, _base_.move, _base_.slide_colors),
+            *(_base_.enlarge, _base_.whole, _base_.turn, _base_.flip, _base_.stain, _base_.pack),
+        ]
+    )
+)
 
 custom_hooks = _base_.pretrained_hooks
 optim_wrapper = dict(paramwise_cfg=_base_.pretrained_rates)

@@ -20,10 +20,7 @@ model = dict(
         mask_roi_extractor=dict(out_channels=channels),
         mask_head=dict(in_channels=channels, conv_out_channels=channels),
     ),
-    test_cfg=dict(
-        rpn=_base_.test_rpn,
-        rcnn=dict(_base_.test_rcnn, truth_offset=(-0.4, -0.6)),
-    ),
+    test_cfg=dict(rpn=_base_.test_rpn, rcnn=_base_.test_rcnn_moved),
 )
 
 train_dataloader = dict(dataset=dict(pipeline=_base_.moved_crops))

@@ -5,30 +5,16 @@ python tools/train.py configs/dense/ablations/lite2-cascade_stage2.py --amp --fo
 """
 
 _base_ = [
-    '../../_base_/models/mask-rcnn_efficientnet-lite0_fpn.py',
+    '../../_base_/models/cascade-mask-rcnn_efficientnet-lite2_fpn.py',
     '../../_base_/datasets/vrdl_crop-stain.py',
     '../../_base_/recipes/dense.py',
 ]
 
-model = dict(
-    _base_.lite2,
-    **_base_.cascade,
-    test_cfg=dict(
-        rpn=_base_.test_rpn,
-        rcnn=dict(_base_.test_rcnn, truth_offset=(-0.4, -0.6)),
-    ),
-)
+model = dict(test_cfg=dict(rpn=_base_.test_rpn, rcnn=_base_.test_rcnn_moved))
 
-load_once, load_truth, crops, move, slide_colors, *others = _base_.moved_crops
-sharpness = dict(type='Sharpness', min_mag=0.0, max_mag=2.0)
-some_sharpness = dict(type='RandomApply', transforms=[sharpness, sharpness], prob=0.5)
-train_dataloader = dict(
-    dataset=dict(
-        pipeline=[load_once, load_truth, crops, move, slide_colors, some_sharpness, *others]
-    )
-)
+train_dataloader = dict(dataset=dict(pipeline=_base_.sharpness_crops))
 
-load_from = _base_.first_stage
+load_from = _base_.needs_checkpoint
 randomness = dict(seed=1)  # with the seed of the first run it would see the same crops again
 custom_hooks = _base_.pretrained_hooks
 optim_wrapper = _base_.second_optimizer

@@ -5,24 +5,23 @@ python tools/train.py configs/dense/ablations/lite2-measured-truth.py --fold 2 \
 """
 
 _base_ = [
-    '../../_base_/models/mask-rcnn_efficientnet-lite0_fpn.py',
+    '../../_base_/models/mask-rcnn_efficientnet-lite2_fpn.py',
     '../../_base_/datasets/vrdl_crop-stain.py',
     '../../_base_/recipes/dense.py',
 ]
 
-model = dict(
-    _base_.lite2,
-    test_cfg=dict(
-        rpn=_base_.test_rpn,
-        rcnn=dict(_base_.test_rcnn, truth_offset=(-0.4, -0.6)),
-    ),
-)
+model = dict(test_cfg=dict(rpn=_base_.test_rpn, rcnn=_base_.test_rcnn_moved))
 
-load_once, load_truth, crops, _, *others = _base_.moved_crops
 measure = dict(type='MeasureTruthOffset')
-move = dict(type='MoveTruth')
+move_measured = dict(type='MoveTruth')
 train_dataloader = dict(
-    dataset=dict(pipeline=[load_once, load_truth, measure, crops, move, *others])
+    dataset=dict(
+        pipeline=[
+            *(_base_.load_once, _base_.load_truth, measure, _base_.crops, move_measured),
+            *(_base_.slide_colors, _base_.enlarge, _base_.whole, _base_.turn, _base_.flip),
+            *(_base_.stain, _base_.pack),
+        ]
+    )
 )
 
 custom_hooks = _base_.pretrained_hooks

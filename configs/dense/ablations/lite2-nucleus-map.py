@@ -4,18 +4,14 @@ python tools/train.py configs/dense/ablations/lite2-nucleus-map.py --fold 2 --in
 """
 
 _base_ = [
-    '../../_base_/models/mask-rcnn_efficientnet-lite0_fpn.py',
+    '../../_base_/models/mask-rcnn_efficientnet-lite2_fpn.py',
     '../../_base_/datasets/vrdl_crop-stain.py',
     '../../_base_/recipes/dense.py',
 ]
 
 model = dict(
-    _base_.lite2,
     rpn_head=dict(type='NucleusMapRPNHead'),
-    test_cfg=dict(
-        rpn=_base_.test_rpn,
-        rcnn=dict(_base_.test_rcnn, truth_offset=(-0.4, -0.6)),
-    ),
+    test_cfg=dict(rpn=_base_.test_rpn, rcnn=_base_.test_rcnn_moved),
 )
 
 train_dataloader = dict(dataset=dict(pipeline=_base_.moved_crops))

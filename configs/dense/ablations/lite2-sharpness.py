@@ -5,25 +5,20 @@ python tools/train.py configs/dense/ablations/lite2-sharpness.py --fold 2 --init
 """
 
 _base_ = [
-    '../../_base_/models/mask-rcnn_efficientnet-lite0_fpn.py',
+    '../../_base_/models/mask-rcnn_efficientnet-lite2_fpn.py',
     '../../_base_/datasets/vrdl_crop-stain.py',
     '../../_base_/recipes/dense.py',
 ]
 
-model = dict(
-    _base_.lite2,
-    test_cfg=dict(
-        rpn=_base_.test_rpn,
-        rcnn=dict(_base_.test_rcnn, truth_offset=(-0.4, -0.6)),
-    ),
-)
+model = dict(test_cfg=dict(rpn=_base_.test_rpn, rcnn=_base_.test_rcnn_moved))
 
-load_once, load_truth, crops, move, slide_colors, *others = _base_.moved_crops
-# 0 smooths with a kernel of 3 px, 1 does nothing, 2 sharpens; twice, for a wider range.
-sharpness = dict(type='Sharpness', min_mag=0.0, max_mag=2.0)
 train_dataloader = dict(
     dataset=dict(
-        pipeline=[load_once, load_truth, crops, move, slide_colors, sharpness, sharpness, *others]
+        pipeline=[
+            *(_base_.load_once, _base_.load_truth, _base_.crops, _base_.move, _base_.slide_colors),
+            *(_base_.sharpness, _base_.sharpness),
+            *(_base_.enlarge, _base_.whole, _base_.turn, _base_.flip, _base_.stain, _base_.pack),
+        ]
     )
 )
 

@@ -5,20 +5,14 @@ python tools/train.py configs/dense/ablations/lite2-with-dsb2018_stage2.py --amp
 """
 
 _base_ = [
-    '../../_base_/models/mask-rcnn_efficientnet-lite0_fpn.py',
+    '../../_base_/models/mask-rcnn_efficientnet-lite2_fpn.py',
     '../../_base_/datasets/vrdl-dsb2018_crop-stain.py',
     '../../_base_/recipes/dense.py',
 ]
 
-model = dict(
-    _base_.lite2,
-    test_cfg=dict(
-        rpn=_base_.test_rpn,
-        rcnn=dict(_base_.test_rcnn, truth_offset=(-0.4, -0.6)),
-    ),
-)
+model = dict(test_cfg=dict(rpn=_base_.test_rpn, rcnn=_base_.test_rcnn_moved))
 
-load_from = _base_.first_stage
+load_from = _base_.needs_checkpoint
 randomness = dict(seed=1)  # with the seed of the first run it would see the same crops again
 custom_hooks = _base_.pretrained_hooks
 optim_wrapper = _base_.second_optimizer

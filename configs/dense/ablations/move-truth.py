@@ -10,12 +10,7 @@ _base_ = [
     '../../_base_/recipes/dense.py',
 ]
 
-model = dict(
-    test_cfg=dict(
-        rpn=_base_.test_rpn,
-        rcnn=dict(_base_.test_rcnn, truth_offset=(-0.4, -0.6)),
-    )
-)
+model = dict(test_cfg=dict(rpn=_base_.test_rpn, rcnn=_base_.test_rcnn_moved))
 
 train_dataloader = dict(
     dataset=dict(
@@ -27,8 +22,8 @@ train_dataloader = dict(
 )
 
 # All below as in the last stage.
-load_from = 'CHECKPOINT (give --cfg-options load_from=FILE)'
+load_from = _base_.needs_checkpoint
 randomness = dict(seed=2)
-custom_hooks = [*_base_.run_hooks, dict(_base_.ema, update_buffers=True)]
+custom_hooks = [*_base_.run_hooks, _base_.ema_with_statistics]
 optim_wrapper = dict(optimizer=dict(lr=0.0005))
 param_scheduler = [dict(_base_.warm_up, end=50), dict(_base_.decay, begin=50)]

@@ -17,7 +17,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from nucseg_mmdet.engine import provenance
-from nucseg_mmdet.engine.config_edits import score_threshold
+from nucseg_mmdet.engine.config_parts import score_threshold
 from nucseg_mmdet.engine.work_dir import read_card
 from nucseg_mmdet.evaluation.run_cards import CARD
 from nucseg_mmdet.utils.files import without_nan, write_json
@@ -83,16 +83,14 @@ class RunCardHook(Hook):
             iteration=runner.iter,
             checkpoint_sha256=provenance.digest(checkpoint),
             data_sha256=provenance.digest_dataloader(runner.cfg.val_dataloader),
-            **(metrics or {}),
+            **_with_threshold(runner, metrics or {}),
         )
         self._write(runner, dict(scores={self._name(runner.val_dataloader): scored}))
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         if not metrics:
             return
-        scored = dict(self._test_facts(runner), **metrics)
-        if any(name.startswith('nuclei/') for name in metrics):
-            scored.update(score_thr=score_threshold(runner.cfg))
+        scored = dict(self._test_facts(runner), **_with_threshold(runner, metrics))
         self._write(runner, dict(scores={self._name(runner.test_dataloader): scored}))
 
     @staticmethod
@@ -179,6 +177,13 @@ class RunCardHook(Hook):
         }
         card.update(facts)
         write_json(Path(runner.work_dir, CARD), without_nan(card))
+
+
+def _with_threshold(runner: Runner, metrics: dict[str, float]) -> dict[str, float]:
+    """Scores, and where they are of label maps the score from which on these show a nucleus."""
+    if not any(name.startswith('nuclei/') for name in metrics):
+        return metrics
+    return dict(metrics, score_thr=score_threshold(runner.cfg))
 
 
 def changes_of_run(before: dict, now: dict) -> list[str]:
