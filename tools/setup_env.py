@@ -72,7 +72,11 @@ if kept != [0, 2]:
     sys.exit(f'nms keeps boxes {kept} instead of [0, 2]')
 """
 FINAL_CHECK = """
-import cv2, mmdet, nucseg_mmdet
+import re, cv2, mmdet, nucseg_mmdet
+names = {d.metadata['Name'] for d in importlib.metadata.distributions()}
+builds = [name for name in names if re.match('opencv[-_](contrib[-_])?python', name or '')]
+if len(builds) != 1:
+    sys.exit(f'{len(builds)} builds of OpenCV instead of one: rm -rf .venv, then make setup')
 # Writes its grammar now: of two trainings that are the first at once, one would read half of it.
 from yapf.yapflib import yapf_api
 """
@@ -113,10 +117,17 @@ def hash_inputs(root: Path, *contents: bytes) -> str:
     return hashlib.sha256(repr((str(root), contents)).encode()).hexdigest()
 
 
-def describe_line(line: str) -> str | None:
-    """What the user is shown of a line of pip's or ninja's output; None: nothing."""
-    match = re.match(r'\[\d+/\d+\](?= )|\s*(Collecting|Downloading|Installing) .*', line)
-    return match[0].strip() if match else None
+def describe_line(line: str, seconds: float) -> str | None:
+    """Say what a line of pip's or ninja's output means to the user; None: nothing.
+
+    The rate in the ``seconds`` so far gives the time left; files differ in size, hence "about".
+    """
+    count = re.match(r'\[(\d+)/(\d+)\] ', line)
+    if count:
+        done, total = int(count[1]), int(count[2])
+        minutes = seconds / max(done, 1) * (total - done) / 60
+        return f'[{done}/{total}] about {max(1, round(minutes))} min left'
+    return line.strip() if re.match(r'\s*(Collecting|Downloading|Installing) ', line) else None
 
 
 def explain_failure(output: str) -> str:
@@ -157,7 +168,7 @@ def run(command: list[str], cwd: Path = ROOT, **env: str) -> tuple[int, str]:
 
     It shares our process group, so that Ctrl-C in a terminal reaches the compilers as well.
     """
-    shown = time.monotonic()
+    start = shown = time.monotonic()
     lines = []
     streams = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     with LOG.open('a', encoding='utf-8') as log:
@@ -170,7 +181,7 @@ def run(command: list[str], cwd: Path = ROOT, **env: str) -> tuple[int, str]:
                 lines.append(line)
                 print(line, end='', file=log, flush=True)
                 now = time.monotonic()
-                text = describe_line(line)
+                text = describe_line(line, now - start)
                 if text and (TERMINAL or now - shown >= 30):
                     say(text, live=True)
                     shown = now

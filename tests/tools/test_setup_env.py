@@ -132,7 +132,9 @@ def test_missing_wheelhouse_is_one_line_and_exit_code_2(monkeypatch, capsys, tmp
 @pytest.mark.parametrize(
     ('line', 'text'),
     [
-        ('[10/78] c++ -MMD -MF nms.o.d -c nms.cpp', '[10/78]'),
+        ('[10/78] c++ -MMD -MF nms.o.d -c nms.cpp', '[10/78] about 11 min left'),  # 68 x 10 s
+        ('[77/78] c++ -c last.cpp', '[77/78] about 1 min left'),
+        ('[0/78] c++ -c first.cpp', '[0/78] about 130 min left'),
         ('  Downloading numpy-2.2.6.whl (16.8 MB)\n', 'Downloading numpy-2.2.6.whl (16.8 MB)'),
         ('running build_ext', None),
         ('  [3/78] quoted', None),
@@ -140,7 +142,7 @@ def test_missing_wheelhouse_is_one_line_and_exit_code_2(monkeypatch, capsys, tmp
     ],
 )
 def test_describe_line(line, text):
-    assert setup_env.describe_line(line) == text
+    assert setup_env.describe_line(line, seconds=100) == text
 
 
 @pytest.mark.parametrize(
@@ -188,7 +190,7 @@ def test_failed_command_names_the_log(log):
 
 
 def test_interrupted_command_is_ended(log, monkeypatch):
-    def interrupt(line):
+    def interrupt(line, seconds):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(setup_env, 'describe_line', interrupt)
