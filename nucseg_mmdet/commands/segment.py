@@ -26,7 +26,7 @@ from nucseg_mmdet.inference.rows import Engine, InProcess
 from nucseg_mmdet.slides import pixel_size
 from nucseg_mmdet.utils.arguments import ArgumentParser
 from nucseg_mmdet.utils.errors import UserError, count_nuclei, exit_code, printable
-from nucseg_mmdet.utils.files import owned_folder
+from nucseg_mmdet.utils.ownership import owned_folder
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -13,7 +13,8 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from nucseg_mmdet.engine.checkpoint import load_weights_only
 from nucseg_mmdet.evaluation.run_cards import CARD
 from nucseg_mmdet.utils.errors import UserError, some
-from nucseg_mmdet.utils.files import owned_folder, write_bytes
+from nucseg_mmdet.utils.files import write_bytes
+from nucseg_mmdet.utils.ownership import owned_folder
 from nucseg_mmdet.utils.reading import read_bytes
 
 ITERATION = re.compile(r'(?:iter|epoch)_(\d+)\.pth')

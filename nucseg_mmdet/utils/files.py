@@ -18,9 +18,6 @@ old file or none. Use the smallest of these that does::
     with new_folder(path) as folder:         # a folder, in place after the block
         write_json(folder / 'a.json', {})
 
-    with owned_folder(path):                 # nobody else writes there during the block
-        ...
-
 All of them turn an ``OSError`` of their own file into a ``UserError`` with its final path.
 """
 
@@ -50,7 +47,6 @@ except ImportError:  # Windows: what a killed process leaves stays
 FLAGS = (
     os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, 'O_NOFOLLOW', 0) | getattr(os, 'O_BINARY', 0)
 )
-LOCK = '.owner.lock'  # in a folder that somebody owns
 LONGEST_STEM = 200  # bytes of the name that a hidden name repeats; file systems take 255
 
 
@@ -315,53 +311,6 @@ def new_folder(path: Path, replace: bool = False) -> Iterator[Path]:
         part.publish(replace)
     finally:
         part.abort()
-
-
-@contextlib.contextmanager
-def owned_folder(path: Path) -> Iterator[None]:
-    """Make a folder for results and own it during the block, so that no two runs write there.
-
-    The owner holds a lock on a file in the folder, which the end of its process lets go of,
-    whatever the end. A folder that is made here and in which nothing is at the end goes again.
-
-    Raises:
-        UserError: it cannot be made or written to, or another process owns it.
-    """
-    check_folder_is_writable(path)
-    made = [folder for folder in (path, *path.parents) if not folder.exists()]
-    make_folder(path)
-    descriptor = _own(path)
-    try:
-        yield
-    finally:
-        (path / LOCK).unlink(missing_ok=True)
-        os.close(descriptor)
-        with contextlib.suppress(OSError):  # the first that has something in it
-            for folder in made:
-                folder.rmdir()
-
-
-def _own(folder: Path) -> int:
-    """Lock a folder: the descriptor of the file that holds the lock."""
-    path = folder / LOCK
-    while True:
-        with cannot_be_written(path):
-            descriptor = os.open(path, FLAGS & ~os.O_EXCL, 0o666)
-        try:
-            if fcntl:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise UserError(
-                f'{folder}: another run writes there, expected one at a time: wait for its end, or '
-                'take another folder'
-            ) from None
-        except OSError:
-            return descriptor  # a file system without locks
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), path.stat()):
-                return descriptor
-        os.close(descriptor)  # its owner has just removed it
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ from nucseg_mmdet.inference.rows import InProcess
 from nucseg_mmdet.inference.segmenter import Segmenter
 from nucseg_mmdet.synthetic.fields import synthesize
 from nucseg_mmdet.utils.errors import UserError
-from nucseg_mmdet.utils.files import owned_folder
+from nucseg_mmdet.utils.ownership import owned_folder
 
 ROOT = Path(__file__).parents[2]
 FORMATS = ('geojson', 'csv', 'label')

@@ -20,8 +20,8 @@ from nucseg_mmdet.inference import rows
 from nucseg_mmdet.inference.inputs import find_inputs
 from nucseg_mmdet.inference.segmenter import Segmenter
 from nucseg_mmdet.synthetic.fields import synthesize
-from nucseg_mmdet.utils.files import LOCK, owned_folder
 from nucseg_mmdet.utils.fingerprint import fingerprint
+from nucseg_mmdet.utils.ownership import LOCK, owned_folder
 
 IMAGE = synthesize(4, 80, 90, 20)[0]
 APERIO = 'Aperio Image Library v11\n90x80 (32x32) JPEG/RGB Q=90|AppMag = 40|MPP = {}'

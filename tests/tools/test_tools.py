@@ -18,7 +18,7 @@ import torch
 from nucseg_mmdet.commands import report, score, segment, test, train
 from nucseg_mmdet.engine.data_edits import check_evaluators
 from nucseg_mmdet.utils.errors import UserError
-from nucseg_mmdet.utils.files import owned_folder
+from nucseg_mmdet.utils.ownership import owned_folder
 from tools.analysis_tools import browse_data, results_table
 from tools.model_converters import detectron2_to_mmdet, publish_model
 

@@ -21,12 +21,12 @@ from nucseg_mmdet.utils.files import (
     make_folder,
     new_file,
     new_folder,
-    owned_folder,
     without_nan,
     write_bytes,
     write_json,
     write_text,
 )
+from nucseg_mmdet.utils.ownership import owned_folder
 
 
 def test_writers_replace_the_older_file_and_leave_nothing_else(tmp_path):
