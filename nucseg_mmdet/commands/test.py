@@ -292,6 +292,44 @@ def leave_out_training(cfg: Config) -> None:
     cfg.optim_wrapper = cfg.param_scheduler = None
 
 
+def choose_outputs(cfg: Config, args: argparse.Namespace, ann_file: Path) -> Path | None:
+    """Let a test write what is asked for, in place; the competition's file, if it is.
+
+    Raises:
+        UserError: the truth has no nuclei to score against, or no file can be written.
+    """
+    answer = None
+    if args.format_only:
+        answer = args.answer or Path(cfg.work_dir, 'answer.json')
+        write_answer(cfg, ann_file, answer)
+    elif not load_shared_json(ann_file)['annotations']:
+        raise UserError(
+            f'{ann_file}: has no nuclei to score against; --format-only writes answer.json, '
+            '--fold N scores held-out training images'
+        )
+    check_evaluators(cfg)
+    check_folder_is_writable(Path(cfg.work_dir))
+    for evaluator in as_list(cfg.test_evaluator):
+        if evaluator.type == 'NucleiMetric':
+            evaluator.out = str(Path(cfg.work_dir, f'{ann_file.stem}_results.json'))
+    return answer
+
+
+def choose_pictures(cfg: Config, args: argparse.Namespace) -> None:
+    """Let a test draw the nuclei or keep its predictions, where asked to, in place."""
+    show_from = args.show_score_thr
+    if show_from is None:
+        show_from = score_threshold(cfg)
+    if args.show_dir:
+        cfg.custom_hooks.append(
+            dict(type='OutlineHook', out_dir=str(args.show_dir), score_thr=show_from)
+        )
+    if args.show:
+        show_in_window(cfg, show_from, args.wait_time)
+    if args.out:
+        keep_predictions(cfg, args.out)
+
+
 @exit_code
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
@@ -302,7 +340,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cfg = config_edits.load_config(config, args.cfg_options, args.work_dir, args.fold)
     checkpoint = model_files(config, *args.checkpoints[:1])[1]
     if 'finetune' in cfg:  # before the data, whose truth is read by the model's classes
-        _classes(cfg, checkpoint)
+        fit_types(cfg, load_weights_only(str(checkpoint)), str(checkpoint))
     others = find_others(cfg, args, checkpoint)
     choose_data(cfg, args)  # last, as what it reads may leave a file
     config_edits.check_files(cfg, 'test_dataloader')
@@ -310,34 +348,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.fold is not None and cfg.get('fold_colors'):
         fold_colors.use_training_colors(cfg)
     ann_file = Path(cfg.test_dataloader.dataset.data_root, cfg.test_dataloader.dataset.ann_file)
-    show_from = args.show_score_thr
-    if show_from is None:
-        show_from = score_threshold(cfg)
-    if args.format_only:
-        out = args.answer or Path(cfg.work_dir, 'answer.json')
-        write_answer(cfg, ann_file, out)
-    elif not load_shared_json(ann_file)['annotations']:
-        raise UserError(
-            f'{ann_file}: has no nuclei to score against; --format-only writes answer.json, '
-            '--fold N scores held-out training images'
-        )
-    check_evaluators(cfg)
-    check_folder_is_writable(Path(cfg.work_dir))
+    answer = choose_outputs(cfg, args, ann_file)
     tell_of_other_data(cfg, ann_file.name)
-    for evaluator in as_list(cfg.test_evaluator):
-        if evaluator.type == 'NucleiMetric':
-            evaluator.out = str(Path(cfg.work_dir, f'{ann_file.stem}_results.json'))
-    if args.show_dir:
-        cfg.custom_hooks.append(
-            dict(type='OutlineHook', out_dir=str(args.show_dir), score_thr=show_from)
-        )
-    if args.show:
-        show_in_window(cfg, show_from, args.wait_time)
-    if args.out:
-        keep_predictions(cfg, args.out)
+    choose_pictures(cfg, args)
     if args.tta or others:
-        models = [(other.model, path) for other, path in others]
-        use_views(cfg, args.config, args.tta, models)
+        use_views(cfg, args.config, args.tta, [(other.model, path) for other, path in others])
     if args.precision:
         cfg.custom_hooks.append(dict(type='InferencePrecisionHook', precision=args.precision))
     leave_out_training(cfg)
@@ -345,6 +360,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     config_edits.set_distributed(cfg, args.launcher)
     make_runner(cfg, args.config, 'test').test()
     config_edits.close_distributed()
-    if args.format_only:
-        print(f'{out} and {out.with_suffix(".zip").name} written')
+    if answer:
+        print(f'{answer} and {answer.with_suffix(".zip").name} written')
     return 0

@@ -9,7 +9,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from nucseg_mmdet.utils.errors import UserError
+from nucseg_mmdet.utils.errors import UserError, first_line
 
 _numbers = itertools.count()
 
@@ -43,9 +43,8 @@ def telling_of_config(path: Path) -> Iterator[None]:
     except (UserError, OSError, MemoryError):
         raise
     except Exception as error:  # of any library whose classes the config names
-        first = (str(error).splitlines() or [''])[0]
         raise UserError(
-            f'{path}: no run can be made of it, {type(error).__name__}: {first:.300} '
+            f'{path}: no run can be made of it, {type(error).__name__}: {first_line(error)} '
             '(NUCSEG_DEBUG=1 shows where)'
         ) from error
 
