@@ -196,7 +196,10 @@ def take_over_old_files(plan: Plan, settings: Settings, summary: dict) -> None:
         return
     for name in old:
         path = settings.out / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
     if earlier['identity'] != plan.identity and plan.wanted.all():
         picture_path(plan, settings).unlink(missing_ok=True)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 
 import cv2
 import pytest
@@ -172,3 +173,15 @@ def test_a_format_that_cannot_be_written_stays_known(segment, out, monkeypatch):
     (out / 'a.csv').write_text('mine')
     segment('geojson')
     assert summary(out)['output']['formats'] == ['geojson', 'label', 'overlay']
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason='zarr 3 needs Python 3.11')
+def test_results_that_were_moved_to_another_disk_and_linked(segment, out):
+    segment('ome-zarr')
+    elsewhere = out.parent / 'elsewhere'
+    (out / 'a.ome.zarr').rename(elsewhere)
+    (out / 'a.ome.zarr').symlink_to(elsewhere)
+    assert segment('ome-zarr') == 0
+    segment('csv', region=(0, 0, 80, 60), overwrite=True)
+    assert names(out) == ['a.csv', 'a.summary.json']
+    assert (elsewhere / 'zarr.json').exists()
