@@ -8,6 +8,7 @@ import pytest
 
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.viewer import build
+from nucseg_mmdet.viewer.container import read_container
 from nucseg_mmdet.viewer.index import Filter, NucleiIndex
 from nucseg_mmdet.viewer.results import find_results
 from tests.viewer.conftest import HEIGHT, MPP, NAME, PITCH, WIDTH, table, write_again
@@ -186,6 +187,32 @@ def test_damaged_index_is_made_anew(folder):
     path.write_bytes(b'no index')
     assert NucleiIndex(result).info['num'] == 468
     assert path.read_bytes().startswith(b'NUCVIEW1')
+
+
+def test_index_that_is_a_pipe_is_not_waited_for(folder):
+    (result,), _ = find_results(folder)
+    path = folder / f'{NAME}.view'
+    os.mkfifo(path)
+    assert NucleiIndex(result).info['num'] == 468
+    assert path.is_fifo()
+
+
+@pytest.mark.parametrize(
+    'name', ['ring_sizes', 'num_points', 'num_rings', 'first_points', 'first_rings']
+)
+def test_index_with_places_beyond_its_arrays_is_made_anew(folder, name):
+    """A nucleus of two thousand million vertices would take as many gigabytes as there are."""
+    (result,), _ = find_results(folder)
+    want = NucleiIndex(result).tile(0, 0, 0, None, True)
+    path = folder / f'{NAME}.view'
+    array = read_container(path)[1][name]
+    data = bytearray(path.read_bytes())
+    # Every nucleus has one ring, so that two arrays are the same; that of the rings is the first.
+    at = (data.index if name == 'ring_sizes' else data.rindex)(array.tobytes())
+    data[at : at + array.itemsize] = np.array([1 << 30], array.dtype).tobytes()
+    path.write_bytes(data)
+    assert NucleiIndex(result).tile(0, 0, 0, None, True) == want
+    assert path.read_bytes() != data
 
 
 def test_folder_that_cannot_be_written_to(folder, monkeypatch):
