@@ -192,12 +192,12 @@ class NucleiIndex:
         at = self._within(box)
         at = at[self._keep(at, wanted)]
         values = self.column(column)[at]
-        values = values[np.isfinite(values)]
+        values = values[np.isfinite(values)].astype(float)
         about = self.info['columns'][self._columns[column]]
         low, high = about['low'], about['high']
         bins, _ = np.histogram(np.clip(values, low, high), BINS, (low, high))
         middle = float(np.median(values)) if len(values) else None
-        mean = float(values.mean(dtype=float)) if len(values) else None
+        mean = float(values.mean()) if len(values) else None
         return dict(count=len(at), low=low, high=high, bins=bins.tolist(), median=middle, mean=mean)
 
     def nucleus_at(self, x: float, y: float, radius: float, wanted: Filter) -> int | None:

@@ -266,6 +266,40 @@ def test_classes(folder):
     assert unpack(index.tile(2, 0, 0, None, False))['classes'].tolist().count(0) == 100
 
 
+def test_more_classes_than_can_be_told_apart(folder):
+    def mark(features):
+        for number, feature in enumerate(features):
+            feature['properties']['classification'] = dict(name=f'kind {number}')
+
+    change_features(folder, mark)
+    info = NucleiIndex(find_results(folder)[0][0]).info
+    assert len(info['classes']) == len(info['counts']) == 256
+    assert info['classes'][255] == dict(name='213 further classes', color=None)
+    assert [counts[0] for counts in info['counts']] == [1] * 255 + [213]
+
+
+@pytest.mark.parametrize('score', ['', 'inf'])
+def test_nucleus_without_score_is_refused(folder, score):
+    (result,), _ = find_results(folder)
+    names, first, *others = result.table.read_text().splitlines()
+    assert names.endswith(',score')
+    first = first.rpartition(',')[0] + f',{score}'
+    result.table.write_text('\n'.join([names, first, *others, '']))
+    with pytest.raises(UserError, match=r'\.csv: a nucleus without a score, expected one of each'):
+        NucleiIndex(result)
+
+
+@pytest.mark.parametrize('values', [(3e38, -3e38), (3e38, 3e38)])
+def test_measurement_of_the_largest_numbers(folder, values):
+    (result,), _ = find_results(folder)
+    names, *rows = result.table.read_text().splitlines()
+    rows = [f'{row},{values[number % 2]}' for number, row in enumerate(rows)]
+    result.table.write_text('\n'.join([f'{names},odd', *rows, '']))
+    index = NucleiIndex(result)
+    json.dumps(index.info, allow_nan=False)
+    assert sum(index.view((0, 0, WIDTH, HEIGHT), Filter(), 'odd')['bins']) == 468
+
+
 def test_slide_without_nuclei(folder):
     (result,), _ = find_results(folder)
     result.table.write_text(result.table.read_text().splitlines(keepends=True)[0])
