@@ -22,12 +22,11 @@ SCORE = 'score'
 MAX_ID = 1 << 53  # what a float holds of whole numbers
 BLOCK = 1 << 23  # bytes or characters that are read at once
 BATCH = 5000  # nuclei
-NUCLEUS = ('Nucleus', None)  # class and color of what has none
 FEATURES = re.compile(r'"features"\s*:\s*\[')
 BETWEEN = re.compile(r'[\s,]*')
 
-
 Color = tuple[int, int, int] | None  # r, g, b; None if not said
+NUCLEUS: tuple[str, Color] = ('Nucleus', None)  # class and color of what has none
 
 
 class Table(NamedTuple):
