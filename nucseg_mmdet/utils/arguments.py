@@ -51,6 +51,11 @@ class ArgumentParser(argparse.ArgumentParser):
         raise UserError(message.removeprefix('argument '))
 
 
+def summary_of(docstring: str | None) -> str:
+    """The first line of a docstring; empty where Python keeps none, as with ``-OO``."""
+    return (docstring or '').partition('\n')[0]
+
+
 def _text(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError('is empty, expected a value')
