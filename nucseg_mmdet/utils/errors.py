@@ -55,7 +55,7 @@ def check_fraction(option: str, value: float | None) -> None:
         raise UserError(f'{option} {value}: expected 0 to 1')
 
 
-def few(lines: list[str]) -> list[str]:
+def few(lines: Sequence[str]) -> Sequence[str]:
     """The first of many lines, and how many more there are."""
     more = len(lines) - FEW
     return lines if more <= 1 else [*lines[:FEW], f'... and {more:,} more']
