@@ -9,6 +9,7 @@ import nucseg_mmdet.datasets.transforms.truth_offset
 import nucseg_mmdet.engine.checkpoint
 import nucseg_mmdet.engine.hooks.channels_last
 import nucseg_mmdet.engine.hooks.ensemble
+import nucseg_mmdet.engine.hooks.fill_stages
 import nucseg_mmdet.engine.hooks.inference_precision
 import nucseg_mmdet.engine.hooks.non_finite_loss
 import nucseg_mmdet.engine.hooks.outlines

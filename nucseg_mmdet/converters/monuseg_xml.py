@@ -167,8 +167,11 @@ def _read_region(
             f'{where}: vertices up to {np.abs(points).max():g}, expected px of the '
             f'{width} x {height} px image'
         )
-    mask = coco_mask.decode(polygons_to_rle([(points + SHIFT).ravel().tolist()], height, width))
-    mask = mask.astype(bool)
+    try:
+        outline = polygons_to_rle([(points + SHIFT).ravel().tolist()], height, width)
+    except ValueError as error:
+        raise UserError(f'{where}: {error}') from None
+    mask = coco_mask.decode(outline).astype(bool)
     if not mask.any():
         raise UserError(f'{where}: no pixel of the image inside, expected a nucleus')
     free = mask & ~owned

@@ -13,6 +13,7 @@ import pickle
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import numpy as np
@@ -52,6 +53,7 @@ def _history_method(owner: object, name: str) -> object:
     return getattr(HistoryBuffer, name)
 
 
+HEAD = re.compile(r'^(roi_head\.\w+_head)\.(?!\d)')
 # Stages of a ``CascadeRoIHead``; the layers of other heads have names, not numbers.
 STAGE = re.compile(r'^(roi_head\.\w+_(?:head|extractor))\.(\d+)\.')
 DIGEST = re.compile(r'-[0-9a-f]{8,}\.\w+$')
@@ -288,6 +290,23 @@ def _first_stage(weights: dict[str, torch.Tensor], source: Path) -> dict[str, to
         for key, value in weights.items()
         if not stages[key] or stages[key][2] == '0'
     }
+
+
+def fill_stages(checkpoint: dict[str, Any], num_stages: int) -> None:
+    """Make of the heads of a Mask R-CNN those of every stage of a cascade, in place.
+
+    Those of a cascade are left as they are, and so is the rest: the later stages begin with what
+    the first one knows, instead of at random.
+
+    Args:
+        checkpoint: as loaded.
+        num_stages: of the cascade.
+    """
+    weights = checkpoint.get('state_dict', checkpoint)
+    for key in [key for key in weights if HEAD.match(key)]:
+        value = weights.pop(key)
+        for stage in range(num_stages):
+            weights[HEAD.sub(rf'\1.{stage}.', key)] = value.clone()
 
 
 def _check_same_model(

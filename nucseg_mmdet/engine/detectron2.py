@@ -113,8 +113,10 @@ def read(path: str | Path) -> dict[str, torch.Tensor]:
 def take_weights(content: Any, path: str | Path) -> dict[str, torch.Tensor]:
     """Take the weights out of what a Detectron2 file holds, or refuse it as ``read`` does."""
     weights = _unwrap(content)
-    if not isinstance(weights, dict) or not weights:
+    if not isinstance(weights, dict):
         raise UserError(f'{path}: found {type(weights).__name__}, expected a dict of weights')
+    if not weights:
+        raise UserError(f'{path}: found no weights, expected some')
     tensors = {}
     for name, value in weights.items():
         if isinstance(value, PickledArray):

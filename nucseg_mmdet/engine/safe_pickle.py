@@ -15,7 +15,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 import torch
@@ -90,7 +90,16 @@ class PickledBytes(bytes):
 
 
 class PickledDict(OrderedDict):
-    """What stands for ``OrderedDict``: attributes, which could take a method's place, are left."""
+    """What stands for every dictionary; its keys are text or numbers.
+
+    Attributes, which could take a method's place, are left. The hash of a tuple asks the tuples in
+    it, at any depth, until the stack of C ends.
+    """
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if not isinstance(key, str | bytes | int | float):
+            raise pickle.UnpicklingError(f'a key of type {type(key).__name__}, expected text')
+        super().__setitem__(key, value)
 
     def __setstate__(self, state: Any) -> None:
         pass
@@ -111,8 +120,24 @@ class ArrayUnpickler(pickle._Unpickler):
     """Unpickles NumPy arrays, numbers, text and plain containers, and refuses the rest.
 
     It is Python's own in Python: that in C makes room for as many objects as one number in the
-    file says, by which 16 bytes take gigabytes.
+    file says, by which 16 bytes take gigabytes. There are no sets, whose members are hashed.
     """
+
+    dispatch: ClassVar = {
+        code: read
+        for code, read in pickle._Unpickler.dispatch.items()
+        if code not in (*pickle.EMPTY_SET, *pickle.ADDITEMS, *pickle.FROZENSET)
+    }
+
+    def load_dictionary(self) -> None:
+        self.append(PickledDict())
+
+    def load_filled_dictionary(self) -> None:
+        items = iter(self.pop_mark())
+        self.append(PickledDict(zip(items, items, strict=False)))
+
+    dispatch[pickle.EMPTY_DICT[0]] = load_dictionary
+    dispatch[pickle.DICT[0]] = load_filled_dictionary
 
     def find_class(self, module: str, name: str) -> type:
         try:

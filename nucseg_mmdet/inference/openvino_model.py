@@ -13,6 +13,7 @@ import functools
 import json
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,10 +23,12 @@ from openvino import opset15
 from nucseg_mmdet.structures.classes import ONE_CLASS, NucleusClass, make_classes
 from nucseg_mmdet.utils.errors import UserError, first_line
 from nucseg_mmdet.utils.files import new_file
+from nucseg_mmdet.utils.reading import open_file
 
 # Raised when an older reader would misread a file; one of several classes has 2, others 1.
 FORMAT = 2
 NETWORKS = ('features', 'boxes', 'masks')
+MOST_UNPACKED = 1 << 30  # bytes of a file in it; the weights of a ResNet-101 have 0.2 GB
 
 
 class RuntimeModel(NamedTuple):
@@ -106,23 +109,37 @@ def read(path: Path) -> RuntimeModel:
         UserError: it is missing, damaged, something else, or of a later version of this package.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            meta = json.loads(archive.read('meta.json'))
+        with open_file(path) as file, zipfile.ZipFile(file) as archive:
+            meta = json.loads(_read(archive, 'meta.json'))
             if meta['format'] > FORMAT:
                 raise UserError(
                     f'{path}: format {meta["format"]}, expected {FORMAT} or less; this package '
                     'is older than the file'
                 )
             networks = {
-                name: runtime().read_model(archive.read(f'{name}.xml'), archive.read(f'{name}.bin'))
+                name: runtime().read_model(
+                    _read(archive, f'{name}.xml'), _read(archive, f'{name}.bin')
+                )
                 for name in NETWORKS
             }
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
-        if isinstance(error, UserError):
-            raise
+    except UserError:
+        raise
+    except (
+        *(OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError),
+        *(zipfile.BadZipFile, zlib.error),
+    ) as error:
         reason = first_line(error)
         raise UserError(f'{path}: no model for OpenVINO ({reason})') from None
     return RuntimeModel(networks, meta)
+
+
+def _read(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Read a file of an archive, of which a few bytes may be packed gigabytes."""
+    with archive.open(name) as file:
+        content = file.read(MOST_UNPACKED + 1)
+    if len(content) > MOST_UNPACKED:
+        raise ValueError(f'{name} has more than {MOST_UNPACKED:,} bytes')
+    return content
 
 
 def read_classes(meta: dict[str, Any], path: Path) -> tuple[NucleusClass, ...]:

@@ -187,12 +187,19 @@ def take_over_old_files(plan: Plan, settings: Settings, summary: dict) -> None:
         if earlier['output'] == dict(summary['output'], formats=earlier['output']['formats']):
             formats = [name for name in earlier['output']['formats'] if name in FORMATS]
             names = _file_names(plan, settings, formats)
-            kept = {form for form, name in zip(formats, names, strict=True) if name in old}
+            kept = {
+                form
+                for form, name in zip(formats, names, strict=True)
+                if name in old or name not in earlier['files']  # as of one that had an obstacle
+            }
             summary['output']['formats'] = sorted(kept.union(settings.formats))
         return
     for name in old:
         path = settings.out / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
     if earlier['identity'] != plan.identity and plan.wanted.all():
         picture_path(plan, settings).unlink(missing_ok=True)
 

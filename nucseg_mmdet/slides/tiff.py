@@ -1,6 +1,7 @@
 """TIFF images, read tile by tile: plain, BigTIFF, OME-TIFF, pyramids."""
 
 import logging
+import math
 import threading
 import weakref
 from functools import partial
@@ -11,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import tifffile
 
-from nucseg_mmdet.imaging.image_files import jpeg_damage
+from nucseg_mmdet.imaging.image_files import check_packed_size, jpeg_damage
 from nucseg_mmdet.slides import pixel_size
 from nucseg_mmdet.slides.base import MAX_WHOLE, ONE_CHANNEL, RegionError, Slide, name_of, paste
 from nucseg_mmdet.utils.byte_cache import ByteCache
@@ -324,6 +325,8 @@ class TiffSlide(Slide):
         with self._file_lock:
             self._tiff.filehandle.seek(offset)
             data = self._tiff.filehandle.read(count)
+        most = math.prod(_segment_size(page.keyframe))
+        check_packed_size(page.keyframe.compression, data if count else b'', most)
         if count and page.keyframe.compression == JPEG:
             whole = tables[:-2] + data[2:] if tables else data
             if damage := jpeg_damage(whole):

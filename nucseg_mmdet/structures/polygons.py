@@ -14,6 +14,9 @@ from nucseg_mmdet.structures.rle import coco_mask
 from nucseg_mmdet.utils import ragged
 
 Polygon = list[float]
+# px around a polygon, far more than around any nucleus. pycocotools makes five points of each, and
+# ends the process where there is no room for them.
+MOST_AROUND = 1 << 22
 
 
 def mask_to_polygons(mask: np.ndarray, origin: tuple[int, int] = (0, 0)) -> list[Polygon]:
@@ -139,9 +142,19 @@ def polygons_to_rle(polygons: Sequence[Polygon], height: int, width: int) -> dic
 
     Returns:
         A COCO RLE ``{'size': [height, width], 'counts': bytes}``.
+
+    Raises:
+        ValueError: a polygon is longer around than ``MOST_AROUND``.
     """
     if not polygons:
         return coco_mask.encode(np.zeros((height, width), dtype=np.uint8, order='F'))
+    for polygon in polygons:
+        points = np.asarray(polygon, float).reshape(-1, 2)
+        around = np.abs(points - np.roll(points, -1, axis=0)).max(axis=1).sum()
+        if not around <= MOST_AROUND:
+            raise ValueError(
+                f'polygon of {around:,.0f} px around, expected at most {MOST_AROUND:,}'
+            )
     return coco_mask.merge(coco_mask.frPyObjects(list(polygons), height, width))
 
 
@@ -158,7 +171,7 @@ def segmentation_to_rle(segmentation: list | dict, height: int, width: int) -> d
         ``{'size': [height, width], 'counts': bytes}``.
 
     Raises:
-        ValueError: the RLE has another size than the image.
+        ValueError: the RLE has another size than the image, or as ``polygons_to_rle``.
     """
     if isinstance(segmentation, list):
         return polygons_to_rle(segmentation, height, width)

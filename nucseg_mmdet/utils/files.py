@@ -284,6 +284,8 @@ class PartialFolder:
                 back.callback(os.replace, earlier, self.path)
             os.replace(self.partial, self.path)  # also takes the place of an empty folder
             back.pop_all()
+        with contextlib.suppress(OSError):
+            earlier.unlink()  # of a link, whose folder is somebody else's; of a file
         shutil.rmtree(earlier, ignore_errors=True)
         self.abort()
 

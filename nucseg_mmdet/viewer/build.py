@@ -100,6 +100,8 @@ def build(result: Result, path: Path, progress: Callable[[int, int], None] | Non
     kinds, classes = np.zeros(num, np.uint8), {}
     ring_sizes, done, reach = [np.zeros(0, np.int32)], 0, 0.0
     _check_range(result.table, table.centroids)
+    if not np.isfinite(table.values.get(SCORE, 0.0)).all():
+        raise UserError(f'{result.table}: a nucleus without a score, expected one of each')
     origins = np.round(table.centroids).astype(np.int32)
     with no_garbage_collection(), new_file(path) as file:
         writer = ContainerWriter(file)
@@ -131,7 +133,10 @@ def build(result: Result, path: Path, progress: Callable[[int, int], None] | Non
             )
         writer.append('ring_sizes', np.concatenate(ring_sizes))
         _write_columns(writer, table, origins, places, kinds)
-        writer.finish(dict(source=source, reach=reach, **_describe(table, kinds, list(classes))))
+        shown = list(classes)
+        if len(shown) > MAX_CLASSES + 1:  # each would take its counts, and time
+            shown[MAX_CLASSES:] = [(f'{len(shown) - MAX_CLASSES:,} further classes', None)]
+        writer.finish(dict(source=source, reach=reach, **_describe(table, kinds, shown)))
 
 
 def _read(result: Result) -> tuple[Table, Iterator[Outlines]]:
@@ -204,9 +209,10 @@ def _describe(table: Table, kinds: np.ndarray, classes: list) -> dict[str, Any]:
     columns = []
     for name, column in table.values.items():
         known = column[np.isfinite(column)]
-        low, high = np.percentile(known, RANGE).tolist() if known.size else (0.0, 1.0)
-        low, high = (low, high) if high > low else (low - 0.5, low + 0.5)
-        columns.append(dict(name=name, low=low, high=high))
+        low, high = np.percentile(known.astype(float), RANGE) if known.size else (0.0, 1.0)
+        around = max(0.5, abs(low) / 1000)
+        low, high = (low, high) if high > low else (low - around, low + around)
+        columns.append(dict(name=name, low=float(low), high=float(high)))
     return dict(
         num=len(kinds),
         columns=columns,

@@ -12,11 +12,14 @@
 """
 
 import json
+import os
 import struct
 from pathlib import Path
 from typing import Any, BinaryIO, TypedDict
 
 import numpy as np
+
+from nucseg_mmdet.utils.reading import open_file
 
 MAGIC = b'NUCVIEW1'
 ALIGN = 8  # bytes
@@ -77,12 +80,13 @@ def read_container(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         What ``finish`` was given, and the arrays, mapped read-only.
 
     Raises:
-        OSError: the file cannot be read.
+        UserError: it is no file that can be read.
+        OSError: it cannot be mapped.
         ValueError: it is no container, or not whole.
     """
     tail = 8 + len(MAGIC)
-    size = path.stat().st_size
-    with path.open('rb') as file:
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
         if size < len(MAGIC) + tail or file.read(len(MAGIC)) != MAGIC:
             raise ValueError(f'{path}: no container')
         file.seek(size - tail)
@@ -90,13 +94,21 @@ def read_container(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         if magic != MAGIC or length > size - tail:
             raise ValueError(f'{path}: container is not whole')
         file.seek(size - tail - length)
-        footer = json.loads(file.read(length))
-    data = np.memmap(path, np.uint8, 'r')
+        footer = file.read(length)
+    try:
+        return _take(json.loads(footer), np.memmap(path, np.uint8, 'r'), path)
+    except (AttributeError, KeyError, OverflowError, RecursionError, TypeError) as error:
+        raise ValueError(f'{path}: container of {error!r:.100}') from None
+
+
+def _take(
+    footer: dict[str, Any], data: np.ndarray, path: Path
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     arrays = {}
     for name, entry in footer['arrays'].items():
         dtype, shape = np.dtype(entry['dtype']), tuple(entry['shape'])
         stop = entry['at'] + dtype.itemsize * int(np.prod(shape))
-        if not len(MAGIC) <= entry['at'] <= stop <= size:
+        if not len(MAGIC) <= entry['at'] <= stop <= len(data):
             raise ValueError(f'{path}: array {name} is not whole')
         arrays[name] = data[entry['at'] : stop].view(dtype).reshape(shape)
     return footer['info'], arrays

@@ -41,7 +41,7 @@ def open_image(result: Result) -> Slide:
             f'{result.slide}: {slide.width} x {slide.height} px, expected {result.width} x '
             f'{result.height} as the results are of'
         )
-    known = (result.summary.get('identity') or {}).get('slide', {})
+    known = (result.summary.get('identity') or {}).get('slide') or {}
     found = _sample(result.slide, version_of(result)) if known.get('sampled') else {}
     if any(known.get(key, value) != value for key, value in found.items()):
         raise UserError(f'{result.slide}: another image, expected the one that the results are of')

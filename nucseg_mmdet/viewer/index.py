@@ -192,12 +192,12 @@ class NucleiIndex:
         at = self._within(box)
         at = at[self._keep(at, wanted)]
         values = self.column(column)[at]
-        values = values[np.isfinite(values)]
+        values = values[np.isfinite(values)].astype(float)
         about = self.info['columns'][self._columns[column]]
         low, high = about['low'], about['high']
         bins, _ = np.histogram(np.clip(values, low, high), BINS, (low, high))
         middle = float(np.median(values)) if len(values) else None
-        mean = float(values.mean(dtype=float)) if len(values) else None
+        mean = float(values.mean()) if len(values) else None
         return dict(count=len(at), low=low, high=high, bins=bins.tolist(), median=middle, mean=mean)
 
     def nucleus_at(self, x: float, y: float, radius: float, wanted: Filter) -> int | None:
@@ -303,9 +303,9 @@ def open_index(
     """
     source = digest(result)
     path = result.table.with_name(f'{result.name}{SUFFIX}')
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+    with contextlib.suppress(UserError, OSError, ValueError, KeyError, TypeError):
         info, arrays = read_container(path)
-        if info['source'] == source:
+        if info['source'] == source and _is_sound(info, arrays):
             return info, arrays
     try:
         build(result, path, progress)
@@ -316,6 +316,29 @@ def open_index(
             path = Path(folder, 'index')
             build(result, path, progress)
             return read_container(path)  # stays mapped when the file is gone
+
+
+def _is_sound(info: dict[str, Any], arrays: dict[str, np.ndarray]) -> bool:
+    """Whether an index that was there has its arrays, whose places lie in one another.
+
+    Raises:
+        KeyError: an array or a number is missing.
+        TypeError: a number is none.
+    """
+    num, classes, columns = info['num'], info['classes'], info['columns']
+    each = ['origins', 'centroids', 'ids', 'rows', 'kinds']
+    each += [f'value_{index}' for index in range(len(columns))]
+    sizes = arrays['ring_sizes']
+    sound = all(len(arrays[name]) == num for name in each) and info['reach'] >= 0
+    for name, length in (('points', len(arrays['points'])), ('rings', len(sizes))):
+        first, many = arrays[f'first_{name}'], arrays[f'num_{name}']
+        inside = (first >= 0) & (many >= 0) & (first + many.astype(np.int64) <= length)
+        sound &= len(first) == len(many) == num and bool(inside.all())
+    starts, codes = arrays['leaf_starts'], arrays['leaf_codes']
+    sound &= len(starts) == len(codes) + 1 and starts[0] == 0 and starts[-1] == num
+    sound &= bool((np.diff(starts) >= 0).all() and (np.diff(codes) > 0).all())
+    sound &= len(info['counts']) == len(classes) and bool((sizes >= 0).all())
+    return bool(sound and sizes.sum(dtype=np.int64) == len(arrays['points']))
 
 
 def _gather(codes: np.ndarray) -> np.ndarray:

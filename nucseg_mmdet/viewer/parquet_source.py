@@ -12,6 +12,7 @@ from nucseg_mmdet.utils.errors import UserError, first_line
 from nucseg_mmdet.viewer.sources import (
     CENTROIDS,
     ID,
+    MAX_ID,
     NOT_MEASURED,
     NUCLEUS,
     Color,
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
 
 CLASS, GEOMETRY = 'class', 'geometry'
+BATCH = 250  # nuclei whose outlines are read at once
+BATCH_BYTES = 1 << 25  # of their outlines: 8,000 vertices each
 
 
 @contextlib.contextmanager
@@ -39,6 +42,11 @@ def _open(path: Path) -> Iterator['ParquetFile']:
             missing = [name for name in (ID, *CENTROIDS, GEOMETRY) if name not in names]
             if missing:
                 raise UserError(f'{path}: no column {missing[0]}, expected the table of a run')
+            if len(set(names)) < len(names):
+                raise UserError(f'{path}: two columns of one name, expected the table of a run')
+            rows, size = file.metadata.num_rows, path.stat().st_size
+            if rows > size:  # packed: no nuclei are so much alike
+                raise UserError(f'{path}: {rows:,} rows in {size:,} bytes, expected nuclei')
             yield file
     except (OSError, pyarrow.ArrowException) as error:
         raise UserError(
@@ -69,6 +77,8 @@ def read_table(path: Path) -> Table:
     if not values:
         raise UserError(f'{path}: no column of numbers besides places, expected measurements')
     ids, centroids = columns[ID], np.stack([columns[name] for name in CENTROIDS], 1)
+    if not (np.abs(ids.astype(float)) <= MAX_ID).all():
+        raise UserError(f'{path}: an id beyond {MAX_ID:,}, expected a number of a run')
     return Table(ids.astype(np.int64), centroids, values, np.arange(len(ids)))
 
 
@@ -84,7 +94,12 @@ def read_outlines(path: Path, colors: Mapping[str, Color]) -> Iterator[Outlines]
     """
     with _open(path) as file:
         wanted = [name for name in (GEOMETRY, CLASS) if name in file.schema_arrow.names]
-        for batch in file.iter_batches(columns=wanted):
+        for batch in file.iter_batches(BATCH, columns=wanted):
+            if (found := batch[GEOMETRY].nbytes) > BATCH_BYTES:
+                raise UserError(
+                    f'{path}: {found:,} bytes of outlines of {len(batch):,} nuclei, expected at '
+                    f'most {BATCH_BYTES:,}'
+                )
             try:
                 polygons = shapely.from_wkb(batch[GEOMETRY].to_pylist())
             except (shapely.errors.ShapelyError, TypeError) as error:
@@ -99,7 +114,8 @@ def read_outlines(path: Path, colors: Mapping[str, Color]) -> Iterator[Outlines]
             classes = [NUCLEUS] * len(polygons)
             if CLASS in wanted:
                 names = batch[CLASS].to_pylist()
-                classes = [(str(name), colors.get(name)) if name else NUCLEUS for name in names]
+                names = [str(name) if name else None for name in names]
+                classes = [(name, colors.get(name)) if name else NUCLEUS for name in names]
             yield Outlines(np.delete(points, last, axis=0), sizes - 1, counts, classes)
 
 

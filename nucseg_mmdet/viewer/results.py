@@ -1,17 +1,21 @@
 """The slides of a results folder: which files belong to each, checked before any is opened."""
 
 import json
-import math
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from nucseg_mmdet.export.writer import SUMMARY
+from nucseg_mmdet.slides.pixel_size import MAX_MPP, MIN_MPP
 from nucseg_mmdet.utils.errors import UserError, describe_item
+from nucseg_mmdet.utils.reading import MOST_TEXT, read_bytes
+from nucseg_mmdet.viewer.sources import read_class
 
 MAX_SIDE = 100_000_000  # px; a hundred times the largest slide
 Region = tuple[int, int, int, int]
+SHOWN = ('nuclei', 'tissue_mm2', 'broken_tiles', 'tile_grid')  # of a summary, by the page
 TABLES, OUTLINES, BOTH = ('.csv',), ('.geojson', '.geojson.gz'), ('.parquet',)
 
 
@@ -91,17 +95,23 @@ def _natural(path: Path) -> tuple[list[str | int], str]:
 
 def _read(path: Path, slides: Sequence[Path]) -> Result:
     try:
-        summary = json.loads(path.read_text(encoding='utf-8'))
+        summary = json.loads(read_bytes(path, MOST_TEXT))
         name, files = str(summary['name']), [str(file) for file in summary['files']]
         width, height = int(summary['width']), int(summary['height'])
         mpp = summary.get('microns_per_pixel')
         mpp = None if mpp is None else float(mpp)
         noted = Path(str(summary['path']))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise UserError(f'{path}: no summary of a run ({error!r}), expected one') from None
+        is_name = bool(name) and name == Path(name).name and '\0' not in name
+        rest = is_name and _is_right(summary)
+    except RecursionError:
+        raise UserError(f'{path}: JSON nested too deep, expected the summary of a run') from None
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise UserError(f'{path}: no summary of a run ({error!r:.200}), expected one') from None
     sizes = 0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE
-    if not sizes or (mpp is not None and not 0 < mpp < math.inf):
+    if not sizes or (mpp is not None and not MIN_MPP <= mpp <= MAX_MPP):
         raise UserError(f'{path}: found {width} x {height} px at {mpp} microns, expected a slide')
+    if not rest:
+        raise UserError(f'{path}: no summary of a run (of other kinds of values), expected one')
     table, outlines = (_find_file(path, files, endings) for endings in (TABLES, OUTLINES))
     if table is None or outlines is None:
         table = outlines = _find_file(path, files, BOTH)
@@ -113,6 +123,24 @@ def _read(path: Path, slides: Sequence[Path]) -> Result:
     slide = _find_slide(noted, path.parent, slides)
     region = _read_region(path, summary, width, height)
     return Result(name, width, height, mpp, table, outlines, slide, summary, region)
+
+
+def _is_right(summary: dict[str, Any]) -> bool:
+    """Whether what the index and the page read besides is of the kinds that a run writes."""
+    identity, corner = summary.get('identity') or {}, summary.get('qupath_corner', [0, 0])
+    for one in summary.get('classes') or []:
+        read_class(dict(classification=one))
+    shown = [summary.get(key) for key in SHOWN]
+    with suppress(ValueError):  # a number that JSON has no word for
+        json.dumps([shown, corner], allow_nan=False)
+        return (
+            isinstance(identity, dict)
+            and isinstance(identity.get('slide') or {}, dict)
+            and isinstance(corner, list)
+            and len(corner) == 2
+            and all(type(part) in (int, float) for part in corner)
+        )
+    return False
 
 
 def _read_region(path: Path, summary: dict[str, Any], width: int, height: int) -> Region | None:

@@ -7,6 +7,7 @@ name point to this machine (the ``Host`` header is not ours then).
 
 import asyncio
 import contextlib
+import json
 import secrets
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -60,6 +61,13 @@ HEADERS = {
 }
 PATIENCE = 0.5  # s until the page is told how far the making of an index is
 GONE = 499  # status for a client that has left; nobody reads it
+
+
+class Json(JSONResponse):
+    """JSON in ASCII: names of files need be no text in any other coding."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False, separators=(',', ':')).encode()
 
 
 def make_app(
@@ -167,7 +175,7 @@ class Guard:
 
 
 def _say(status: int, text: str) -> Response:
-    return JSONResponse(dict(error=text), status)
+    return Json(dict(error=text), status)
 
 
 async def list_slides(site: Site, _: Request) -> Response:
@@ -184,7 +192,7 @@ async def list_slides(site: Site, _: Request) -> Response:
         )
         for number, result in site.shown()
     ]
-    return JSONResponse(dict(slides=slides, problems=site.problems))
+    return Json(dict(slides=slides, problems=site.problems))
 
 
 async def describe(site: Site, request: Request) -> Response:
@@ -195,7 +203,7 @@ async def describe(site: Site, request: Request) -> Response:
     if not opening.done():
         done, total = site.progress(request)
         opening.cancel()  # the waiting, not the making
-        return JSONResponse(dict(done=done, total=total), 202)
+        return Json(dict(done=done, total=total), 202)
     result, index = site.result(request), opening.result()
     try:
         await run_in_threadpool(images.open_image, result)
@@ -210,7 +218,7 @@ async def describe(site: Site, request: Request) -> Response:
     facts = {key: result.summary.get(key) for key in told}
     size = dict(width=result.width, height=result.height, mpp=result.mpp, region=result.region)
     picture = dict(tile=images.TILE, overlap=images.OVERLAP, levels=levels, problem=problem)
-    return JSONResponse(dict(name=result.name, **size, picture=picture, facts=facts, **shown))
+    return Json(dict(name=result.name, **size, picture=picture, facts=facts, **shown))
 
 
 async def image(site: Site, request: Request) -> Response:
@@ -271,7 +279,7 @@ async def view(site: Site, request: Request) -> Response:
     index = await site.index(request)
     x0, y0, x1, y1 = (_number(request, key) for key in ('x0', 'y0', 'x1', 'y1'))
     column, wanted = request.query_params['column'], _filter(request)
-    return JSONResponse(await run_in_threadpool(index.view, (x0, y0, x1, y1), wanted, column))
+    return Json(await run_in_threadpool(index.view, (x0, y0, x1, y1), wanted, column))
 
 
 async def nucleus(site: Site, request: Request) -> Response:
@@ -283,9 +291,9 @@ async def nucleus(site: Site, request: Request) -> Response:
         x, y, radius = (_number(request, key) for key in ('x', 'y', 'radius'))
         found = await run_in_threadpool(index.nucleus_at, x, y, radius, _filter(request))
     if found is None:
-        return JSONResponse(None)
+        return Json(None)
     row = await run_in_threadpool(index.row, found)
-    return JSONResponse(dict(row=row, rings=index.outline(found), centroid=index.centroid(found)))
+    return Json(dict(row=row, rings=index.outline(found), centroid=index.centroid(found)))
 
 
 def _number(request: Request, key: str) -> float:

@@ -7,7 +7,7 @@ import re
 import zlib
 from collections.abc import Iterator, Sequence
 from io import BytesIO
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,8 @@ SCORE = 'score'
 MAX_ID = 1 << 53  # what a float holds of whole numbers
 BLOCK = 1 << 23  # bytes or characters that are read at once
 BATCH = 5000  # nuclei
+BATCH_POINTS = 1 << 21  # vertices after which a batch ends, however few nuclei it has
+MOST_FEATURE = 1 << 24  # characters of a nucleus: a million vertices
 FEATURES = re.compile(r'"features"\s*:\s*\[')
 BETWEEN = re.compile(r'[\s,]*')
 
@@ -157,10 +159,10 @@ def read_outlines(path: Path) -> Iterator[Outlines]:
     Raises:
         UserError: it can't be read, or a feature is no polygon.
     """
-    features = enumerate(read_features(path), 1)
-    while batch := list(islice(features, BATCH)):
-        rings, counts, classes = [], [], []
-        for number, feature in batch:
+    features, more = enumerate(read_features(path), 1), True
+    while more:
+        rings, counts, classes, vertices = [], [], [], 0
+        for number, feature in features:
             try:
                 parts = _rings(feature['geometry'])
                 classes.append(read_class(feature.get('properties') or {}))
@@ -168,6 +170,13 @@ def read_outlines(path: Path) -> Iterator[Outlines]:
                 raise UserError(f'{path}: feature {number} is no polygon, expected one') from None
             rings += parts
             counts.append(len(parts))
+            vertices += sum(map(len, parts))
+            if len(counts) == BATCH or vertices > BATCH_POINTS:
+                break
+        else:
+            more = False
+        if not counts:
+            return
         sizes = np.array([len(ring) for ring in rings], np.int64)
         try:
             # Number by number: as an array of pairs it takes twenty times as long.
@@ -206,6 +215,11 @@ def read_features(path: Path) -> Iterator[dict[str, Any]]:
                     if not more:
                         raise UserError(f'{path}: ends within a feature, expected all') from None
                     text, at = text[at:] + more, 0
+                    if len(text) > MOST_FEATURE + len(more):  # and is read again and again
+                        raise UserError(
+                            f'{path}: a feature of more than {MOST_FEATURE:,} characters, expected '
+                            'the outline of a nucleus'
+                        ) from None
                 else:
                     yield feature
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
@@ -221,8 +235,8 @@ def _rings(geometry: dict[str, Any]) -> list[list]:
     else:
         raise ValueError(geometry['type'])
     rings = [ring[:-1] if ring[0] == ring[-1] else ring for ring in rings if ring]
-    if not rings:
-        raise ValueError('no ring')
+    if not rings or not all(rings):
+        raise ValueError('no ring, or one of a point')
     return rings
 
 

@@ -138,6 +138,7 @@ BAD_REGIONS = {
     'twice': (region(BOX), 'all its pixels are in earlier regions'),
     'negative': (region(BOX, Type='0', NegativeROA='1'), 'Type 0, NegativeROA 1'),
     'ellipse': (region(BOX, Type='2'), 'Type 2'),
+    'zigzag': (region([(0, 0), (40, 39)] * 60_000), 'polygon of 4,800,000 px around'),
 }
 
 

@@ -3,12 +3,14 @@
 import functools
 import http.server
 import pickle
+import re
 import subprocess
 import sys
 import threading
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from nucseg_mmdet.engine.checkpoint import load_fit, load_weights_only, publish
+from nucseg_mmdet.engine.hooks.fill_stages import FillStagesHook
 from nucseg_mmdet.utils.errors import UserError
 from tools.model_converters.publish_model import main
 
@@ -373,6 +376,25 @@ def test_a_config_that_is_none_is_not_kept(tmp_path, capsys):
     assert main([*paths, '--config', 'dense-r18']) == 0
     meta = load_weights_only(paths[1])['meta']
     assert meta['config_name'] == 'mask-rcnn_r18-c4_fpn_dense_nuclei'
+
+
+def test_a_mask_rcnn_begins_every_stage_of_a_cascade():
+    init_default_scope('mmdet')
+    folder = ROOT / 'configs/dense/ablations'
+    cascade, plain = (
+        MODELS.build(Config.fromfile(folder / f'{name}.py').model)
+        for name in ('lite2-cascade', 'lite2')
+    )
+    weights = plain.state_dict()
+    checkpoint = dict(state_dict=dict(weights))
+    for _ in range(2):  # those of a cascade are left as they are
+        FillStagesHook().after_load_checkpoint(SimpleNamespace(model=cascade), checkpoint)
+        filled = checkpoint['state_dict']
+        cascade.load_state_dict(filled)  # or raise, if there is one more or less
+        assert all(
+            torch.equal(value, weights[re.sub(r'(_head)\.\d', r'\1', key)])
+            for key, value in filled.items()
+        )
 
 
 def test_first_stage_of_a_cascade_is_a_mask_rcnn(tmp_path, capsys):

@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import subprocess
+import sys
 import tracemalloc
 from collections import OrderedDict
 from pathlib import Path
@@ -363,6 +365,7 @@ def test_pickle_is_not_run(tmp_path):
         # numbers that do not fill their shape
         pickle.dumps({'x': np.arange(4.0)}, 2).replace(b'K\x04\x85', b'K\x05\x85'),
         pickle.dumps({'x': 1})[:-3],
+        b'\x80\x02J\x01',  # half of a number
         b'not a pickle',
         b'',
     ],
@@ -377,10 +380,30 @@ def test_a_number_in_a_pickle_takes_no_memory(tmp_path):
     """Python's reader in C keeps a list as long as the number under which an object is kept."""
     (tmp_path / 'a.pkl').write_bytes(b'\x80\x02}r\x00\x00\x00\x01.')
     tracemalloc.start()
-    with pytest.raises(UserError, match=r'a\.pkl: found dict, expected a dict of weights'):
+    with pytest.raises(UserError, match=r'a\.pkl: found no weights, expected some'):
         read(tmp_path / 'a.pkl')
     assert tracemalloc.get_traced_memory()[1] < 1 << 24
     tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    'content',
+    [
+        b'})' + b'\x85' * 400_000 + b'Ns.',  # of a dictionary that is filled,
+        b'()' + b'\x85' * 400_000 + b'Nd.',  # or made,
+        b'\x8f()' + b'\x85' * 400_000 + b'\x90.',  # in a set,
+        b'ccollections\nOrderedDict\n(])' + b'\x85' * 400_000 + b'N\x86atR.',  # in pairs
+    ],
+    ids=['filled', 'made', 'set', 'pairs'],
+)
+def test_a_tuple_of_any_depth_is_no_key(tmp_path, content):
+    """Its hash would end the process, by the end of its stack."""
+    (tmp_path / 'a.pkl').write_bytes(b'\x80\x04' + content)
+    code = 'import sys; from pathlib import Path; from nucseg_mmdet.engine import safe_pickle; '
+    code += 'safe_pickle.load(Path(sys.argv[1]))'
+    command = [sys.executable, '-c', code, tmp_path / 'a.pkl']
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, 'not read, expected a pickle' in done.stderr) == (1, True)
 
 
 def test_an_array_of_many_names_is_copied_once(tmp_path):
@@ -418,7 +441,7 @@ def test_damaged_torch_file_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ('content', 'message'),
-    [([1], 'found list'), ({'x': 'text'}, "'x' is a str"), ({}, 'found dict')],
+    [([1], 'found list'), ({'x': 'text'}, "'x' is a str"), ({}, 'found no weights')],
 )
 def test_other_content_is_refused(tmp_path, content, message):
     with pytest.raises(UserError, match=message):

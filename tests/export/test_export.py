@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import os
 import resource
 import sys
 import uuid
@@ -525,6 +526,15 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, name):
     with pytest.raises(UserError, match=r'cannot be written \(File too large\)'):
         write(tmp_path, [name], PLAIN, *[nuclei] * 5)
     assert not list(tmp_path.iterdir())
+
+
+def test_names_that_are_no_text_stay_apart(tmp_path):
+    """Of two that differ in a byte only, too, QuPath gets other ids."""
+    found = set()
+    for name in (b'gr\xfcn', b'gr\xf6n'):
+        (path,) = write(tmp_path, ['geojson'], PLAIN._replace(name=os.fsdecode(name)), ONE)
+        found.add(strict_json(path.read_text())['features'][0]['id'])
+    assert len(found) == 2
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):

@@ -293,6 +293,30 @@ class TestRefused:
         with pytest.raises(UserError, match=r'damaged\.openvino\.zip: no model for OpenVINO'):
             Segmenter(checkpoint=path, backend='openvino')
 
+    def test_pipe_is_not_waited_for(self, tmp_path):
+        path = tmp_path / 'pipe.openvino.zip'
+        os.mkfifo(path)
+        with pytest.raises(UserError, match=r'pipe\.openvino\.zip: is a pipe, expected a file'):
+            openvino_model.read(path)
+
+    def test_packed_bytes_that_are_damaged(self, tmp_path):
+        path = tmp_path / 'damaged.openvino.zip'
+        with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr('meta.json', '{"format": 1}' * 99)
+        data = bytearray(path.read_bytes())
+        data[39] ^= 6  # the kind of the first packed block, after the name
+        path.write_bytes(data)
+        with pytest.raises(UserError, match=r'damaged\.openvino\.zip: no model for OpenVINO'):
+            openvino_model.read(path)
+
+    def test_gigabytes_in_few_bytes(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(openvino_model, 'MOST_UNPACKED', 1000)
+        path = tmp_path / 'large.openvino.zip'
+        with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr('meta.json', ' ' * 1001)
+        with pytest.raises(UserError, match=r'meta\.json has more than 1,000 bytes'):
+            openvino_model.read(path)
+
     def test_heads_of_another_kind(self, exported, tmp_path):
         networks, meta = openvino_model.read(exported)
         path = tmp_path / 'other.openvino.zip'

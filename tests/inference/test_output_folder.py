@@ -2,10 +2,12 @@
 
 import json
 import os
+import sys
 
 import cv2
 import pytest
 
+from nucseg_mmdet.export import overlay
 from nucseg_mmdet.inference.plan import Settings
 from nucseg_mmdet.inference.rows import InProcess
 from nucseg_mmdet.inference.run import SlideRun
@@ -159,3 +161,27 @@ def test_files_that_were_edited_are_left_to_their_owner(segment, out):
     segment('label', region=(0, 0, 80, 60), overwrite=True)
     assert names(out) == ['a.csv', 'a.labels.tif', 'a.summary.json']
     assert (out / 'a.csv').read_text() == 'mine'
+
+
+def test_a_format_that_cannot_be_written_stays_known(segment, out, monkeypatch):
+    """Else the tiles are all done again for nothing."""
+    monkeypatch.setattr(overlay, 'OVERLAY_LIMIT', 9)
+    segment('csv', 'overlay')
+    segment('label')
+    assert summary(out)['output']['formats'] == ['csv', 'label', 'overlay']
+    assert segment('csv', 'overlay') == 0
+    (out / 'a.csv').write_text('mine')
+    segment('geojson')
+    assert summary(out)['output']['formats'] == ['geojson', 'label', 'overlay']
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason='zarr 3 needs Python 3.11')
+def test_results_that_were_moved_to_another_disk_and_linked(segment, out):
+    segment('ome-zarr')
+    elsewhere = out.parent / 'elsewhere'
+    (out / 'a.ome.zarr').rename(elsewhere)
+    (out / 'a.ome.zarr').symlink_to(elsewhere)
+    assert segment('ome-zarr') == 0
+    segment('csv', region=(0, 0, 80, 60), overwrite=True)
+    assert names(out) == ['a.csv', 'a.summary.json']
+    assert (elsewhere / 'zarr.json').exists()

@@ -100,6 +100,7 @@ CALIBRATED = OBJECTIVE.replace('NominalM', 'CalibratedM')
         (lambda: pixel_size.from_openslide({'aperio.AppMag': 'none'}), None),
         (lambda: pixel_size.from_openslide({'aperio.AppMag': '0'}), None),
         (lambda: pixel_size.from_openslide({'aperio.AppMag': '4000'}), None),
+        (lambda: pixel_size.from_openslide({'aperio.AppMag': '0.6'}), None),  # a photograph
         (lambda: tiff_size('Aperio Image Library|AppMag = 20'), 0.5),
         (lambda: tiff_size('Aperio Image Library|AppMag = 20|MPP = 0.4990'), 0.499),
         (lambda: pixel_size.from_tiff((0, 0), 2, '', pixel_size.OmeImage(OBJECTIVE)), 0.5),
@@ -114,8 +115,63 @@ def test_magnification(find, mpp):
     assert ('microns per pixel by custom, see --mpp' in found.note) == by_magnification
 
 
+@pytest.mark.parametrize(
+    'key',
+    [
+        'leica.objective',
+        'mirax.GENERAL.OBJECTIVE_MAGNIFICATION',
+        'trestle.Objective Power',
+        'ventana.Magnification',
+        'vendor.ObjectivePower',
+        'vendor.ObjectiveLensPower',
+        'zeiss.Information.Instrument.Objectives.Objective:1.NominalMagnification',
+    ],
+)
+def test_magnification_by_its_names(key):
+    assert pixel_size.from_openslide({key: '20'}).mpp == 0.5
+    assert pixel_size.from_openslide({f'{key}.Index': '20'}).assumed
+
+
 def tiff_size(description):
     return pixel_size.from_tiff((0, 0), 2, '', None, description)
+
+
+def test_magnification_of_the_objective_that_is_meant():
+    """The nominal one, to which the custom goes; of several that are not told apart, none."""
+
+    def found(text):
+        size = pixel_size.from_tiff((0, 0), 2, '', pixel_size.OmeImage(text))
+        return None if size.assumed else size.mpp
+
+    both = OBJECTIVE.replace('NominalM', 'CalibratedMagnification="25" NominalM')
+    assert found(both) == 0.5
+    other = '<Image><ObjectiveSettings ID="Objective:0"/><Pixels SizeX="5" SizeY="5"/></Image>'
+    assert found(OBJECTIVE.replace('</OME>', f'{other}</OME>')) == 0.5
+    unused = OBJECTIVE.replace('<ObjectiveSettings ID="Objective:1"/>', '')
+    assert found(unused) is None
+    first = '<Objective ID="Objective:0" NominalMagnification="4"/>'
+    assert found(unused.replace(first, '')) == 0.5
+
+
+@pytest.mark.parametrize(
+    ('index', 'size', 'mpp'),
+    [
+        (0, (30, 20), 0.5),  # the index counts other images
+        (7, (30, 20), 0.5),
+        (1, (30, 20), 0.5),
+        (2, (30, 20), 0.25),  # of two of this size it tells which
+        (1, None, 0.5),
+        (1, (50, 40), 4.0),  # which one does not say
+    ],
+)
+def test_the_image_in_the_ome_xml_is_told_by_its_size_and_place(index, size, mpp):
+    images = ((9, 9, 1.0), (30, 20, 0.5), (30, 20, 0.25))
+    text = ''.join(
+        f'<Image><Pixels SizeX="{x}" SizeY="{y}" PhysicalSizeX="{mpp}"/></Image>'
+        for x, y, mpp in images
+    )
+    text += '<Image><Pixels SizeX="?" PhysicalSizeX="4"/></Image>'
+    assert pixel_size.OmeImage(f'<OME>{text}</OME>', index, size).pixel_size.mpp == mpp
 
 
 def test_what_is_not_plain_becomes_a_note():

@@ -34,6 +34,10 @@ OME = (
         ((4, 4), 1, 'microns', 0.25),  # as people type it
         ((4, 4), 1, 'Micrometers', 0.25),
         ((0.004, 0.004), 1, 'nanometre', 0.25),
+        ((101_600, 101_600), 1, 'inches', 0.25),
+        ((40_000, 40_000), 1, 'Centimeters', 0.25),
+        ((4, 4), 1, 'um', 0.25),
+        ((4, 4), 1, 'μm', 0.25),
         ((20_000, 0), 3, '', 0.5),  # y is missing
         ((0, 20_000), 3, '', 0.5),
         ((40_000, 72), 3, '', None),  # one of them is implausible
@@ -105,6 +109,10 @@ def test_uneven_sizes_are_averaged_and_reported():
         ('PhysicalSizeX="0.00001" PhysicalSizeXUnit="in"', 0.254),
         ('PhysicalSizeX="0.01" PhysicalSizeXUnit="thou"', 0.254),
         ('PhysicalSizeX="0.0000025" PhysicalSizeXUnit="dm"', 0.25),
+        ('PhysicalSizeX="250000" PhysicalSizeXUnit="pm"', 0.25),
+        ('PhysicalSizeX="0.00072" PhysicalSizeXUnit="pt"', 0.254),  # 72 to the inch
+        ('PhysicalSizeX="0.000025" PhysicalSizeXUnit="cm"', 0.25),
+        ('PhysicalSizeX="0.00000025" PhysicalSizeXUnit="m"', 0.25),
         ('PhysicalSizeX="1" PhysicalSizeXUnit="pixel"', None),
         ('PhysicalSizeX="0.00025" PhysicalSizeXUnit="Mm"', None),  # a megameter is no millimeter
         ('PhysicalSizeX="wide"', None),
@@ -120,6 +128,13 @@ def test_ome_xml_comes_before_the_tags_if_it_says_something():
     text = OME.format('PhysicalSizeX="0.5" PhysicalSizeY="0.5"')
     for ome, mpp in [(text, 0.5), (OME.format(''), 0.25), (text[:50], 0.25)]:
         assert pixel_size.from_tiff((40_000, 40_000), 3, '', OmeImage(ome)).mpp == mpp
+
+
+def test_the_description_comes_between_the_ome_xml_and_the_tags():
+    said = 'Aperio|AppMag = 20|MPP = 0.4'
+    image = OmeImage(OME.format('PhysicalSizeX="0.3"'))
+    assert pixel_size.from_tiff((40_000, 40_000), 3, '', None, said).mpp == 0.4
+    assert pixel_size.from_tiff((40_000, 40_000), 3, '', image, said).mpp == 0.3
 
 
 def test_dpi_and_properties():

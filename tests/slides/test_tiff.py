@@ -87,3 +87,30 @@ def test_whole_images_are_neither(tmp_path, compression):
         path = tmp_path / 'a.tif'
         tifffile.imwrite(path, IMAGE, photometric='rgb', compression=compression, **layout)
         np.testing.assert_array_equal(open_raw_image(path).pixels[..., ::-1], IMAGE)
+
+
+@pytest.mark.parametrize('read', [open_raw_image, decode_image])
+@pytest.mark.parametrize(
+    ('kind', 'options', 'channels'),
+    [
+        ('jpeg', {}, 3),
+        ('jpeg2000', {}, 3),
+        ('png', {}, 3),
+        ('webp', dict(lossless=False), 3),
+        ('webp', dict(lossless=False), 4),  # an extended header
+        ('webp', dict(lossless=True), 3),
+    ],
+)
+def test_tile_that_says_to_be_larger_is_not_decoded(tmp_path, read, kind, options, channels):
+    """A few bytes may say that they are 4,294,836,225 px."""
+    path = tmp_path / 'a.tif'
+    shape, image = (48, 96), np.zeros((48, 96, channels), np.uint8)
+    tifffile.imwrite(
+        path, image, photometric='rgb', tile=shape, compression=kind, compressionargs=options
+    )
+    read(path)
+    with tifffile.TiffFile(path, mode='r+b') as tiff:
+        for name in ('ImageWidth', 'ImageLength', 'TileWidth', 'TileLength'):
+            tiff.pages[0].tags[name].overwrite(32)
+    with pytest.raises(UserError, match='a tile or strip of 96 x 48 px'):
+        read(path)

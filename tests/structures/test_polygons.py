@@ -88,3 +88,10 @@ def test_any_segmentation_becomes_one_rle(counts):
 def test_rle_of_another_size_is_refused(size):
     with pytest.raises(ValueError, match=rf'size \[{size[0]}, {size[1]}\], expected \[3, 2\]'):
         segmentation_to_rle(dict(size=size, counts='112'), 3, 2)
+
+
+def test_outline_too_long_to_be_filled_is_refused():
+    """pycocotools would take 16 GB for it, or end the process."""
+    zigzag = [0.0, 0.0, 1000.0, 999.0] * 50_000
+    with pytest.raises(ValueError, match='polygon of 100,000,000 px around, expected at most'):
+        polygons_to_rle([[0, 0, 9, 0, 9, 9], zigzag], 1000, 1000)

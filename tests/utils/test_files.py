@@ -15,6 +15,7 @@ import pytest
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.files import (
     PartialFile,
+    PartialFolder,
     check_file_is_writable,
     check_folder_is_writable,
     check_place_is_writable,
@@ -360,6 +361,21 @@ def test_folder_that_is_replaced_stands_whole_at_every_moment(tmp_path, monkeypa
     assert seen == [['old'], None]  # never a part of it
     assert look(out) == ['new']
     assert [path.name for path in tmp_path.iterdir()] == ['out']
+
+
+def test_what_a_folder_replaces_goes_and_what_a_link_leads_to_stays(tmp_path):
+    elsewhere, out = tmp_path / 'elsewhere', tmp_path / 'out'
+    elsewhere.mkdir()
+    (elsewhere / 'old').touch()
+    for plant in (lambda: out.symlink_to(elsewhere), out.touch):
+        plant()
+        part = PartialFolder(out)
+        part.publish()
+        assert not out.is_symlink()
+        assert look(out) == []
+        assert {path.name for path in tmp_path.iterdir()} == {'elsewhere', 'out'}
+        out.rmdir()
+    assert look(elsewhere) == ['old']
 
 
 def test_folder_whose_place_cannot_be_taken_is_kept(tmp_path, monkeypatch):

@@ -45,6 +45,19 @@ def test_a_cut_file_is_refused(tmp_path, kept):
         read_container(path)
 
 
+@pytest.mark.parametrize('footer', [
+    '[]', '{"arrays":[]}', '{"arrays":{"a":5}}', '[' * 100_000,
+    '{"arrays":{"a":{"dtype":"|u1","shape":[Infinity],"at":8}}}',
+    '{"arrays":{"a":{"dtype":"|O","shape":[1],"at":8}}}',
+])  # fmt: skip
+def test_an_odd_list_of_arrays_is_refused(tmp_path, footer):
+    path = tmp_path / 'a.view'
+    length = len(footer).to_bytes(8, 'little')
+    path.write_bytes(b'NUCVIEW1' + bytes(64) + footer.encode() + length + b'NUCVIEW1')
+    with pytest.raises(ValueError, match='container'):
+        read_container(path)
+
+
 def test_parts_of_two_arrays_do_not_mix(tmp_path):
     with new_file(tmp_path / 'a.view') as file:
         writer = ContainerWriter(file)

@@ -8,6 +8,7 @@ import pytest
 
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.viewer import build
+from nucseg_mmdet.viewer.container import read_container
 from nucseg_mmdet.viewer.index import Filter, NucleiIndex
 from nucseg_mmdet.viewer.results import find_results
 from tests.viewer.conftest import HEIGHT, MPP, NAME, PITCH, WIDTH, table, write_again
@@ -188,6 +189,32 @@ def test_damaged_index_is_made_anew(folder):
     assert path.read_bytes().startswith(b'NUCVIEW1')
 
 
+def test_index_that_is_a_pipe_is_not_waited_for(folder):
+    (result,), _ = find_results(folder)
+    path = folder / f'{NAME}.view'
+    os.mkfifo(path)
+    assert NucleiIndex(result).info['num'] == 468
+    assert path.is_fifo()
+
+
+@pytest.mark.parametrize(
+    'name', ['ring_sizes', 'num_points', 'num_rings', 'first_points', 'first_rings']
+)
+def test_index_with_places_beyond_its_arrays_is_made_anew(folder, name):
+    """A nucleus of two thousand million vertices would take as many gigabytes as there are."""
+    (result,), _ = find_results(folder)
+    want = NucleiIndex(result).tile(0, 0, 0, None, True)
+    path = folder / f'{NAME}.view'
+    array = read_container(path)[1][name]
+    data = bytearray(path.read_bytes())
+    # Every nucleus has one ring, so that two arrays are the same; that of the rings is the first.
+    at = (data.index if name == 'ring_sizes' else data.rindex)(array.tobytes())
+    data[at : at + array.itemsize] = np.array([1 << 30], array.dtype).tobytes()
+    path.write_bytes(data)
+    assert NucleiIndex(result).tile(0, 0, 0, None, True) == want
+    assert path.read_bytes() != data
+
+
 def test_folder_that_cannot_be_written_to(folder, monkeypatch):
     (result,), _ = find_results(folder)
     place = folder / f'{NAME}.view'
@@ -237,6 +264,40 @@ def test_classes(folder):
     whole = (0, 0, WIDTH, HEIGHT)
     assert index.view(whole, Filter(hidden=frozenset([0])), 'area_um2')['count'] == 368
     assert unpack(index.tile(2, 0, 0, None, False))['classes'].tolist().count(0) == 100
+
+
+def test_more_classes_than_can_be_told_apart(folder):
+    def mark(features):
+        for number, feature in enumerate(features):
+            feature['properties']['classification'] = dict(name=f'kind {number}')
+
+    change_features(folder, mark)
+    info = NucleiIndex(find_results(folder)[0][0]).info
+    assert len(info['classes']) == len(info['counts']) == 256
+    assert info['classes'][255] == dict(name='213 further classes', color=None)
+    assert [counts[0] for counts in info['counts']] == [1] * 255 + [213]
+
+
+@pytest.mark.parametrize('score', ['', 'inf'])
+def test_nucleus_without_score_is_refused(folder, score):
+    (result,), _ = find_results(folder)
+    names, first, *others = result.table.read_text().splitlines()
+    assert names.endswith(',score')
+    first = first.rpartition(',')[0] + f',{score}'
+    result.table.write_text('\n'.join([names, first, *others, '']))
+    with pytest.raises(UserError, match=r'\.csv: a nucleus without a score, expected one of each'):
+        NucleiIndex(result)
+
+
+@pytest.mark.parametrize('values', [(3e38, -3e38), (3e38, 3e38)])
+def test_measurement_of_the_largest_numbers(folder, values):
+    (result,), _ = find_results(folder)
+    names, *rows = result.table.read_text().splitlines()
+    rows = [f'{row},{values[number % 2]}' for number, row in enumerate(rows)]
+    result.table.write_text('\n'.join([f'{names},odd', *rows, '']))
+    index = NucleiIndex(result)
+    json.dumps(index.info, allow_nan=False)
+    assert sum(index.view((0, 0, WIDTH, HEIGHT), Filter(), 'odd')['bins']) == 468
 
 
 def test_slide_without_nuclei(folder):

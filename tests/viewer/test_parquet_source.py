@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import shapely
 
 from nucseg_mmdet.export.writer import Options
 from nucseg_mmdet.structures.classes import NucleusClass
@@ -10,7 +11,8 @@ from nucseg_mmdet.viewer.index import Filter, NucleiIndex
 from nucseg_mmdet.viewer.results import find_results
 from tests.viewer.conftest import NAME, write_results
 
-pytest.importorskip('pyarrow')
+pyarrow = pytest.importorskip('pyarrow')
+parquet = pytest.importorskip('pyarrow.parquet')
 CLASSES = (NucleusClass('large', (255, 130, 0)), NucleusClass('<b>', (0, 205, 80)))
 
 
@@ -91,3 +93,60 @@ def test_another_table_is_refused(tmp_path):
     ((result,), _) = find_results(tmp_path)
     with pytest.raises(UserError, match='no column centroid_x_px, expected the table of a run'):
         NucleiIndex(result)
+
+
+def write_changed(folder, change):
+    """The results of a slide whose Parquet is another; their index is to be made."""
+    write_results(folder, NAME, formats=('parquet',))
+    path = folder / f'{NAME}.parquet'
+    parquet.write_table(change(parquet.read_table(path)), path)
+    ((result,), _) = find_results(folder)
+    return result
+
+
+def repeated(table, times):
+    return table.take(np.zeros(times, int)).combine_chunks()
+
+
+def fat(table):
+    """A thousand times the same outline of 20,000 vertices, which is stored once."""
+    circle = shapely.to_wkb(shapely.Point(50, 50).buffer(9, quad_segs=5000))
+    table = repeated(table, 1000)
+    at = table.column_names.index('geometry')
+    return table.set_column(at, 'geometry', pyarrow.array([circle] * 1000))
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (lambda table: repeated(table, 300_000), '300,000 rows in .* bytes, expected nuclei'),
+        (fat, 'bytes of outlines of 250 nuclei, expected at most'),
+        (
+            lambda table: pyarrow.Table.from_arrays(
+                [table['id'], *table.columns], ['id', *table.column_names]
+            ),
+            'two columns of one name',
+        ),
+        (
+            lambda table: table.set_column(
+                table.column_names.index('id'), 'id', pyarrow.array([1e300] * len(table))
+            ),
+            'an id beyond 9,007,199,254,740,992',
+        ),
+    ],
+)
+def test_odd_tables_are_refused(tmp_path, change, message):
+    with pytest.raises(UserError, match=message):
+        NucleiIndex(write_changed(tmp_path, change))
+
+
+def test_classes_that_are_no_texts(tmp_path):
+    kinds = [['a', 'b'], []]
+    result = write_changed(
+        tmp_path,
+        lambda table: table.append_column(
+            'class', pyarrow.array([kinds[number % 2] for number in range(len(table))])
+        ),
+    )
+    names = [one['name'] for one in NucleiIndex(result).info['classes']]
+    assert names == ["['a', 'b']", 'Nucleus']

@@ -1,6 +1,7 @@
 """Which files a results folder has, and what is refused."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -112,7 +113,18 @@ def test_one_bad_slide_does_not_stop_the_others(folder):
     assert [result.name for result in results] == [NAME]
     assert len(problems) == 2
     assert 'bad.summary.json: no summary' in problems[0]
-    assert 'deep.summary.json: ' in problems[1]
+    assert 'deep.summary.json: JSON nested too deep' in problems[1]
+
+
+def test_summary_that_is_no_file_is_not_waited_for(folder):
+    os.mkfifo(folder / 'pipe.summary.json')
+    (folder / 'zeros.summary.json').symlink_to('/dev/zero')
+    results, problems = find_results(folder)
+    assert [result.name for result in results] == [NAME]
+    assert [line.partition('.summary.json: is ')[2] for line in problems] == [
+        'a pipe, expected a file',
+        'a device, expected a file',
+    ]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +153,19 @@ def test_region_is_what_a_run_has_segmented(folder, identity, region):
         (dict(width=0), 'expected a slide'),
         (dict(microns_per_pixel=-1), 'expected a slide'),
         (dict(microns_per_pixel=float('inf')), 'expected a slide'),
+        (dict(microns_per_pixel=1e300), 'expected a slide'),
         (dict(width=float('inf')), 'no summary of a run'),
+        (dict(name='../x'), 'no summary of a run'),
+        (dict(name='x\0'), 'no summary of a run'),
+        (dict(nuclei=float('nan')), 'no summary of a run'),
+        (dict(tissue_mm2=float('inf')), 'no summary of a run'),
+        (dict(classes=5), 'no summary of a run'),
+        (dict(classes=[dict(name='a', color=['r', 0, 0])]), 'no summary of a run'),
+        (dict(identity='x'), 'no summary of a run'),
+        (dict(identity=dict(slide=[1])), 'no summary of a run'),
+        (dict(qupath_corner=[1, 2, 3]), 'no summary of a run'),
+        (dict(qupath_corner=[None, 0]), 'no summary of a run'),
+        (dict(qupath_corner='x'), 'no summary of a run'),
         (dict(width=10**30), 'expected a slide'),
         (dict(files=5), 'no summary of a run'),
         (dict(identity=dict(region='all')), 'region is .*, expected x, y, width'),

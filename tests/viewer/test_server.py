@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import threading
 
@@ -77,6 +78,19 @@ class TestPage:
             == (listed['slides'][0])
         )
         assert listed['problems'] == []
+
+    def test_slide_whose_name_is_no_text(self, tmp_path):
+        """As of a file from a disk of another system, whose bytes are no UTF-8."""
+        name = os.fsdecode(b'a\xff')
+        write_results(tmp_path)
+        path = tmp_path / f'{NAME}.summary.json'
+        summary = json.loads(path.read_text())
+        (tmp_path / f'{name}.summary.json').write_text(json.dumps(summary | dict(name=name)))
+        with serve(tmp_path) as client:
+            listed = client.get('/slides.json').json()['slides']
+            assert sorted(slide['name'] for slide in listed) == sorted([NAME, name])
+            number = [slide['name'] for slide in listed].index(name)
+            assert describe(client, number).json()['name'] == name
 
     def test_info(self, client):
         info = describe(client).json()

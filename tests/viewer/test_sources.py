@@ -96,6 +96,22 @@ def test_outlines_in_batches(tmp_path, monkeypatch):
     path = tmp_path / 'a.geojson'
     path.write_text(json.dumps(dict(features=[feature(polygon(SQUARE))] * 5)))
     assert [len(part.rings) for part in read_outlines(path)] == [2, 2, 1]
+    monkeypatch.setattr(sources, 'BATCH_POINTS', 3)
+    assert [len(part.rings) for part in read_outlines(path)] == [1] * 5
+
+
+def test_feature_without_an_end_is_not_read_to_that_of_the_file(tmp_path, monkeypatch):
+    """Gigabytes of text may be megabytes of gzip, and each block was looked at with all before."""
+    monkeypatch.setattr(sources, 'BLOCK', 100)
+    monkeypatch.setattr(sources, 'MOST_FEATURE', 1000)
+    path = tmp_path / 'a.geojson'
+    path.write_text('{"features":[{"a":1,,}' + 'x' * 10_000)
+    with pytest.raises(UserError, match='a feature of more than 1,000 characters, expected the'):
+        list(read_outlines(path))
+    one = json.dumps(feature(polygon(SQUARE * 20)))
+    path.write_text(f'{{"features":[{one},{one}]}}')
+    assert len(one) > 500
+    assert [len(part.rings) for part in read_outlines(path)] == [2]
 
 
 @pytest.mark.parametrize(
@@ -111,6 +127,7 @@ def test_outlines_in_batches(tmp_path, monkeypatch):
         ),
         ('{"features":[', 'ends within a feature'),
         (json.dumps(dict(features=[feature(dict(type='Point', coordinates=[1, 2]))])), 'feature 1'),
+        (json.dumps(dict(features=[feature(polygon([[1, 2]]))])), 'feature 1 is no polygon'),
         (json.dumps(dict(features=[feature(polygon(SQUARE)), 5])), 'feature 2 is no polygon'),
         (json.dumps(dict(features=[feature(polygon([[1, 2], [3]]))])), 'no pairs of numbers'),
     ],
