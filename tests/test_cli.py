@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from nucseg_mmdet import __version__, cli
+from nucseg_mmdet.commands import check, prepare
+from nucseg_mmdet.converters import export
 from nucseg_mmdet.engine.provenance import command
 
 ROOT = Path(__file__).parents[1]
@@ -29,6 +31,14 @@ def test_help_imports_nothing_that_is_slow(argument):
     loaded = set(heavy.splitlines()[-1].strip('[]').replace("'", '').split(', '))
     assert 'nucseg_mmdet' in loaded  # the list does show what is imported
     assert not loaded & {'torch', 'mmcv', 'mmdet', 'mmengine', 'numpy', 'cv2', 'openvino'}
+
+
+@pytest.mark.parametrize('name', ['check', 'prepare'])
+def test_help_does_without_docstrings(name, monkeypatch):
+    for module in (check, prepare, export, *prepare.READERS.values()):
+        monkeypatch.setattr(module, '__doc__', None)  # as python -OO leaves them
+    with pytest.raises(SystemExit, match=r'^0$'):
+        cli.main([name, '--help'])
 
 
 def test_help_names_every_command(capsys):

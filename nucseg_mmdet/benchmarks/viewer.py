@@ -33,7 +33,7 @@ from nucseg_mmdet.export.writer import Target
 from nucseg_mmdet.structures.nuclei import Nuclei
 from nucseg_mmdet.synthetic.fields import synthesize
 from nucseg_mmdet.synthetic.slides import Mosaic
-from nucseg_mmdet.utils.arguments import ArgumentParser
+from nucseg_mmdet.utils.arguments import ArgumentParser, summary_of
 from nucseg_mmdet.utils.errors import UserError, exit_code
 
 MPP = 0.25  # microns per px
@@ -141,7 +141,7 @@ def measure(folder: Path, seconds: float) -> None:
 
 @exit_code
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = ArgumentParser(description=__doc__.splitlines()[0])
+    parser = ArgumentParser(description=summary_of(__doc__))
     parser.add_argument('--nuclei', type=int, default=1_000_000)
     parser.add_argument('--seconds', type=float, default=5.0, help='of moving at each zoom')
     parser.add_argument('--keep', type=Path, help='make the results here, or take those there')

@@ -16,7 +16,7 @@ from PIL import Image
 
 from nucseg_mmdet import Segmenter, __version__
 from nucseg_mmdet.inference.backends import BACKENDS
-from nucseg_mmdet.utils.arguments import ArgumentParser
+from nucseg_mmdet.utils.arguments import ArgumentParser, summary_of
 from nucseg_mmdet.utils.errors import UserError, count_nuclei, exit_code, first_line
 
 # What each part of the project imports.
@@ -30,7 +30,7 @@ FEWEST, MOST = 30, 50  # nuclei that a working model finds in the image; ours fi
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = ArgumentParser(description=__doc__.splitlines()[0])
+    parser = ArgumentParser(description=summary_of(__doc__))
     parser.add_argument('--device', help='cpu, cuda or cuda:N, default: a GPU where there is one')
     return parser.parse_args(argv)
 

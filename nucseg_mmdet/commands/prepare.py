@@ -8,6 +8,7 @@ format. `nucseg prepare export DATA OUT` writes label maps or masks of prepared 
 import argparse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import ModuleType
 
 from tqdm import tqdm
 
@@ -24,10 +25,10 @@ from nucseg_mmdet.converters import (
     target,
     vrdl,
 )
-from nucseg_mmdet.utils.arguments import ArgumentParser
+from nucseg_mmdet.utils.arguments import ArgumentParser, summary_of
 from nucseg_mmdet.utils.errors import UserError, count_nuclei, counted, exit_code, few, printable
 
-READERS = {
+READERS: dict[str, ModuleType] = {
     'coco': coco,
     'dsb2018': dsb2018,
     'label-map': label_map,
@@ -51,11 +52,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def add_format(formats: argparse._SubParsersAction, name: str, reader: object) -> None:
+def add_format(formats: argparse._SubParsersAction, name: str, reader: ModuleType) -> None:
     """Add the command line of one format; the reader's docstring shows its layout."""
     parser = formats.add_parser(
         name,
-        help=reader.__doc__.splitlines()[0],
+        help=summary_of(reader.__doc__),
         description=reader.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -82,7 +83,7 @@ def add_export(formats: argparse._SubParsersAction) -> None:
     """Add the command line of the way back."""
     parser = formats.add_parser(
         'export',
-        help=export.__doc__.splitlines()[0],
+        help=summary_of(export.__doc__),
         description=export.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -150,11 +151,14 @@ def prepare(args: argparse.Namespace) -> None:
         for line in few(reader.find_left_out(args.raw, **given)):
             print(f'note: {printable(line)}', flush=True)
     entries = reader.find_images(args.raw, **given)
-    test = reader.find_test_images(args.raw) if hasattr(reader, 'find_test_images') else ([], [])
+    test_images, test_problems = [], []
+    if hasattr(reader, 'find_test_images'):
+        test_images, test_problems = reader.find_test_images(args.raw)
     summary = base.prepare(
         entries[: args.limit],
         reader.read_image,
-        *test,
+        test_images,
+        test_problems,
         args.out,
         classes=classes,
         skip_bad=args.skip_bad,

@@ -132,7 +132,7 @@ def _fate_table(
     offsets: Sequence[tuple[float, float]],
 ) -> list[str]:
     """Lay out how many nuclei in a hundred were found or lost, by image and by size."""
-    rows = [
+    rows: list[tuple[str, dict[str, int], Sequence[float]]] = [
         (name, counts['all'], offset)
         for name, counts, offset in zip(names, fates, offsets, strict=True)
     ]

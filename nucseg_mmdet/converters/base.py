@@ -18,7 +18,7 @@ import itertools
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -344,10 +344,11 @@ def to_coco(annotated: Sequence[AnnotatedImage], classes: Classes | None = None)
 
 def _number_types(
     annotated: Sequence[AnnotatedImage], classes: Classes
-) -> tuple[list[str], dict[str, int]]:
+) -> tuple[list[str], dict[str | None, int]]:
     """The names of the categories, and the category id (from 1) of each type."""
-    found = {nucleus.type for item in annotated for nucleus in item.nuclei}
-    if None in found:
+    every = {nucleus.type for item in annotated for nucleus in item.nuclei}
+    found = {kind for kind in every if kind is not None}
+    if found != every:
         raise UserError(
             '--classes: the data has nuclei without a type, expected one for each, or no --classes'
         )
@@ -362,7 +363,7 @@ def _number_types(
     return list(wanted), {name: number for number, types in numbered for name in types}
 
 
-def subset(truth: dict, image_ids: set[int]) -> dict:
+def subset(truth: dict, image_ids: Container[int | None]) -> dict:
     """The part of a COCO JSON that concerns some images, ids unchanged."""
     return dict(
         images=[image for image in truth['images'] if image['id'] in image_ids],

@@ -19,8 +19,6 @@ from typing import NamedTuple
 from unicodedata import normalize
 from urllib.parse import unquote
 
-from pycocotools import mask as coco_mask
-
 from nucseg_mmdet.converters.base import AnnotatedImage, ImageFile
 from nucseg_mmdet.converters.nuclei import from_mask
 from nucseg_mmdet.converters.raw_images import open_raw_image
@@ -28,6 +26,7 @@ from nucseg_mmdet.imaging.image_files import read_size
 from nucseg_mmdet.structures.coco import get_field, load_json, parse_truth
 from nucseg_mmdet.structures.coco_entries import CATEGORY_ID
 from nucseg_mmdet.structures.coco_tidy import tidy
+from nucseg_mmdet.structures.rle import coco_mask
 from nucseg_mmdet.utils.errors import UserError, some
 
 OPTIONS = {

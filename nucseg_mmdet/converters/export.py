@@ -19,16 +19,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from nucseg_mmdet.converters import coco
 from nucseg_mmdet.converters.base import ImageFile
 from nucseg_mmdet.converters.label_map import TYPES_HEADER
 from nucseg_mmdet.converters.pool import in_processes
-from nucseg_mmdet.imaging.image_files import encode
-from nucseg_mmdet.structures.rle import areas, label_map
+from nucseg_mmdet.imaging.image_files import encode, read_color
+from nucseg_mmdet.structures.rle import areas, coco_mask, label_map
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.files import new_folder
 
@@ -95,7 +93,7 @@ def _write_image(out: Path, layout: str, entry: coco.Entry) -> Written:
     if image.pixels is None and entry.path.suffix.lower() == '.png':
         shutil.copyfile(entry.path, target)
     else:
-        pixels = cv2.imread(str(entry.path)) if image.pixels is None else image.pixels
+        pixels = read_color(entry.path) if image.pixels is None else image.pixels
         target.write_bytes(encode('.png', pixels))
     if layout == 'labels':
         _write_labels(out / 'labels', image, rles, annotations)

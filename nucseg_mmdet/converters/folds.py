@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 NUM_FOLDS = 4
 
 
-def deal_folds(images: Sequence['ImageFile']) -> list[set[int]]:
+def deal_folds(images: Sequence['ImageFile']) -> list[set[int | None]]:
     """Deal the images over the folds, organ after organ, so that organs are spread evenly.
 
     The images of a patient stay together, where their names have the barcodes of TCGA, and those of
@@ -32,7 +32,7 @@ def deal_folds(images: Sequence['ImageFile']) -> list[set[int]]:
     for groups in (_by_patient(ordered), _by_slide(ordered), [[image.id] for image in ordered]):
         if len(groups) >= NUM_FOLDS:
             break
-    folds: list[set[int]] = [set() for _ in range(NUM_FOLDS)]
+    folds: list[set[int | None]] = [set() for _ in range(NUM_FOLDS)]
     for ids in sorted(groups, key=len, reverse=True):  # equal ones keep their order
         min(folds, key=len).update(ids)
     return sorted(folds, key=lambda fold: 2 * len(fold) > len(images))
@@ -52,20 +52,20 @@ def fold_notes(images: Sequence['ImageFile']) -> list[str]:
     ]
 
 
-def _by_patient(images: Sequence['ImageFile']) -> list[list[int]]:
+def _by_patient(images: Sequence['ImageFile']) -> list[list[int | None]]:
     """The ids of each patient's images, in order; where none is known, of each slide's."""
     return _gather(images, lambda image: patient_of(image.name) or image.slide or image.id)
 
 
-def _by_slide(images: Sequence['ImageFile']) -> list[list[int]]:
+def _by_slide(images: Sequence['ImageFile']) -> list[list[int | None]]:
     """The ids of each slide's images, in order; an image without a slide is its own."""
     return _gather(images, lambda image: image.slide or image.id)
 
 
 def _gather(
     images: Sequence['ImageFile'], group_of: Callable[['ImageFile'], str | int | None]
-) -> list[list[int]]:
-    groups: dict[str | int | None, list[int]] = {}
+) -> list[list[int | None]]:
+    groups: dict[str | int | None, list[int | None]] = {}
     for image in images:
         groups.setdefault(group_of(image), []).append(image.id)
     return list(groups.values())

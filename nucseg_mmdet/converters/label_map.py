@@ -138,14 +138,13 @@ def read_image(entry: Entry) -> AnnotatedImage:
         UserError: one of the two is missing, broken, or not of the size of the other, or
             the labels are not those of single nuclei.
     """
-    pair = entry.pair
-    check_pair(pair)
-    image = open_raw_image(pair.image)
-    labels = check_labels(decode_labels(pair.truth), (image.height, image.width), pair.truth)
-    notes = check_parts(labels, pair.truth)
+    image_path, truth_path = check_pair(entry.pair)
+    image = open_raw_image(image_path)
+    labels = check_labels(decode_labels(truth_path), (image.height, image.width), truth_path)
+    notes = check_parts(labels, truth_path)
     nuclei = from_labels(labels)
     if entry.types is not None:
-        set_types(nuclei, entry.types, pair.truth)
+        set_types(nuclei, entry.types, truth_path)
     return AnnotatedImage(image, list(nuclei.values()), notes=notes)
 
 

@@ -74,26 +74,26 @@ def read_image(pair: Pair) -> AnnotatedImage:
         UserError: one of the two is missing, broken, or not of the size of the other, or the
             labels are not those of single nuclei.
     """
-    check_pair(pair)
-    image = open_raw_image(pair.image)
-    content = _load(pair.truth)
+    image_path, truth_path = check_pair(pair)
+    image = open_raw_image(image_path)
+    content = _load(truth_path)
     if 'inst_map' not in content:
-        raise UserError(f'{pair.truth}: no variable inst_map, expected one')
-    labels = check_labels(content['inst_map'], (image.height, image.width), pair.truth)
-    notes = check_parts(labels, pair.truth)
+        raise UserError(f'{truth_path}: no variable inst_map, expected one')
+    labels = check_labels(content['inst_map'], (image.height, image.width), truth_path)
+    notes = check_parts(labels, truth_path)
     nuclei = from_labels(labels)
     if 'inst_type' in content:
         numbers = content['inst_type'].ravel()
         if numbers.size != len(nuclei):
             raise UserError(
-                f'{pair.truth}: {numbers.size} inst_type for {count_nuclei(len(nuclei))}, '
+                f'{truth_path}: {numbers.size} inst_type for {count_nuclei(len(nuclei))}, '
                 'expected one for each'
             )
-        order = _order(content, list(nuclei), pair.truth)
+        order = _order(content, list(nuclei), truth_path)
         if not np.isin(numbers, np.arange(1, len(TYPES) + 1)).all():
-            raise UserError(f"{pair.truth}: inst_type beyond 1 to {len(TYPES)}, expected CoNSeP's")
+            raise UserError(f"{truth_path}: inst_type beyond 1 to {len(TYPES)}, expected CoNSeP's")
         kinds = [TYPES[int(number) - 1] for number in numbers]
-        set_types(nuclei, dict(zip(order, kinds, strict=True)), pair.truth)
+        set_types(nuclei, dict(zip(order, kinds, strict=True)), truth_path)
     return AnnotatedImage(image, list(nuclei.values()), notes=notes)
 
 

@@ -17,7 +17,6 @@ from xml.etree import ElementTree
 from xml.parsers import expat
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from nucseg_mmdet.converters.base import AnnotatedImage, Nucleus
 from nucseg_mmdet.converters.nuclei import from_mask
@@ -31,6 +30,7 @@ from nucseg_mmdet.converters.raw_images import (
 )
 from nucseg_mmdet.converters.tcga import organ_of
 from nucseg_mmdet.structures.polygons import polygons_to_rle
+from nucseg_mmdet.structures.rle import coco_mask
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.reading import MOST_TEXT, read_bytes
 
@@ -64,17 +64,17 @@ def read_image(pair: Pair) -> AnnotatedImage:
     Raises:
         UserError: the image or the XML file is missing or broken, or has no region.
     """
-    check_pair(pair)
-    image = open_raw_image(pair.image)
+    image_path, truth_path = check_pair(pair)
+    image = open_raw_image(image_path)
     image.organ = organ_of(image.name)
     owned = np.zeros((image.height, image.width), dtype=bool)
     annotated = AnnotatedImage(image, [])
     contested = regions = 0
-    for layer in _parse(pair.truth).iter('Annotation'):
+    for layer in _parse(truth_path).iter('Annotation'):
         kind = _layer_type(layer)
         for region in layer.iter('Region'):
             regions += 1
-            where = f'{pair.truth}: region {regions} (Id {region.get("Id")})'
+            where = f'{truth_path}: region {regions} (Id {region.get("Id")})'
             try:
                 nucleus, lost = _read_region(region, owned, kind, where)
             except UserError as error:
@@ -83,10 +83,10 @@ def read_image(pair: Pair) -> AnnotatedImage:
             contested += lost
             annotated.nuclei.append(nucleus)
     if not regions:
-        raise UserError(f'{pair.truth}: no region, expected one for each nucleus')
+        raise UserError(f'{truth_path}: no region, expected one for each nucleus')
     if contested:
         annotated.notes.append(
-            f'{pair.truth}: {contested} px lie in two regions, the first one keeps them'
+            f'{truth_path}: {contested} px lie in two regions, the first one keeps them'
         )
     return annotated
 

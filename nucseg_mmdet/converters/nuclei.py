@@ -103,7 +103,8 @@ def check_parts(labels: np.ndarray, path: Path) -> list[str]:
     present = present[present != 0]
     parts = np.array(
         [
-            ndimage.label(dense[window] == label, np.ones((3, 3)))[1]
+            # Without an output of its own it is a pair.
+            ndimage.label(dense[window] == label, np.ones((3, 3)))[1]  # pyright: ignore[reportIndexIssue]
             for label, window in enumerate(ndimage.find_objects(dense), start=1)
         ]
     )

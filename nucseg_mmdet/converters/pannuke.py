@@ -37,14 +37,14 @@ class Entry(NamedTuple):
         masks: path of masks.npy.
         tissue: of the patch.
         fold: number as text, empty if unknown.
-        index: in the files, from 0.
+        patch: its index in the files, from 0.
     """
 
     images: Path
     masks: Path
     tissue: str
     fold: str
-    index: int
+    patch: int
 
 
 def find_images(raw: Path) -> list[Entry]:
@@ -103,19 +103,19 @@ def read_image(entry: Entry) -> AnnotatedImage:
         UserError: values of the image are no whole numbers from 0 to 255, or labels are
             none.
     """
-    rgb = read_array(entry.images)[entry.index]
+    rgb = read_array(entry.images)[entry.patch]
     with np.errstate(invalid='ignore'):  # the comparison tells
         pixels = rgb.astype(np.uint8)
     if not (pixels == rgb).all():
         raise UserError(
-            f'{entry.images}: patch {entry.index} has values from {rgb.min()} to {rgb.max()}, '
+            f'{entry.images}: patch {entry.patch} has values from {rgb.min()} to {rgb.max()}, '
             'expected whole numbers from 0 to 255'
         )
     height, width = pixels.shape[:2]
-    name = f'fold{entry.fold}_{entry.index:04}.png' if entry.fold else f'{entry.index:04}.png'
+    name = f'fold{entry.fold}_{entry.patch:04}.png' if entry.fold else f'{entry.patch:04}.png'
     image = ImageFile(
         # A path of its own, so that messages and names tell patches apart.
-        entry.images / str(entry.index),
+        entry.images / str(entry.patch),
         height,
         width,
         organ=entry.tissue,
@@ -123,9 +123,9 @@ def read_image(entry: Entry) -> AnnotatedImage:
         name=name,
     )
     nuclei = []
-    masks = read_array(entry.masks)[entry.index]
+    masks = read_array(entry.masks)[entry.patch]
     for channel, kind in enumerate(TYPES):
-        where = entry.masks / f'patch {entry.index}, channel {channel}'
+        where = entry.masks / f'patch {entry.patch}, channel {channel}'
         labels = check_labels(masks[..., channel], (height, width), where)
         for nucleus in from_labels(labels).values():
             nucleus.type = kind

@@ -192,9 +192,10 @@ def _fields(
     boxes = np.array([item.box for item in nuclei]).reshape(-1, 4)
     small = (boxes[:, 2:] - boxes[:, :2] < SMALL * scale).any(1)
     entries, seen = [], np.zeros(len(nuclei), bool)
+    outer = shapely.box(boxes[:, 0], boxes[:, 1], boxes[:, 2], boxes[:, 3])
     for part in parts:
         rings = [np.array(ring.coords) for ring in (part.exterior, *part.interiors)]
-        clear = shapely.covers(part, shapely.box(*boxes.T)) & ~small
+        clear = shapely.covers(part, outer) & ~small
         for window in _windows(part, scale, side, (slide.width, slide.height)):
             x, y, width, height = (value * scale for value in window)
             inside = (boxes[:, :2] < (x + width, y + height)) & (boxes[:, 2:] > (x, y))
@@ -266,7 +267,9 @@ def _shape(region: QuPathObject) -> shapely.Geometry:
 
 def _show(entry: Entry, nuclei: Sequence[QuPathObject]) -> list[bool]:
     """Of which nuclei a field and its region show a pixel."""
-    annotated = _annotated(entry) if nuclei else None
+    if not nuclei:
+        return []
+    annotated = _annotated(entry)
     return [_nucleus(item, entry, annotated) is not None for item in nuclei]
 
 
@@ -303,10 +306,10 @@ def read_image(entry: Entry) -> AnnotatedImage:
     if entry.error:
         raise UserError(entry.error)
     x, y, width, height = entry.field
-    corner = np.array([x, y]) * entry.scale
+    box = x * entry.scale, y * entry.scale, width * entry.scale, height * entry.scale
     with open_slide(entry.image, entry.mpp) as slide:
         try:
-            pixels = slide.read(*corner, width * entry.scale, height * entry.scale, entry.scale)
+            pixels = slide.read(*box, entry.scale)
         except RegionError as error:
             raise UserError(f'{entry.image}: {error}') from None
     annotated = _annotated(entry)

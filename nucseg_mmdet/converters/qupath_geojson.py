@@ -125,7 +125,7 @@ def _rings(geometry: Any) -> list[np.ndarray]:
     plane = geometry.get('plane') or {}
     if not isinstance(plane, dict) or plane.get('z') or plane.get('t'):
         raise UserError(f'lies on plane {plane!r:.60}, expected the first one')
-    coordinates = geometry.get('coordinates')
+    coordinates: Any = geometry.get('coordinates')  # of JSON; None is told below
     polygons = coordinates if kind == 'MultiPolygon' else [coordinates]
     try:
         rings = [

@@ -53,8 +53,9 @@ def open_raw_image(path: Path) -> ImageFile:
     if is_whole(start):
         image = read_whole(path, MAX_PIXELS)
         pixels, notes = image.pixels, [f'{path}: {note}' for note in image.notes]
+        height, width = pixels.shape[:2]
         if image.as_stored and image.kind in COPIED and path.suffix.lower() in COPIED[image.kind]:
-            return ImageFile(path, *pixels.shape[:2], notes=notes)
+            return ImageFile(path, height, width, notes=notes)
     else:
         with open_slide(path) as slide:
             if slide.images > 1:
@@ -68,9 +69,10 @@ def open_raw_image(path: Path) -> ImageFile:
                 size = f'{slide.width:,} x {slide.height:,} px'
                 raise UserError(f'{path}: {size}, a field may have {MAX_PIXELS:,}')
             pixels = slide.read(0, 0, slide.width, slide.height)
+            height, width = pixels.shape[:2]
             notes = [f'{path}: {note}' for note in slide.notes if note != slide.pixel_size.note]
     pixels = np.ascontiguousarray(pixels[..., ::-1])
-    return ImageFile(path, *pixels.shape[:2], pixels=pixels, notes=notes)
+    return ImageFile(path, height, width, pixels=pixels, notes=notes)
 
 
 def find_pairs(raw: Path, images: str, truths: str, is_truth: Callable[[Path], bool]) -> list[Pair]:
@@ -186,13 +188,14 @@ def _index(paths: list[Path], names: dict[Path, str]) -> dict[str, Path]:
     return index
 
 
-def check_pair(pair: Pair) -> None:
-    """Refuse a pair of which one is missing.
+def check_pair(pair: Pair) -> tuple[Path, Path]:
+    """The image and the truth of a pair of which none is missing.
 
     Raises:
-        UserError: as said.
+        UserError: one is.
     """
     if pair.image is None:
         raise UserError(f'{pair.truth}: no image named {pair.name}, expected one')
     if pair.truth is None:
         raise UserError(f'{pair.image}: no truth file of this name, expected one')
+    return pair.image, pair.truth

@@ -53,7 +53,7 @@ def find_steps(node: object, inside: bool = False) -> list[dict]:
     return []
 
 
-def as_list(node: dict | list | None) -> list[dict]:
+def as_list(node: ConfigDict | list[ConfigDict] | None) -> list[ConfigDict]:
     """The evaluators of a config, which may be one, several or none."""
     return node if isinstance(node, list) else [node] if node else []
 

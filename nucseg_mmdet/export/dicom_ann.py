@@ -17,6 +17,7 @@ from nucseg_mmdet.utils import ragged
 from nucseg_mmdet.utils.errors import UserError
 
 if TYPE_CHECKING:
+    from highdicom.ann import AnnotationGroup
     from pydicom import Dataset
 
 WHOLE_SLIDE = '1.2.840.10008.5.1.4.1.1.77.1.6'  # SOP class of a slide's image
@@ -117,7 +118,7 @@ class DicomAnn(Writer):
         annotations.SpecificCharacterSet = UTF_8
         _save(annotations, files, self._file)
 
-    def _group(self, number: int, label: int) -> 'Dataset':
+    def _group(self, number: int, label: int) -> 'AnnotationGroup':
         """Nuclei of a class as a group whose coordinates are a mark, 16 bytes, to be replaced."""
         import highdicom as hd
         from pydicom.sr.codedict import codes

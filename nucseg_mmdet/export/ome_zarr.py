@@ -55,8 +55,9 @@ class OmeZarr(FolderWriter):
     def _finish(self) -> None:
         _, _, width, height = self.target.box
         shapes = [(height, width)]
-        while max(shapes[-1]) > SMALLEST:
-            shapes.append(tuple(-(-side // 2) for side in shapes[-1]))
+        while max(height, width) > SMALLEST:
+            height, width = -(-height // 2), -(-width // 2)
+            shapes.append((height, width))
         pyramids = []
         for group in self._groups:
             name = group.basename
@@ -95,19 +96,15 @@ class OmeZarr(FolderWriter):
         return dict(name=name, axes=axes, datasets=datasets, type='nearest')
 
 
-def _pyramid(group: 'zarr.Group', shapes: Sequence[tuple[int, int]], kind: type) -> '_Level':
-    """Make the arrays of a pyramid; the finest is returned."""
-    level = None
-    for number in reversed(range(len(shapes))):
-        array = group.create_array(
-            str(number),
-            shape=shapes[number],
-            chunks=CHUNK,
-            dtype=kind,
-            dimension_names=('y', 'x'),
-        )
-        level = _Level(array, level)
-    return level
+def _pyramid(
+    group: 'zarr.Group', shapes: Sequence[tuple[int, int]], kind: type, number: int = 0
+) -> '_Level':
+    """Make the arrays of a pyramid, the coarsest first; the finest, ``number``, is returned."""
+    coarser = _pyramid(group, shapes, kind, number + 1) if number + 1 < len(shapes) else None
+    array = group.create_array(
+        str(number), shape=shapes[number], chunks=CHUNK, dtype=kind, dimension_names=('y', 'x')
+    )
+    return _Level(array, coarser)
 
 
 class _Level:

@@ -46,6 +46,6 @@ def touching(nuclei: Nuclei) -> np.ndarray:
 def valid_polygons(points: np.ndarray, sizes: np.ndarray, invalid: np.ndarray) -> np.ndarray:
     """Make polygons of closed rings; those that meet themselves get their bays as holes."""
     rings = shapely.linearrings(points, indices=ragged.owners(sizes))
-    made = shapely.polygons(rings)
+    made = np.asarray(shapely.polygons(rings))
     made[invalid] = shapely.make_valid(made[invalid], method='structure', keep_collapsed=False)
     return shapely.orient_polygons(made)

@@ -24,6 +24,7 @@ class Overlay(Writer):
     def _start(self) -> None:
         if self.options.image is None:
             raise ValueError('format overlay needs the image')
+        self._image = self.options.image
         self._outlines: list[list[list[float]]] = []
         self._labels: list[int] = []
 
@@ -42,7 +43,7 @@ class Overlay(Writer):
         self._outlines += [[points[start:end]] for start, end in pairwise([0, *ends])]
 
     def _finish(self) -> None:
-        image = self.options.image()[..., ::-1]
+        image = self._image()[..., ::-1]
         if self.classes:
             colors = [one.color for one in self.options.classes]
             chosen = [colors[label] for label in self._labels]

@@ -57,8 +57,9 @@ class LabelStrips:
         known = np.concatenate([np.zeros(0, KNOWN), *self._known])
         self._known = []
         self._rings.flush()
-        if len(known):
-            rings = np.memmap(self._rings, np.int32, 'r').reshape(-1, 2)
+        # An empty file cannot be mapped.
+        flat = np.memmap(self._rings, np.int32, 'r') if len(known) else np.zeros(0, np.int32)
+        rings = flat.reshape(-1, 2)
         first = ragged.starts(known['size'])
         order = np.argsort(known['top'], kind='stable')
         tops = known['top'][order]

@@ -175,7 +175,7 @@ class Writer:
             self._held.close()
         self._part.abort()
 
-    def _open(self) -> files.PartialFile:
+    def _open(self) -> files.PartialFile | files.PartialFolder:
         part = files.PartialFile(self.path)
         self._file = part.file
         return part

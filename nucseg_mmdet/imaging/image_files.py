@@ -121,18 +121,19 @@ def read_size(path: Path) -> tuple[int, int]:
         try:
             start = file.read(24)
             if start.startswith(PNG):
-                size, orientation = struct.unpack_from('>II', start, 16), _png_orientation(file)
+                width, height = struct.unpack_from('>II', start, 16)
+                orientation = _png_orientation(file)
             else:
                 file.seek(0)
                 with Image.open(file) as header:
-                    size = header.size
+                    width, height = header.size
                     jpeg = header.format in ('JPEG', 'MPO')  # a TIFF has been turned already
                     orientation = _orientation(header.getexif()) if jpeg else 1
         except Exception as error:
             raise UserError(
                 f'{path}: not readable ({first_line(error)}), expected an image'
             ) from None
-    return size[::-1] if orientation in LYING else size
+    return (height, width) if orientation in LYING else (width, height)
 
 
 def _orientation(exif: Image.Exif) -> int:
@@ -262,7 +263,7 @@ def _decode_tiff(data: bytes, indices: bool) -> np.ndarray:
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
         if len(tiff.pages) != 1:
             raise _Damaged(f'{len(tiff.pages)} pages, expected one image')
-        page = tiff.pages[0]
+        page = tiff.pages.first
         if indices and page.compression in JPEG_IN_TIFF:
             raise _Damaged(LOSSY)
         _check_size(page.imagewidth, page.imagelength)
@@ -326,7 +327,8 @@ def _jpeg_sizes(data: bytes) -> Iterator[tuple[int, int]]:
         if kind in (0xD9, 0xDA):  # its end, or pixels
             return
         if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
-            yield struct.unpack_from('>HH', data, place + 5)[::-1]
+            height, width = struct.unpack_from('>HH', data, place + 5)
+            yield width, height
         bare = kind in (0, 1, 0xFF) or 0xD0 <= kind <= 0xD8  # without a length
         place += 1 if bare else 2 + struct.unpack_from('>H', data, place + 2)[0]
 

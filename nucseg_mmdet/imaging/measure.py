@@ -4,7 +4,7 @@ The shapes are those of scikit-image's ``regionprops``, in microns, at a tenth o
 nucleus is measured on its own pixels, so they may overlap.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -103,7 +103,7 @@ def _lay_out(masks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.nd
     return flat, start, shapes[:, 1]
 
 
-def _means(columns: Sequence[np.ndarray], owner: np.ndarray, area: np.ndarray) -> list[np.ndarray]:
+def _means(columns: Iterable[np.ndarray], owner: np.ndarray, area: np.ndarray) -> list[np.ndarray]:
     """Average values of pixels over each mask."""
     return [np.bincount(owner, column, len(area)) / area for column in columns]
 

@@ -51,7 +51,10 @@ def hematoxylin(img: np.ndarray) -> np.ndarray:
     density = -np.log((np.arange(256) + 1) / 256)
     share = np.linalg.inv(STAIN_OD)[:, 0]  # of each channel's density
     tables = (share[:, None] * density).astype(np.float32)
-    return sum(table[img[..., channel]] for channel, table in enumerate(tables))
+    amount = np.zeros(img.shape[:2], np.float32)
+    for channel, table in enumerate(tables):
+        amount += table[img[..., channel]]
+    return amount
 
 
 def _contrast(stain: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -59,7 +62,7 @@ def _contrast(stain: np.ndarray, truth: np.ndarray) -> np.ndarray:
     size = 2 * RING + 1
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
     truth = np.ascontiguousarray(truth, dtype=np.uint8)
-    inside = truth & ~cv2.erode(truth, disk)
+    inside = truth & np.bitwise_not(cv2.erode(truth, disk))
     outside = cv2.dilate(truth, disk) & ~truth
     height, width = truth.shape
     steps = range(-REACH, REACH + 1)

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -31,8 +31,9 @@ class ArgumentParser(argparse.ArgumentParser):
         self.register('type', int, partial(_number, int, 'whole number', '4'))
         self.register('type', float, partial(_number, float, 'number', '0.25'))
 
-    def parse_known_args(
-        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    # argparse's own takes any object as the namespace.
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, args: Iterable[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
         known = {'--', *self._option_string_actions}
         words: list[str] = []
@@ -42,10 +43,17 @@ class ArgumentParser(argparse.ArgumentParser):
                 words[-1] += f'={word}'
             else:
                 words.append(word)
+        if namespace is None:
+            namespace = argparse.Namespace()
         return super().parse_known_args(words, namespace)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(message.removeprefix('argument '))
+
+
+def summary_of(docstring: str | None) -> str:
+    """The first line of a docstring; empty where Python keeps none, as with ``-OO``."""
+    return (docstring or '').partition('\n')[0]
 
 
 def _text(text: str) -> str:

@@ -16,15 +16,19 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from nucseg_mmdet.utils.processes import workers_end_with_us
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 WIDEST = 500  # characters of a line
 FEW = 10  # of many lines that say the like
 FEW_NAMES = 5  # of many names in a line
 DEBUG = 'NUCSEG_DEBUG'
 # What a command needs beyond the plain installation, and the extra that brings it.
-EXTRAS = dict.fromkeys(('torch', 'mmengine', 'mmcv', 'mmdet'), 'train')
+EXTRAS: dict[str, str] = dict.fromkeys(('torch', 'mmengine', 'mmcv', 'mmdet'), 'train')
 EXTRAS |= dict.fromkeys(('starlette', 'uvicorn'), 'view') | {'openvino': 'slides'}
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
@@ -51,7 +55,7 @@ def check_fraction(option: str, value: float | None) -> None:
         raise UserError(f'{option} {value}: expected 0 to 1')
 
 
-def few(lines: list[str]) -> list[str]:
+def few(lines: Sequence[str]) -> Sequence[str]:
     """The first of many lines, and how many more there are."""
     more = len(lines) - FEW
     return lines if more <= 1 else [*lines[:FEW], f'... and {more:,} more']
@@ -196,14 +200,14 @@ class _Heedless(io.FileIO):
 
     _failed = False
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: 'ReadableBuffer') -> int:
         try:
             return super().write(data)
         except BrokenPipeError:
-            return len(data)
+            return memoryview(data).nbytes
         except OSError:
             if self._failed:
-                return len(data)
+                return memoryview(data).nbytes
             self._failed = True
             raise
 

@@ -199,6 +199,7 @@ def check_folder_is_writable(path: Path) -> None:
 
 def _nearest_folder(path: Path) -> Path:
     """The folder itself, or the one that it would be made in with its parents."""
+    reason = os.strerror(errno.ENOENT)  # where not even the root is there
     for folder in (path, *path.absolute().parents):
         try:
             if stat.S_ISDIR(folder.stat().st_mode):

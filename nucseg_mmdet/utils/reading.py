@@ -45,18 +45,16 @@ def open_file(path: str | Path, most: int | None = None) -> BinaryIO:
         raise UserError(f'{path}: {error.strerror}, expected a file') from None
     except ValueError:
         raise UserError(f'{str(path)!r}: no name of a file') from None
-    file = None
     try:
         status = os.fstat(number)
         if not stat.S_ISREG(status.st_mode):
             raise UserError(f'{path}: is {kind_of(status.st_mode)}, expected a file')
         if most is not None and status.st_size > most:
             raise UserError(f'{path}: {status.st_size:,} bytes, expected at most {most:,}')
-        file = os.fdopen(number, 'rb')
-    finally:
-        if file is None:
-            os.close(number)
-    return file
+        return os.fdopen(number, 'rb')
+    except BaseException:
+        os.close(number)
+        raise
 
 
 def kind_of(mode: int) -> str:

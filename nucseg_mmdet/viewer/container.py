@@ -15,7 +15,7 @@ import json
 import os
 import struct
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypedDict
 
 import numpy as np
 
@@ -23,6 +23,14 @@ from nucseg_mmdet.utils.reading import open_file
 
 MAGIC = b'NUCVIEW1'
 ALIGN = 8  # bytes
+
+
+class _Entry(TypedDict):
+    """An array in the list of them: its dtype as NumPy writes it, and the byte it begins at."""
+
+    dtype: str
+    shape: list[int]
+    at: int
 
 
 class ContainerWriter:
@@ -35,7 +43,7 @@ class ContainerWriter:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._file.write(MAGIC)
-        self._table: dict[str, dict[str, Any]] = {}
+        self._table: dict[str, _Entry] = {}
 
     def append(self, name: str, part: np.ndarray) -> None:
         """Add to an array: the one that was added to last, or a new one.
@@ -51,7 +59,8 @@ class ContainerWriter:
         entry = self._table.get(name)
         if entry is None:
             self._file.write(bytes(-self._file.tell() % ALIGN))
-            entry = dict(dtype=part.dtype.str, shape=[0, *part.shape[1:]], at=self._file.tell())
+            shape, at = [0, *part.shape[1:]], self._file.tell()
+            entry = _Entry(dtype=part.dtype.str, shape=shape, at=at)
             self._table[name] = entry
         elif name != list(self._table)[-1] or entry['dtype'] != part.dtype.str:
             raise ValueError(f'{name}: parts of one array belong together and have one dtype')

@@ -91,7 +91,7 @@ def image_tile(slide: Slide, place: tuple[int, int, int]) -> bytes:
             f'tile {level}/{x}_{y}: not of a slide of {slide.width} x {slide.height} px'
         )
     (left, columns), (top, rows) = _span(x, across), _span(y, down)
-    image = slide.read(*(part * scale for part in (left, top, columns, rows)), scale)
+    image = slide.read(left * scale, top * scale, columns * scale, rows * scale, scale)
     return encode('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
 
 

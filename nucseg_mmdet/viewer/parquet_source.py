@@ -71,15 +71,15 @@ def read_table(path: Path) -> Table:
         table = file.read([field.name for field in fields])
     columns = {name: table[name].to_numpy() for name in table.column_names}
     values = {name: v.astype(np.float32) for name, v in columns.items() if name not in NOT_MEASURED}
-    places = [columns.get(name) for name in (ID, *CENTROIDS)]
-    if any(place is None or not np.isfinite(place).all() for place in places):
+    places = (ID, *CENTROIDS)
+    if not all(name in columns and np.isfinite(columns[name]).all() for name in places):
         raise UserError(f'{path}: a nucleus without id or place, expected both')
     if not values:
         raise UserError(f'{path}: no column of numbers besides places, expected measurements')
-    ids, *centroids = places
+    ids, centroids = columns[ID], np.stack([columns[name] for name in CENTROIDS], 1)
     if not (np.abs(ids.astype(float)) <= MAX_ID).all():
         raise UserError(f'{path}: an id beyond {MAX_ID:,}, expected a number of a run')
-    return Table(ids.astype(np.int64), np.stack(centroids, 1), values, np.arange(len(ids)))
+    return Table(ids.astype(np.int64), centroids, values, np.arange(len(ids)))
 
 
 def read_outlines(path: Path, colors: Mapping[str, Color]) -> Iterator[Outlines]:

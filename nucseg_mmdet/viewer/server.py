@@ -277,9 +277,9 @@ async def density(site: Site, request: Request) -> Response:
 
 async def view(site: Site, request: Request) -> Response:
     index = await site.index(request)
-    box = tuple(_number(request, key) for key in ('x0', 'y0', 'x1', 'y1'))
-    column = request.query_params['column']
-    return Json(await run_in_threadpool(index.view, box, _filter(request), column))
+    x0, y0, x1, y1 = (_number(request, key) for key in ('x0', 'y0', 'x1', 'y1'))
+    column, wanted = request.query_params['column'], _filter(request)
+    return Json(await run_in_threadpool(index.view, (x0, y0, x1, y1), wanted, column))
 
 
 async def nucleus(site: Site, request: Request) -> Response:
@@ -288,8 +288,8 @@ async def nucleus(site: Site, request: Request) -> Response:
     if 'id' in request.query_params:
         found = await run_in_threadpool(index.nucleus_of, int(request.query_params['id']))
     else:
-        place = [_number(request, key) for key in ('x', 'y', 'radius')]
-        found = await run_in_threadpool(index.nucleus_at, *place, _filter(request))
+        x, y, radius = (_number(request, key) for key in ('x', 'y', 'radius'))
+        found = await run_in_threadpool(index.nucleus_at, x, y, radius, _filter(request))
     if found is None:
         return Json(None)
     row = await run_in_threadpool(index.row, found)

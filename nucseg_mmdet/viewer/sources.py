@@ -24,12 +24,11 @@ BLOCK = 1 << 23  # bytes or characters that are read at once
 BATCH = 5000  # nuclei
 BATCH_POINTS = 1 << 21  # vertices after which a batch ends, however few nuclei it has
 MOST_FEATURE = 1 << 24  # characters of a nucleus: a million vertices
-NUCLEUS = ('Nucleus', None)  # class and color of what has none
 FEATURES = re.compile(r'"features"\s*:\s*\[')
 BETWEEN = re.compile(r'[\s,]*')
 
-
 Color = tuple[int, int, int] | None  # r, g, b; None if not said
+NUCLEUS: tuple[str, Color] = ('Nucleus', None)  # class and color of what has none
 
 
 class Table(NamedTuple):

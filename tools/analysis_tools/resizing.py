@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from nucseg_mmdet.slides.open import open_slide
-from nucseg_mmdet.utils.arguments import ArgumentParser
+from nucseg_mmdet.utils.arguments import ArgumentParser, summary_of
 from nucseg_mmdet.utils.errors import UserError, describe_item, exit_code, few, printable
 
 SIDES = (800, 1000, 1200)  # px, of the 15 experiments
@@ -61,7 +61,7 @@ def compare(paths: Sequence[Path], sides: Sequence[int]) -> tuple[np.ndarray, li
 
 @exit_code
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = ArgumentParser(description=__doc__.splitlines()[0])
+    parser = ArgumentParser(description=summary_of(__doc__))
     parser.add_argument('folders', type=Path, nargs='+')
     parser.add_argument('--sides', type=int, nargs='+', default=SIDES, help='short sides, px')
     args = parser.parse_args(argv)
