@@ -22,6 +22,7 @@ import simplejpeg
 import tifffile
 from PIL import Image
 
+from nucseg_mmdet.imaging import packed_sizes
 from nucseg_mmdet.utils.errors import UserError, first_line
 from nucseg_mmdet.utils.files import make_folder, write_bytes
 from nucseg_mmdet.utils.reading import open_file, read_bytes
@@ -33,10 +34,8 @@ PNG, JPEG = b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff'
 # of colors, and the later frames of an animation, whose number stands in acTL.
 PNG_KEPT = {b'IHDR', b'PLTE', b'IDAT', b'IEND', b'tRNS', b'pHYs', b'eXIf'}
 TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # the latter two: BigTIFF
-# The tag Compression.
-DEFLATE, JPEG_IN_TIFF = (8, 32946), (6, 7)
-JPEG_2000, PNG_IN_TIFF, WEBP = (33003, 33004, 33005, 34712), 34933, 50001
-CODESTREAM = b'\xff\x4f\xff\x51'  # how one of JPEG 2000 starts, whatever it is wrapped in
+# Of the tag Compression.
+DEFLATE = (8, 32946)
 ONE_NUMBER = (0, 1, 3)  # the tag PhotometricInterpretation: 0 is white, 0 is black, a palette
 LOSSY = 'JPEG, which does not keep the numbers'  # told of a label map
 ORIENTATION, LYING = 0x0112, range(5, 9)  # EXIF tag: 1 is upright, and these take width as height
@@ -264,7 +263,7 @@ def _decode_tiff(data: bytes, indices: bool) -> np.ndarray:
         if len(tiff.pages) != 1:
             raise _Damaged(f'{len(tiff.pages)} pages, expected one image')
         page = tiff.pages.first
-        if indices and page.compression in JPEG_IN_TIFF:
+        if indices and page.compression in packed_sizes.JPEG:
             raise _Damaged(LOSSY)
         _check_size(page.imagewidth, page.imagelength)
         _check_segments(page, data)
@@ -280,59 +279,6 @@ def _decode_tiff(data: bytes, indices: bool) -> np.ndarray:
     return pixels
 
 
-def check_packed_size(compression: int, data: bytes, most: int) -> None:
-    """Refuse a tile or strip with a header of its own that says it is larger than its place.
-
-    Decoders allocate what it says: four thousand million px for a few bytes.
-
-    Args:
-        compression: the tag of the TIFF.
-        data: of the tile or strip.
-        most: px of its place.
-
-    Raises:
-        ValueError: it is larger.
-    """
-    for width, height in _packed_sizes(compression, data):
-        if width * height > most:
-            raise ValueError(f'a tile or strip of {width:,} x {height:,} px')
-
-
-def _packed_sizes(compression: int, data: bytes) -> Iterator[tuple[int, int]]:
-    """Width and height, px, in the headers of a tile or strip; none where it has no header."""
-    with suppress(struct.error):  # cut off, so that nothing is decoded
-        if compression in JPEG_2000:
-            for start in re.finditer(CODESTREAM, data):
-                yield struct.unpack_from('>II', data, start.start() + 8)
-        elif compression in JPEG_IN_TIFF:
-            yield from _jpeg_sizes(data)
-        elif compression == PNG_IN_TIFF:
-            yield struct.unpack_from('>II', data, 16)
-        elif compression == WEBP:
-            if data[12:16] == b'VP8X':
-                low, middle, high = struct.unpack_from('<HHH', data, 24)
-                yield (low | (middle & 255) << 16) + 1, (middle >> 8 | high << 8) + 1
-            elif data[12:16] == b'VP8L':
-                (bits,) = struct.unpack_from('<I', data, 21)
-                yield (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-            else:
-                width, height = struct.unpack_from('<HH', data, 26)
-                yield width & 0x3FFF, height & 0x3FFF
-
-
-def _jpeg_sizes(data: bytes) -> Iterator[tuple[int, int]]:
-    place = 2
-    while (place := data.find(b'\xff', place)) >= 0:
-        (kind,) = struct.unpack_from('B', data, place + 1)
-        if kind in (0xD9, 0xDA):  # its end, or pixels
-            return
-        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack_from('>HH', data, place + 5)
-            yield width, height
-        bare = kind in (0, 1, 0xFF) or 0xD0 <= kind <= 0xD8  # without a length
-        place += 1 if bare else 2 + struct.unpack_from('>H', data, place + 2)[0]
-
-
 def _check_segments(page: tifffile.TiffPage, data: bytes) -> None:
     """Refuse a TIFF whose tiles or strips are not all there."""
     expected = int(np.prod(page.chunked))
@@ -343,7 +289,9 @@ def _check_segments(page: tifffile.TiffPage, data: bytes) -> None:
         raise _Damaged('damaged TIFF (a tile or strip is missing)')
     _check_size(int(np.prod(page.chunks)), 1)
     for start, length in spans:
-        check_packed_size(page.compression, data[start : start + length], int(np.prod(page.chunks)))
+        packed_sizes.check(
+            page.compression, data[start : start + length], int(np.prod(page.chunks))
+        )
     if page.compression == 1 and sum(length for _, length in spans) < page.nbytes:
         raise _Damaged('damaged TIFF (pixels are missing)')
     if page.compression in DEFLATE:

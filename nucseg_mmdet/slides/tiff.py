@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import tifffile
 
-from nucseg_mmdet.imaging.image_files import check_packed_size, jpeg_damage
+from nucseg_mmdet.imaging import packed_sizes
+from nucseg_mmdet.imaging.image_files import jpeg_damage
 from nucseg_mmdet.slides import pixel_size
 from nucseg_mmdet.slides.base import MAX_WHOLE, ONE_CHANNEL, RegionError, Slide, name_of, paste
 from nucseg_mmdet.utils.byte_cache import ByteCache
@@ -326,7 +327,7 @@ class TiffSlide(Slide):
             self._tiff.filehandle.seek(offset)
             data = self._tiff.filehandle.read(count)
         most = math.prod(_segment_size(page.keyframe))
-        check_packed_size(page.keyframe.compression, data if count else b'', most)
+        packed_sizes.check(page.keyframe.compression, data if count else b'', most)
         if count and page.keyframe.compression == JPEG:
             whole = tables[:-2] + data[2:] if tables else data
             if damage := jpeg_damage(whole):
