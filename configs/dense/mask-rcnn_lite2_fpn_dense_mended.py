@@ -1,6 +1,4 @@
-"""The last stage of ``dense-lite2-mended``: EfficientNet-Lite2 on truth that models have mended.
-
-The model is the mean of the weights of two trainings, 1,200 iterations each, with other seeds.
+"""``dense-lite2-mended``: EfficientNet-Lite2 on truth that models have mended.
 
 nucseg test dense-r18 --with dense-lite0 --annotations data/vrdl/annotations/train.json \
     --images data/vrdl/train --precision bf16 --work-dir O \
@@ -10,13 +8,11 @@ python tools/analysis_tools/mend_truth.py data/vrdl/annotations/train.json O/tra
     data/mended/annotations/train.json --score-thr 0.8
 python tools/train.py configs/dense/mask-rcnn_lite2_fpn_dense_mended.py --amp \
     --data-root data/mended --work-dir work_dirs/seed11 --cfg-options load_from=CHECKPOINT
-# again with --work-dir work_dirs/seed12 --cfg-options randomness.seed=12 load_from=CHECKPOINT; then
-python tools/model_converters/publish_model.py work_dirs/seed11/iter_1200.pth \
-    work_dirs/seed12/iter_1200.pth OUT.pth --config mask-rcnn_lite2_fpn_dense_mended
 
 CHECKPOINT: after ``ablations/lite2.py`` on the truth as it is, two stages with this config, seeds 1
-and 2, of 1,200 and 1,500 iterations. models/README.md has the commands of all stages,
-docs/ablations.md what mending and the mean are worth.
+and 2, of 1,200 and 1,500 iterations. This stage is trained twice, with seeds 11 and 12, and from
+the mean of their weights ``ablations/lite2-cascade_stage3.py``, twice again. models/README.md has
+all commands, docs/ablations.md what mending, means and cascades are worth.
 """
 
 _base_ = [
