@@ -221,6 +221,7 @@ def _write_aside(path: Path, picture: np.ndarray) -> PartialFile:
         with cannot_be_written(path):
             part.file.write(encode('.png', picture[..., ::-1]))
         part.finish()
+        part.unlock()  # of a thousand slides; the folder is this run's own
     except BaseException:
         part.abort()
         raise

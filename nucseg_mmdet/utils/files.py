@@ -109,6 +109,14 @@ class PartialFile:
             os.replace(self.partial, self.path)
         self._lock.close()
 
+    def unlock(self) -> None:
+        """No longer keep others from taking the finished file for abandoned.
+
+        The lock is one of the open files that a process may have; thousands of files that wait
+        for their places, where nobody else writes, do without.
+        """
+        self._lock.close()
+
     def abort(self) -> None:
         """Leave nothing, unless the file is in place already; may be called at any time."""
         with contextlib.suppress(OSError):  # what is still in the buffer may find no space

@@ -89,6 +89,18 @@ def test_a_finished_part_is_on_disk_beside_its_place_until_published(tmp_path):
     assert os.listdir(tmp_path) == ['a.bin']
 
 
+def test_parts_that_wait_for_their_places_take_no_open_files(tmp_path):
+    before = len(os.listdir('/proc/self/fd'))
+    parts = [PartialFile(tmp_path / f'{number}.bin') for number in range(5)]
+    for part in parts:
+        part.finish()
+        part.unlock()
+    assert len(os.listdir('/proc/self/fd')) == before
+    for part in parts:
+        part.publish()
+    assert len(os.listdir(tmp_path)) == 5
+
+
 def test_an_aborted_part_leaves_nothing(tmp_path):
     for ready in (False, True):
         part = PartialFile(tmp_path / 'a.bin')
