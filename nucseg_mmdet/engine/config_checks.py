@@ -50,7 +50,8 @@ def _check_lengths(cfg: Config, path: Path) -> None:
 def _check_number(part: dict, key: str, least: int, name: str) -> None:
     """Refuse what is no whole number from ``least`` on; a key that is not there is fine."""
     value = part.get(key, least)
-    if type(value) is not int or value < least:
+    is_whole = type(value) is int or (type(value) is float and value.is_integer())  # as 2e4
+    if not is_whole or value < least:
         raise UserError(f'{name}.{key} is {value!r:.50}, expected a number from {least} on')
 
 

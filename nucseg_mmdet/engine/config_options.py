@@ -58,19 +58,22 @@ def check_names(cfg: Config, options: dict, path: Path) -> None:
             if option not in (names := [f'finetune.{key}' for key in cfg.finetune]):
                 raise UserError(f'--cfg-options {option}: expected {", ".join(names)}')
         elif name in cfg and name not in READ:
-            raise UserError(f'--cfg-options {option}: {_say_built(cfg, path, name, inner)}')
+            _check_is_read(cfg, path, name, inner)
         elif name not in READ:
             near = difflib.get_close_matches(name, [*cfg, *READ], 1)
             meant = near[0] if near else 'one of its names'
             raise UserError(f'--cfg-options {option}: {path} has no {name}, expected {meant}')
 
 
-def _say_built(cfg: Config, path: Path, name: str, inner: list[str]) -> str:
-    """Say where a config has the part that it built under another name, if it is there whole."""
+def _check_is_read(cfg: Config, path: Path, name: str, inner: list[str]) -> None:
+    """Refuse a part that the config has put elsewhere; what is nowhere, a user's hook may read."""
     found = [f'{key}.{place}' for key in READ for place in _places(cfg.get(key), cfg[name])]
-    places = ['.'.join([place, *inner]) for place in found]
-    meant = some(places) or 'the part that it went into'
-    return f'{path} has made use of {name} before it is changed, expected {meant}'
+    if found:
+        places = ['.'.join([place, *inner]) for place in found]
+        raise UserError(
+            f'--cfg-options {".".join([name, *inner])}: {path} has made use of {name} before it is '
+            f'changed, expected {some(places)}'
+        )
 
 
 def _places(node: object, part: object) -> Iterator[str]:

@@ -288,10 +288,10 @@ def _check_segments(page: tifffile.TiffPage, data: bytes) -> None:
     if any(not (start and length) or start + length > len(data) for start, length in spans):
         raise _Damaged('damaged TIFF (a tile or strip is missing)')
     _check_size(int(np.prod(page.chunks)), 1)
+    strip = page.imagewidth, min(page.rowsperstrip, page.imagelength)
+    sides = (page.tilewidth, page.tilelength) if page.is_tiled else strip
     for start, length in spans:
-        packed_sizes.check(
-            page.compression, data[start : start + length], int(np.prod(page.chunks))
-        )
+        packed_sizes.check(page.compression, data[start : start + length], sides)
     if page.compression == 1 and sum(length for _, length in spans) < page.nbytes:
         raise _Damaged('damaged TIFF (pixels are missing)')
     if page.compression in DEFLATE:

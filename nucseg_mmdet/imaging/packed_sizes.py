@@ -1,16 +1,17 @@
 """Sizes that the tiles and strips of a TIFF say in headers of their own."""
 
-import re
+import math
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
 
 # Values of the tag Compression.
 JPEG, JPEG_2000, PNG, WEBP = (6, 7), (33003, 33004, 33005, 34712), 34933, 50001
+BLOCK = 32  # px, the most that a JPEG's blocks have, of 4:1:1
 CODESTREAM = b'\xff\x4f\xff\x51'  # how one of JPEG 2000 starts, whatever it is wrapped in
 
 
-def check(compression: int, data: bytes, most: int) -> None:
+def check(compression: int, data: bytes, sides: tuple[int, int]) -> None:
     """Refuse a tile or strip with a header of its own that says it is larger than its place.
 
     Decoders allocate what it says: four thousand million px for a few bytes.
@@ -18,11 +19,13 @@ def check(compression: int, data: bytes, most: int) -> None:
     Args:
         compression: the tag of the TIFF.
         data: of the tile or strip.
-        most: px of its place.
+        sides: of its place, px.
 
     Raises:
         ValueError: it is larger.
     """
+    block = BLOCK if compression in JPEG else 1  # which may be padded to whole ones
+    most = math.prod(-(-side // block) * block for side in sides)
     for width, height in _sizes(compression, data):
         if width * height > most:
             raise ValueError(f'a tile or strip of {width:,} x {height:,} px')
@@ -32,8 +35,11 @@ def _sizes(compression: int, data: bytes) -> Iterator[tuple[int, int]]:
     """Width and height, px, in the headers of a tile or strip; none where it has no header."""
     with suppress(struct.error):  # cut off, so that nothing is decoded
         if compression in JPEG_2000:
-            for start in re.finditer(CODESTREAM, data):
-                yield struct.unpack_from('>II', data, start.start() + 8)
+            # The first: its bytes may stand among the packed pixels as well.
+            start = data.find(CODESTREAM, max(0, data.find(b'jp2c')))
+            if start >= 0:
+                right, bottom, left, top = struct.unpack_from('>IIII', data, start + 8)
+                yield right - left, bottom - top
         elif compression in JPEG:
             yield from _jpeg_sizes(data)
         elif compression == PNG:

@@ -1,7 +1,6 @@
 """TIFF images, read tile by tile: plain, BigTIFF, OME-TIFF, pyramids."""
 
 import logging
-import math
 import threading
 import weakref
 from functools import partial
@@ -326,8 +325,8 @@ class TiffSlide(Slide):
         with self._file_lock:
             self._tiff.filehandle.seek(offset)
             data = self._tiff.filehandle.read(count)
-        most = math.prod(_segment_size(page.keyframe))
-        packed_sizes.check(page.keyframe.compression, data if count else b'', most)
+        sides = _segment_size(page.keyframe)
+        packed_sizes.check(page.keyframe.compression, data if count else b'', sides)
         if count and page.keyframe.compression == JPEG:
             whole = tables[:-2] + data[2:] if tables else data
             if damage := jpeg_damage(whole):

@@ -94,7 +94,6 @@ def test_an_option_that_nothing_reads_is_refused(tool, option, meant, capsys):
             'test_dataloader.dataset.pipeline.2.scale_factor',
         ),
         ('dense-r18', 'test_rcnn.max_per_img', 'model.test_cfg.rcnn.max_per_img'),
-        ('dense-lite2', 'dataset_type', 'the part that it went into'),
         ('finetune', 'finetune.iteration', 'finetune.model, finetune.iterations, '),
         ('finetune', 'finetune', 'finetune.model, finetune.iterations, '),
         ('dense-r18', 'finetune.lr', 'one of its names'),
@@ -123,6 +122,11 @@ def test_an_option_of_a_part_that_is_built_already_is_refused(config, option, me
 def test_a_number_that_the_run_would_meet_late_is_refused(option, value, expected):
     with pytest.raises(UserError, match=f'{option} is {value!r}, expected {expected}'):
         config_edits.load_config('dense-r18', {option: value}, None)
+
+
+def test_a_number_of_a_users_own_hook_and_a_whole_float_are_taken():
+    options = {'dataset_type': 'Other', 'train_cfg.max_iters': 2e4}
+    assert config_edits.load_config('dense-lite2', options, None).dataset_type == 'Other'
 
 
 def test_a_training_may_keep_no_checkpoints():
