@@ -7,7 +7,7 @@ from typing import ClassVar
 from mmdet.registry import DATASETS
 from mmengine.logging import print_log
 
-from nucseg_mmdet.imaging.image_files import decode_image, read_size
+from nucseg_mmdet.imaging.image_files import read_color, read_size
 from nucseg_mmdet.structures.coco import load_shared_json
 from nucseg_mmdet.utils.errors import UserError, few
 
@@ -107,7 +107,7 @@ class NucleiDataset(CocoDataset):
                 f'{path}: {found[0]} x {found[1]} px, expected {width} x {height} px as in '
                 f'{self.ann_file}'
             )
-        decode_image(path)  # here and now: libraries read damaged images, or end in their midst
+        read_color(path)  # here and now: libraries read damaged images, or end in their midst
 
     def parse_data_info(self, raw_data_info: dict) -> dict:
         data_info = super().parse_data_info(raw_data_info)

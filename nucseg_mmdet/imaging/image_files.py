@@ -36,6 +36,8 @@ PNG_KEPT = {b'IHDR', b'PLTE', b'IDAT', b'IEND', b'tRNS', b'pHYs', b'eXIf'}
 TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # the latter two: BigTIFF
 # Of the tag Compression.
 DEFLATE = (8, 32946)
+# What OpenCV, and so MMDetection, unpacks; of JPEG 2000 and PNG in a TIFF it makes black, unasked.
+OPENCV = (1, 2, 3, 4, 5, *packed_sizes.JPEG, *DEFLATE, 32773)
 ONE_NUMBER = (0, 1, 3)  # the tag PhotometricInterpretation: 0 is white, 0 is black, a palette
 LOSSY = 'JPEG, which does not keep the numbers'  # told of a label map
 ORIENTATION, LYING = 0x0112, range(5, 9)  # EXIF tag: 1 is upright, and these take width as height
@@ -104,6 +106,11 @@ def read_color(path: Path) -> np.ndarray:
     """
     data = read_bytes(path)
     _decode_whole(data, path)  # only to refuse it
+    if data.startswith(TIFF):
+        with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+            compression = tiff.pages.first.compression
+        if compression not in OPENCV:
+            raise UserError(f'{path}: {_say_packed(compression)}')
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
         raise UserError(f'{path}: numbers that are no colors, expected an image of 8 bits')
@@ -272,11 +279,18 @@ def _decode_tiff(data: bytes, indices: bool) -> np.ndarray:
         if page.photometric == 2 and page.samplesperpixel < 3:  # some of its header is lost
             raise _Damaged('damaged TIFF (RGB colors of one channel)')
     if not plain and not (indices and page.photometric in ONE_NUMBER):
+        if page.compression not in OPENCV:
+            raise ValueError(_say_packed(page.compression))
         return _decode(data)  # colors of another kind, which OpenCV converts
     if pixels.ndim == 3 and pixels.shape[2] in (3, 4):
         order = [2, 1, 0, 3][: pixels.shape[2]]
         pixels = np.ascontiguousarray(pixels[..., order])
     return pixels
+
+
+def _say_packed(compression: int) -> str:
+    name = getattr(compression, 'name', compression)
+    return f'compression {name}, which OpenCV does not unpack, expected LZW, deflate or none'
 
 
 def _check_segments(page: tifffile.TiffPage, data: bytes) -> None:

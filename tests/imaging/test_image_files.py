@@ -44,6 +44,17 @@ def flipped(data, place):
     return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
 
 
+@pytest.mark.parametrize('kind', ['jpeg2000', 'png', 'webp'])
+def test_tiff_that_opencv_does_not_unpack_has_no_colors(kind, tmp_path):
+    """Of some of these OpenCV makes black, and so would a training."""
+    path = tmp_path / 'a.tif'
+    image = np.full((32, 32, 3), 200, np.uint8)
+    tifffile.imwrite(path, image, photometric='rgb', compression=kind, tile=(32, 32))
+    assert decode_image(path).any()
+    with pytest.raises(UserError, match=f'a.tif: compression {kind.upper()}, which OpenCV does'):
+        read_color(path)
+
+
 @pytest.mark.parametrize('compression', [None, 'zlib', 'lzw'])
 def test_tiff_is_read_as_bgr(compression, tmp_path):
     tiff(tmp_path / 'a.tif', compression=compression, tile=(32, 32))
