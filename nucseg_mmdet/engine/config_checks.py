@@ -32,14 +32,14 @@ def check_values(cfg: Config, path: Path) -> None:
 def _check_lengths(cfg: Config, path: Path) -> None:
     """Refuse odd lengths, intervals and rates of a training."""
     for key in ('max_iters', 'max_epochs', 'val_interval'):
-        _check_number(inner(cfg, 'train_cfg'), key, 1, f'{path}: train_cfg')
+        _check_length(inner(cfg, 'train_cfg'), key, 1, f'{path}: train_cfg')
     checkpoints = inner(cfg, 'default_hooks', 'checkpoint')
     if checkpoints.get('interval') != -1:  # mmengine's for none
-        _check_number(checkpoints, 'interval', 1, f'{path}: default_hooks.checkpoint')
+        _check_length(checkpoints, 'interval', 1, f'{path}: default_hooks.checkpoint')
     schedule = cfg.get('param_scheduler')
     for number, scheduler in enumerate(schedule if isinstance(schedule, list) else []):
-        for key in ('begin', 'end'):
-            _check_number(scheduler, key, 0, f'{path}: param_scheduler.{number}')
+        for key in ('begin', 'end') if isinstance(scheduler, dict) else ():
+            _check_length(scheduler, key, 0, f'{path}: param_scheduler.{number}')
     rate = inner(cfg, 'optim_wrapper', 'optimizer').get('lr', 1)
     if type(rate) not in (int, float) or not 0 < rate < math.inf:
         raise UserError(
@@ -47,11 +47,17 @@ def _check_lengths(cfg: Config, path: Path) -> None:
         )
 
 
+def _check_length(part: dict, key: str, least: int, name: str) -> None:
+    """As ``_check_number``, but 2e4 is a number of iterations as well."""
+    value = part.get(key)
+    whole = {key: int(value)} if type(value) is float and value.is_integer() else part
+    _check_number(whole, key, least, name)
+
+
 def _check_number(part: dict, key: str, least: int, name: str) -> None:
     """Refuse what is no whole number from ``least`` on; a key that is not there is fine."""
     value = part.get(key, least)
-    is_whole = type(value) is int or (type(value) is float and value.is_integer())  # as 2e4
-    if not is_whole or value < least:
+    if type(value) is not int or value < least:
         raise UserError(f'{name}.{key} is {value!r:.50}, expected a number from {least} on')
 
 

@@ -108,6 +108,7 @@ def test_an_option_of_a_part_that_is_built_already_is_refused(config, option, me
     ('option', 'value', 'expected'),
     [
         ('train_dataloader.batch_size', 0, 'a number from 1 on'),
+        ('train_dataloader.batch_size', 2.0, 'a number from 1 on'),
         ('test_dataloader.num_workers', -1, 'a number from 0 on'),
         ('train_cfg.max_iters', -1, 'a number from 1 on'),
         ('train_cfg.max_iters', 'abc', 'a number from 1 on'),
