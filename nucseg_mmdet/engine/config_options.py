@@ -92,4 +92,6 @@ def _places(node: object, part: object) -> Iterator[str]:
 def _holds(node: object, part: object) -> bool:
     if not (isinstance(node, dict) and isinstance(part, dict)):
         return node == part
+    if 'type' in part:  # as in dict(part, end=50): what was replaced is still made from it
+        return node.get('type') == part['type'] and part.keys() <= node.keys()
     return all(key in node and _holds(node[key], value) for key, value in part.items())

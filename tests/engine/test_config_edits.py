@@ -88,6 +88,8 @@ def test_an_option_that_nothing_reads_is_refused(tool, option, meant, capsys):
     [
         ('dense-r18', 'ema.momentum', 'custom_hooks.5.momentum'),  # as it is
         ('dense-lite2', 'ema.momentum', 'custom_hooks.6.momentum'),  # with an argument more
+        ('dense-lite2', 'warm_up.end', 'param_scheduler.0.end'),  # with another value
+        ('dense-lite2', 'decay.eta_min', 'param_scheduler.1.eta_min'),
         (
             'dense-lite2',
             'enlarge_test.scale_factor',
