@@ -27,4 +27,5 @@ import nucseg_mmdet.models.one_type_bbox_head
 import nucseg_mmdet.models.rle_mask_head
 import nucseg_mmdet.models.roi_extractor
 import nucseg_mmdet.models.rpn_head
-import nucseg_mmdet.models.sparse_assigner  # noqa: F401
+import nucseg_mmdet.models.sparse_assigner
+import nucseg_mmdet.models.wide_mask_roi_head  # noqa: F401

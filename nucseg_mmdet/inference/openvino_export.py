@@ -239,8 +239,9 @@ def describe(
     resize, normalize = _read_pipeline(pipeline)
     generator = rpn.prior_generator
     rcnn = model.test_cfg.rcnn
+    scale = getattr(roi_head, 'mask_scale', 1.0)
     return dict(
-        format=1 if len(classes) == 1 else FORMAT,
+        format=FORMAT if scale != 1 else 2 if len(classes) > 1 else 1,
         version=__version__,
         weights=hashlib.sha256(weights.read_bytes()).hexdigest(),
         config=Path(cfg.filename).stem,
@@ -263,6 +264,7 @@ def describe(
         roi=dict(
             strides=list(roi_head.bbox_roi_extractor.featmap_strides),
             finest_scale=roi_head.bbox_roi_extractor.finest_scale,
+            mask_scale=scale,
             sizes=dict(
                 boxes=roi_head.bbox_roi_extractor.roi_layers[0].output_size[0],
                 masks=roi_head.mask_roi_extractor.roi_layers[0].output_size[0],

@@ -25,8 +25,9 @@ from nucseg_mmdet.utils.errors import UserError, first_line
 from nucseg_mmdet.utils.files import new_file
 from nucseg_mmdet.utils.reading import open_file
 
-# Raised when an older reader would misread a file; one of several classes has 2, others 1.
-FORMAT = 2
+# Raised when an older reader would misread a file; one whose masks are of larger boxes has 3, one
+# of several classes 2, others 1.
+FORMAT = 3
 NETWORKS = ('features', 'boxes', 'masks')
 MOST_UNPACKED = 1 << 30  # bytes of a file in it; the weights of a ResNet-101 have 0.2 GB
 

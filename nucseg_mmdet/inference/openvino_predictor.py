@@ -215,12 +215,13 @@ class OpenVinoPredictor:
         features.infer({'image': tile.image}, share_inputs=True)
         size = width, height
         found = self._detect(features, self._propose(features, size), size)
-        probs = self._look(features, 'masks', found.boxes)['probabilities']
+        scale = self._meta['roi'].get('mask_scale', 1.0)  # files of before have none
+        probs = self._look(features, 'masks', box_math.enlarge(found.boxes, scale))['probabilities']
         factors = np.array([size[0] / tile.width, size[1] / tile.height] * 2, np.float32)
         boxes = found.boxes / factors
         masks = paste(
             probs[np.arange(len(boxes)), found.labels if probs.shape[1] > 1 else 0],
-            boxes,
+            box_math.enlarge(boxes, scale),
             tile.height,
             tile.width,
             self._meta['rcnn']['mask_thr_binary'],

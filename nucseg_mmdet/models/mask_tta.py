@@ -8,6 +8,7 @@ turned back, are averaged.
 import itertools
 
 import torch
+import torch.nn.functional as F
 from mmcv.ops import nms
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
@@ -107,7 +108,7 @@ class MaskTTAModel(BaseTTAModel):
         self, looks: list, samples: list[list[DetDataSample]], fused: list[InstanceData]
     ) -> Tensor:
         """Average the mask heads' probabilities over all looks: float, (N, classes, h, w)."""
-        total = 0
+        total, scale = 0, mask_scale(self.module)
         for (model, features), of_view in zip(looks, samples, strict=True):
             rois = bbox2roi(
                 [
@@ -116,8 +117,29 @@ class MaskTTAModel(BaseTTAModel):
                 ]
             )
             probs = model.roi_head._mask_forward(features, rois)['mask_preds'].sigmoid()
+            probs = frame_again(probs, mask_scale(model), scale)
             total = total + turn_back(probs, of_view[0].orientation)
         return total / len(looks)
+
+
+def mask_scale(model: nn.Module) -> float:
+    """By how much the boxes of a model's masks are larger than its boxes."""
+    return getattr(model.roi_head, 'mask_scale', 1.0)
+
+
+def frame_again(probs: Tensor, scale: float, wanted: float) -> Tensor:
+    """Take masks from boxes of one ``mask_scale`` to those of another.
+
+    Args:
+        probs: float, (N, classes, h, w), 0 to 1.
+        scale: of the boxes that they are in.
+        wanted: of the boxes of the result; beyond the masks it is 0.
+    """
+    if scale == wanted or not len(probs):
+        return probs
+    resize = probs.new_tensor([[wanted / scale, 0, 0], [0, wanted / scale, 0]])
+    grid = F.affine_grid(resize.expand(len(probs), 2, 3), probs.shape, align_corners=False)
+    return F.grid_sample(probs, grid, align_corners=False)
 
 
 def to_image(boxes: Tensor, sample: DetDataSample) -> Tensor:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
+from mmdet.models.task_modules.samplers import SamplingResult
 from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
@@ -75,13 +76,19 @@ class RLEMaskHead(FCNMaskHead):
     can't learn that. ``test_cfg.rcnn`` may have ``truth_offset=(x, y)``, px of the image file, by
     which masks are moved to be scored against such truth.
 
+    Args:
+        box_scale: masks are those of boxes that are larger about their centers by this factor;
+            ``WideMaskRoIHead`` sets it, and looks there.
+        args, kwargs: as of ``FCNMaskHead``.
+
     Raises:
         ValueError: ``mask_thr_binary`` is not above 0 (stock's gray masks, for
             debugging, have no run lengths).
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, box_scale: float = 1.0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.box_scale = box_scale
         if self.upsample_method == 'deconv' and self.predictor_cfg['type'] == 'Conv':
             self.upsample = _CellDeconv(
                 self.upsample.in_channels,
@@ -92,6 +99,30 @@ class RLEMaskHead(FCNMaskHead):
             self.conv_logits = _CellConv(
                 self.conv_logits.in_channels, self.conv_logits.out_channels, 1
             )
+
+    def get_targets(
+        self,
+        sampling_results: list[SamplingResult],
+        batch_gt_instances: list[InstanceData],
+        rcnn_train_cfg: ConfigDict,
+    ) -> Tensor:
+        if self.box_scale == 1:
+            return super().get_targets(sampling_results, batch_gt_instances, rcnn_train_cfg)
+        # Not clipped to the image as stock boxes are: what is looked at is not, either.
+        targets = [
+            torch.as_tensor(
+                truth.masks.crop_and_resize(
+                    enlarge(sampled.pos_priors, self.box_scale).cpu().numpy(),
+                    (rcnn_train_cfg.mask_size,) * 2,
+                    inds=sampled.pos_assigned_gt_inds.cpu().numpy(),
+                ).to_ndarray()
+            ).to(sampled.pos_priors)
+            for sampled, truth in zip(sampling_results, batch_gt_instances, strict=True)
+            if len(sampled.pos_priors)
+        ]
+        if not targets:
+            return sampling_results[0].pos_priors.new_zeros((0, *(rcnn_train_cfg.mask_size,) * 2))
+        return torch.cat(targets)
 
     def predict_by_feat(
         self,
@@ -134,9 +165,19 @@ class RLEMaskHead(FCNMaskHead):
             bboxes /= scale_factor.repeat(2)  # in place: the boxes of the result change too
         else:
             offset *= scale_factor
-        moved = bboxes + offset.repeat(2)  # the boxes of the result stay within the image
-        masks = paste_rle(probs, moved, height, width, rcnn_test_cfg.mask_thr_binary)
+        # The boxes of the result stay as they are, within the image.
+        wide = enlarge(bboxes, self.box_scale) + offset.repeat(2)
+        masks = paste_rle(probs, wide, height, width, rcnn_test_cfg.mask_thr_binary)
         return RLEMasks(masks, height, width)
+
+
+def enlarge(boxes: Tensor, factor: float) -> Tensor:
+    """Boxes larger about their centers: float, (N, 4), xyxy."""
+    if factor == 1:  # not even rounded
+        return boxes
+    corner, far = boxes[:, :2], boxes[:, 2:]
+    center, half = (corner + far) * 0.5, (far - corner) * factor * 0.5
+    return torch.cat([center - half, center + half], dim=1)
 
 
 def _image_size(img_meta: dict, rescale: bool) -> tuple[int, int]:

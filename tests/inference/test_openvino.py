@@ -19,6 +19,7 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from openvino import opset15
+from pycocotools import mask as coco_mask
 
 from nucseg_mmdet import Segmenter
 from nucseg_mmdet.engine.model_zoo import model_files
@@ -57,6 +58,26 @@ def test_a_model_of_random_weights_finds_the_same(random_model, exported, field,
     assert len(expected.scores) > 5
     openvino_export.compare(expected, found)  # raises
     assert [mask['size'] for mask in found.masks] == [list(crop)] * len(found.masks)
+
+
+def test_masks_of_larger_boxes_are_those_of_torch(random_model, field, tmp_path):
+    config, checkpoint = tmp_path / 'wide.py', random_model[1]
+    wide = "dict(roi_head=dict(type='WideMaskRoIHead', mask_scale=1.5))"
+    config.write_text(f'_base_ = {str(random_model[0])!r}\nmodel = {wide}\n')
+    out = tmp_path / 'wide.openvino.zip'
+    assert export_openvino.main([str(config), str(checkpoint), '--out', str(out)]) == 0
+    options = ModelOptions(config, checkpoint, device='cpu', precision='fp32', score_thr=0.0)
+    one = load_predictor(options, 'mmdet')
+    other = load_predictor(options._replace(checkpoint=out), 'openvino')
+    narrow = load_predictor(options._replace(config=random_model[0]), 'mmdet')
+    expected, found, before = (
+        model.predict([model.prepare(field)])[0] for model in (one, other, narrow)
+    )
+    openvino_export.compare(expected, found)  # raises
+    areas = [coco_mask.area(each.masks) for each in (expected, found, before)]
+    np.testing.assert_allclose(areas[1].sum(), areas[0].sum(), rtol=0.01)
+    assert abs(areas[2].sum() / areas[0].sum() - 1) > 0.1
+    assert openvino_model.read(out).meta['format'] == 3  # older readers would leave it out
 
 
 def test_the_default_model_finds_the_same_on_a_real_image(class_data):
