@@ -128,14 +128,14 @@ class Slide:
         index = self.level_for(scale)
         level = self.levels[index]
         steps = [scale / factor for factor in level.factors]
-        source_x, across = axis_weights(left, right - left, steps[0], level.width)
-        rows_at_once = max(1, int(BAND / across.shape[1] / steps[1]))
+        across = axis_weights(left, right - left, steps[0], level.width)
+        rows_at_once = max(1, int(BAND / across.needed / steps[1]))
         for start in range(top, bottom, rows_at_once):
             stop = min(start + rows_at_once, bottom)
-            source_y, down = axis_weights(start, stop - start, steps[1], level.height)
-            pixels = self._read_level(index, source_x, source_y, across.shape[1], down.shape[1])
+            down = axis_weights(start, stop - start, steps[1], level.height)
+            pixels = self._read_level(index, across.first, down.first, across.needed, down.needed)
             if steps != [1, 1] or pixels.shape[:2] != (stop - start, right - left):
-                pixels = apply_weights(pixels, down, across)
+                pixels = apply_weights(pixels, down.matrix, across.matrix)
             image[start - first_y : stop - first_y, left - first_x : right - first_x] = pixels
         return image
 
@@ -197,9 +197,14 @@ class ArraySlide(Slide):
         return self._image[y : y + height, x : x + width]
 
 
+def is_opaque(image: Image.Image) -> bool:
+    """Whether no pixel of an RGBA image is transparent, not even in part."""
+    return image.getchannel('A').getextrema()[0] == 255
+
+
 def over(image: Image.Image, background: str) -> np.ndarray:
     """Lay an RGBA image over a color: uint8, (H, W, 3), RGB."""
-    if image.getchannel('A').getextrema()[0] == 255:
+    if is_opaque(image):
         return np.asarray(image.convert('RGB'))
     below = Image.new('RGBA', image.size, background)
     return np.asarray(Image.alpha_composite(below, image).convert('RGB'))

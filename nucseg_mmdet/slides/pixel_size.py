@@ -129,8 +129,8 @@ def checked(x: float | None, y: float | None, source: str) -> PixelSize:
 
 def from_dpi(dpi: tuple[float, float] | None, source: str) -> PixelSize:
     """What the resolution of a PNG or JPEG image says, dots per inch, in x and y."""
-    x, y = dpi or (0, 0)
-    return checked(*(25_400 / float(value) if value else None for value in (x, y)), source)
+    x, y = (25_400 / float(value) if value else None for value in dpi or (0, 0))
+    return checked(x, y, source)
 
 
 def from_magnification(said: object, source: str) -> PixelSize | None:
@@ -153,13 +153,8 @@ def from_magnification(said: object, source: str) -> PixelSize | None:
 
 def from_openslide(properties: Mapping[str, str]) -> PixelSize:
     """What the properties of a slide say that OpenSlide reads."""
-    sizes = []
-    for axis in 'xy':
-        try:
-            sizes.append(float(properties.get(f'openslide.mpp-{axis}', '')))
-        except ValueError:
-            sizes.append(None)
-    found = checked(*sizes, 'properties of the slide')
+    x, y = (_number(properties.get(f'openslide.mpp-{axis}')) for axis in 'xy')
+    found = checked(x, y, 'properties of the slide')
     keys = [key for key in sorted(properties) if MAGNIFICATION.search(key)]
     powers = [from_magnification(properties[key], f'{key} of the slide') for key in keys]
     return _best([found], powers)
@@ -182,17 +177,14 @@ def from_tiff(
         description: of the page.
     """
     aperio = dict(APERIO.findall(description))
-    try:
-        mpp = float(aperio.get('MPP', 'nan'))
-    except ValueError:
-        mpp = math.nan
+    mpp = _number(aperio.get('MPP'))
     name = imagej_unit.replace('\\u00B5', 'µ').strip()
     microns = _length(name) if name else TIFF_UNITS.get(unit)
-    sizes = [microns / value if value and microns else None for value in resolution]
+    x, y = (microns / value if value and microns else None for value in resolution)
     measured = [
         ome.pixel_size if ome else None,
-        checked(mpp, mpp, 'MPP of the description') if math.isfinite(mpp) else None,
-        checked(*sizes, 'TIFF resolution tags'),
+        checked(mpp, mpp, 'MPP of the description') if mpp and math.isfinite(mpp) else None,
+        checked(x, y, 'TIFF resolution tags'),
         None if microns or name in NO_UNIT else _not_read(f'ImageJ says pixels per {name:.40}'),
     ]
     powers = [
@@ -200,6 +192,14 @@ def from_tiff(
         from_magnification(aperio.get('AppMag'), 'AppMag of the description'),
     ]
     return _best(measured, powers)
+
+
+def _number(text: str | None) -> float | None:
+    """What a text says; None if it is no number or there is none."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
 
 
 def _length(unit: str) -> float | None:
@@ -259,19 +259,18 @@ class OmeImage:
 
 def _ome_size(pixels: ElementTree.Element) -> PixelSize:
     """What an element Pixels says of their size."""
-    sizes, unread = [], []
+    sizes: list[float | None] = []
+    unread = []
     for axis in 'XY':
         size = pixels.get(f'PhysicalSize{axis}')
         unit = pixels.get(f'PhysicalSize{axis}Unit', 'µm')
-        try:
-            sizes.append(float(size) * _length(unit))
-        except (ValueError, TypeError):
-            sizes.append(None)
-            if size is not None:
-                unread.append(f'OME-XML says {size:.40} {unit:.40}')
+        number, microns = _number(size), _length(unit)
+        sizes.append(None if number is None or microns is None else number * microns)
+        if size is not None and sizes[-1] is None:
+            unread.append(f'OME-XML says {size:.40} {unit:.40}')
     if unread and not any(sizes):
         return _not_read(unread[0])
-    return checked(*sizes, 'OME-XML')
+    return checked(sizes[0], sizes[1], 'OME-XML')
 
 
 def _all(root: ElementTree.Element, name: str) -> list[ElementTree.Element]:

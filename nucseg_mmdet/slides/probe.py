@@ -34,15 +34,17 @@ class _Child:
             stderr=subprocess.DEVNULL,
             env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))},
         )
-
+        if self._process.stdin is None or self._process.stdout is None:
+            raise RuntimeError('the process was started without pipes')
+        self._paths, self._answers = self._process.stdin, self._process.stdout
         atexit.register(self.end)
 
     def end(self) -> None:
         self._process.kill()
         self._process.wait()
         with suppress(BrokenPipeError):
-            self._process.stdin.close()
-        self._process.stdout.close()
+            self._paths.close()
+        self._answers.close()
 
     def ask(self, path: Path) -> dict | None:
         """The answer for a path; None if the process broke down or took too long.
@@ -52,9 +54,9 @@ class _Child:
         watch = threading.Timer(PATIENCE, self._process.kill)
         watch.start()
         try:
-            self._process.stdin.write(json.dumps(os.path.abspath(path)).encode() + b'\n')
-            self._process.stdin.flush()
-            answer = self._process.stdout.readline()
+            self._paths.write(json.dumps(os.path.abspath(path)).encode() + b'\n')
+            self._paths.flush()
+            answer = self._answers.readline()
         except BrokenPipeError:
             answer = b''
         finally:

@@ -5,13 +5,29 @@ At a scale of s level-0 px per output px, output column i covers level-0 x from 
 region read in pieces is the region read at once, to the last bit.
 """
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 from scipy.sparse import csr_matrix
 
 
-def axis_weights(first: int, count: int, step: float, size: int) -> tuple[int, csr_matrix]:
+class AxisWeights(NamedTuple):
     """How much of each source pixel goes into each output pixel along one axis.
+
+    Attributes:
+        first: index of the first source pixel that is needed.
+        needed: number of source pixels from there on.
+        matrix: float32, (outputs, needed), whose rows add up to 1.
+    """
+
+    first: int
+    needed: int
+    matrix: csr_matrix
+
+
+def axis_weights(first: int, count: int, step: float, size: int) -> AxisWeights:
+    """Weights of source pixels for a range of output pixels.
 
     Shrinking averages over the area of the output pixel, enlarging interpolates linearly
     between pixel centers. Beyond its ends the source goes on with its last pixel.
@@ -21,10 +37,6 @@ def axis_weights(first: int, count: int, step: float, size: int) -> tuple[int, c
         count: number of output pixels.
         step: source px per output px; below 1 enlarges.
         size: of the source, px.
-
-    Returns:
-        Index of the first source pixel that is needed, and float32 weights, (count, number of
-        source pixels needed), whose rows add up to 1.
     """
     index = np.arange(first, first + count)
     if step >= 1:
@@ -41,10 +53,11 @@ def axis_weights(first: int, count: int, step: float, size: int) -> tuple[int, c
     weight /= weight.sum(axis=1, keepdims=True)
     row, place = np.nonzero(weight)
     column = np.clip(source[row, place], 0, size - 1)
-    offset = int(column.min())
-    shape = count, int(column.max()) - offset + 1
-    matrix = csr_matrix((weight[row, place], (row, column - offset)), shape=shape)
-    return offset, matrix.astype(np.float32)
+    lowest_used = int(column.min())
+    needed = int(column.max()) - lowest_used + 1
+    # Where the source ends, several weights are of one pixel: added up before they are rounded.
+    matrix = csr_matrix((weight[row, place], (row, column - lowest_used)), shape=(count, needed))
+    return AxisWeights(lowest_used, needed, csr_matrix(matrix, dtype=np.float32))
 
 
 def apply_weights(image: np.ndarray, rows: csr_matrix, columns: csr_matrix) -> np.ndarray:
@@ -62,5 +75,5 @@ def apply_weights(image: np.ndarray, rows: csr_matrix, columns: csr_matrix) -> n
     mixed = rows @ image.reshape(height, width * 3).astype(np.float32)
     mixed = cv2.transpose(mixed.reshape(-1, width, 3))
     mixed = columns @ mixed.reshape(width, -1)
-    mixed = cv2.transpose(mixed.reshape(columns.shape[0], -1, 3))
+    mixed = cv2.transpose(mixed.reshape(len(mixed), -1, 3))
     return np.clip(np.rint(mixed, out=mixed), 0, 255).astype(np.uint8)

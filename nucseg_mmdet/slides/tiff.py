@@ -38,15 +38,20 @@ tifffile.logger().addHandler(logging.NullHandler())
 PLACES, PLACE_SIDE, MAX_DIFFERENCE = 5, 32, 10  # number, px of the level, gray levels
 
 
+Page = tifffile.TiffPage | tifffile.TiffFrame
+
+
 class Plane(NamedTuple):
     """One or all channels of a level, as a page of the file stores them.
 
     Attributes:
         page: of the file.
+        keyframe: the page with the tags of that page, which may be itself.
         number: of the plane in the page, where the page stores its channels apart.
     """
 
-    page: tifffile.TiffPage | tifffile.TiffFrame
+    page: Page
+    keyframe: tifffile.TiffPage
     number: int
 
 
@@ -92,7 +97,7 @@ class TiffSlide(Slide):
     def _open(self, mpp: float | None) -> None:
         if not self._tiff.pages:
             raise UserError(f'{self._path}: damaged TIFF (no image), expected a whole one')
-        description = self._tiff.pages[0].description
+        description = self._tiff.pages.first.description
         if '<!ENTITY' in description:
             raise UserError(f'{self._path}: its XML defines entities, expected plain OME-XML')
         images = self._tiff.series
@@ -124,7 +129,7 @@ class TiffSlide(Slide):
         if self.missing:
             many = f'{self.missing:,} of {len(tiles):,} tiles'
             self.notes.append(f'{many} are not in the file, nothing was scanned there')
-        self._palette = None if page.photometric != PALETTE else _palette(page.colormap)
+        self._palette = _palette(page.colormap) if page.photometric == PALETTE else None
         self._inverted = page.photometric == WHITE_IS_ZERO
         self._alpha = page.extrasamples[0] if page.extrasamples else None
         self._leave_out_other_pages()
@@ -174,14 +179,14 @@ class TiffSlide(Slide):
 
     def _find_planes(self, series: tifffile.TiffPageSeries) -> list[Plane]:
         """Where the channels of a level are; refuse what is cut off or too large to decode."""
-        pages = list(series.pages)
+        pages = [page for page in series.pages if page is not None]
         if series.axes == 'SYX':
-            planes = [Plane(pages[0], number) for number in range(series.shape[0])]
+            planes = [Plane(pages[0], _keyframe(pages[0]), i) for i in range(series.shape[0])]
         elif series.axes == 'CYX':
-            planes = [Plane(page, 0) for page in pages]
+            planes = [Plane(page, _keyframe(page), 0) for page in pages]
         else:
-            planes = [Plane(pages[0], 0)]
-        if len(planes) not in (1, 3, 4) or None in pages:
+            planes = [Plane(pages[0], _keyframe(pages[0]), 0)]
+        if len(planes) not in (1, 3, 4) or len(pages) < len(series.pages):
             raise UserError(
                 f'{self._path}: damaged TIFF (a channel is missing), expected a whole one'
             )
@@ -205,13 +210,13 @@ class TiffSlide(Slide):
             )
         return planes
 
-    def _check_places(self, page: tifffile.TiffPage | tifffile.TiffFrame) -> None:
+    def _check_places(self, page: Page) -> None:
         """Refuse a page whose tiles or strips are not all in the file; tiles may be left out."""
         places = list(zip(page.dataoffsets, page.databytecounts, strict=True))
         end, needed = self._tiff.filehandle.size, max(map(sum, places))
         if needed > end:
             raise UserError(f'{self._path}: cut off, {end} bytes, expected {needed} or more')
-        kind = 'tile' if page.keyframe.is_tiled else 'strip'
+        kind = 'tile' if _keyframe(page).is_tiled else 'strip'
         odd = [start for start, length in places if start < HEADER and (start or length)]
         if odd:
             raise UserError(
@@ -290,7 +295,7 @@ class TiffSlide(Slide):
         self, key: tuple[int, int], plane: Plane, x: int, y: int, width: int, height: int
     ) -> np.ndarray:
         """Read uncompressed pixels where they lie in the file."""
-        page = plane.page.keyframe
+        page = plane.keyframe
         samples = _samples(page)
         row = page.imagewidth * samples
         start = plane.page.dataoffsets[0] + plane.number * row * page.imagelength + x * samples
@@ -306,33 +311,34 @@ class TiffSlide(Slide):
         self, key: tuple[int, int], plane: Plane, x: int, y: int, width: int, height: int
     ) -> np.ndarray:
         """Decode the tiles or strips that a region touches."""
-        page = plane.page.keyframe
+        page = plane.keyframe
         across, down = _segment_size(page)
         columns, rows = -(-page.imagewidth // across), -(-page.imagelength // down)
         values = np.empty((height, width, _samples(page)), np.uint8)
         for row in range(y // down, -(-(y + height) // down)):
             for column in range(x // across, -(-(x + width) // across)):
                 number = (plane.number * rows + row) * columns + column
-                decode = partial(self._segment, plane.page, number)
+                decode = partial(self._segment, plane, number)
                 part = self._cache.get((*key, number), decode)
                 paste(values, part, column * across - x, row * down - y)
         return values
 
-    def _segment(self, page: tifffile.TiffPage | tifffile.TiffFrame, number: int) -> np.ndarray:
+    def _segment(self, plane: Plane, number: int) -> np.ndarray:
         """Decode a tile or a strip."""
-        decode, tables = page.keyframe.decode, page.jpegtables
+        page, keyframe, _ = plane
+        decode, tables = keyframe.decode, page.jpegtables
         offset, count = page.dataoffsets[number], page.databytecounts[number]
         with self._file_lock:
             self._tiff.filehandle.seek(offset)
             data = self._tiff.filehandle.read(count)
-        sides = _segment_size(page.keyframe)
-        packed_sizes.check(page.keyframe.compression, data if count else b'', sides)
-        if count and page.keyframe.compression == JPEG:
+        sides = _segment_size(keyframe)
+        packed_sizes.check(keyframe.compression, data if count else b'', sides)
+        if count and keyframe.compression == JPEG:
             whole = tables[:-2] + data[2:] if tables else data
             if damage := jpeg_damage(whole):
                 raise ValueError(damage)
         decoded, _, shape = decode(
-            data if count else None, number, jpegtables=tables, jpegheader=page.keyframe.jpegheader
+            data if count else None, number, jpegtables=tables, jpegheader=keyframe.jpegheader
         )
         if decoded is None:  # left out by the writer: nothing was scanned there
             decoded = np.full(shape, 0 if self._inverted else 255, np.uint8)
@@ -349,8 +355,10 @@ def _rank(series: tifffile.TiffPageSeries) -> tuple[int, bool, bool]:
     return area, series.dtype == np.uint8, page.photometric in (RGB, YCBCR)
 
 
-def _palette(colors: np.ndarray) -> np.ndarray:
+def _palette(colors: np.ndarray | None) -> np.ndarray:
     """The tag ColorMap, uint16, (3, 256), as uint8, (256, 3); some writers leave it at 8 bits."""
+    if colors is None:
+        raise ValueError('no palette')
     return (colors >> 8 if colors.max() > 255 else colors).astype(np.uint8).T
 
 
@@ -376,7 +384,14 @@ def _samples(page: tifffile.TiffPage) -> int:
     return page.samplesperpixel if page.planarconfig == CONTIGUOUS else 1
 
 
-def _is_plain(page: tifffile.TiffPage | tifffile.TiffFrame) -> bool:
+def _keyframe(page: Page) -> tifffile.TiffPage:
+    """The page with the tags of a page, of which many may have the same."""
+    if page.keyframe is None:
+        raise ValueError('a page without tags')
+    return page.keyframe
+
+
+def _is_plain(page: Page) -> bool:
     """Whether all values lie in the file as they are, row after row."""
-    keyframe = page.keyframe
+    keyframe = _keyframe(page)
     return bool(page.is_contiguous and keyframe.compression == 1 and not keyframe.is_tiled)

@@ -15,7 +15,15 @@ from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin
 
 from nucseg_mmdet.imaging.image_files import JPEG, ORIENTATION, PNG, essential_png, jpeg_damage
 from nucseg_mmdet.slides import pixel_size
-from nucseg_mmdet.slides.base import MAX_WHOLE, ONE_CHANNEL, ArraySlide, name_of, over, upright
+from nucseg_mmdet.slides.base import (
+    MAX_WHOLE,
+    ONE_CHANNEL,
+    ArraySlide,
+    is_opaque,
+    name_of,
+    over,
+    upright,
+)
 from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.reading import read_bytes
 
@@ -88,7 +96,8 @@ def read_whole(path: Path, largest: int = MAX_WHOLE) -> Whole:
         if len(data) >= 25 and data[24] > 8:
             raise UserError(f'{path}: 16 bits a channel, expected 8')
         if len(data) >= 24:
-            _check_size(*struct.unpack_from('>II', data, 16), path, kind, largest)
+            width, height = struct.unpack_from('>II', data, 16)
+            _check_size(width, height, path, kind, largest)
         try:
             data, frames = essential_png(data)
         except ValueError as error:
@@ -99,7 +108,7 @@ def read_whole(path: Path, largest: int = MAX_WHOLE) -> Whole:
     # can be lifted for the whole process only. The size is checked here before any decoding.
     try:
         with READERS[start](BytesIO(data)) as image:
-            _check_size(*image.size, path, kind, largest)
+            _check_size(image.width, image.height, path, kind, largest)
             if kind == 'JPEG' and (damage := jpeg_damage(data)):
                 raise UserError(f'{path}: damaged JPEG ({damage}), expected a whole image')
             image.load()
@@ -129,7 +138,7 @@ def _decode(image: Image.Image, kind: str, notes: list[str]) -> Whole:
         part = image.crop((0, top, image.width, min(top + ROWS, image.height)))
         if image.has_transparency_data:
             part = part.convert('RGBA')
-            transparent |= part.getchannel('A').getextrema()[0] < 255
+            transparent |= not is_opaque(part)
             pixels[top : top + ROWS] = over(part, '#FFFFFF')
         else:
             pixels[top : top + ROWS] = np.asarray(part.convert('RGB'))

@@ -23,7 +23,14 @@ from scipy import ndimage
 from nucseg_mmdet.imaging.image_files import encode
 from nucseg_mmdet.imaging.stain import STAIN_OD
 from nucseg_mmdet.structures.coco_entries import make_annotations, make_categories
-from nucseg_mmdet.synthetic.tissue import Tissue, lay_out_tissue, noise, smear, step
+from nucseg_mmdet.synthetic.tissue import (
+    Tissue,
+    distance_within,
+    lay_out_tissue,
+    noise,
+    smear,
+    step,
+)
 from nucseg_mmdet.utils.arguments import ArgumentParser
 from nucseg_mmdet.utils.errors import UserError, exit_code
 from nucseg_mmdet.utils.files import new_folder
@@ -175,10 +182,11 @@ def _cut_out(
     a = kind.length * size * np.clip(rng.normal(1, 0.14), 0.6, 1.5) / 2
     b = a / aspect
     reach = int(1.4 * a) + 3
-    window = tuple(
+    rows, columns = (
         slice(max(0, c - reach), min(n, c + reach + 1))
         for c, n in zip(center, labels.shape, strict=True)
     )
+    window = rows, columns
     y, x = np.mgrid[window]
     y, x = y - center[0], x - center[1]
     u, v = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
@@ -193,7 +201,8 @@ def _cut_out(
     hidden = (nucleus & taken).sum()
     if hidden > MAX_HIDDEN * nucleus.sum() or (gap and (taken & (radius < 1 + gap / b)).any()):
         return window, None
-    parts, _ = ndimage.label(ndimage.binary_opening(nucleus & ~taken))
+    parts = np.zeros(nucleus.shape, np.int32)
+    ndimage.label(ndimage.binary_opening(nucleus & ~taken), output=parts)
     part = parts == np.argmax(np.bincount(parts.ravel(), minlength=2)[1:]) + 1
     if part.sum() < MIN_AREA or (ndimage.binary_fill_holes(part) != part).any():
         return window, None
@@ -205,7 +214,10 @@ def _stain(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Amounts of hematoxylin and eosin, float, (H, W), about 0..2."""
     depth, shape = tissue.depth, labels.shape
-    distance, nearest = ndimage.distance_transform_edt(labels == 0, return_indices=True)
+    nearest = np.zeros((2, *shape), np.int32)  # left so if there are no nuclei
+    distance = np.asarray(
+        ndimage.distance_transform_edt(labels == 0, return_indices=True, indices=nearest)
+    )
     owner = labels[tuple(nearest)]  # the nucleus whose cell a pixel belongs to
     fine, coarse, patches = (noise(rng, shape, sigma) for sigma in (0.9, 2.2, 9))
 
@@ -240,7 +252,7 @@ def _stain(
     eosin *= 1 - np.clip(1.8 * halo[owner] * gap, 0, 0.9)
     footprint = np.ones((3, 3))
     border = cv2.morphologyEx(labels.astype(np.float32), cv2.MORPH_GRADIENT, footprint) > 0
-    to_border = ndimage.distance_transform_edt(~border)
+    to_border = distance_within(~border)
     chromatin = 0.8 * noise(rng, shape, 1.3) + 0.5 * fine + 0.4 * coarse
     dots = (rng.random(shape) < nucleoli[labels] * 3.0 / tissue.diameter**2) & (to_border > 3)
     dots = np.clip(cv2.GaussianBlur(dots.astype(np.float32), (0, 0), 1.7) * 18, 0, 1)

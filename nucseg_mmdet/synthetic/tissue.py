@@ -26,7 +26,7 @@ def lay_out_tissue(rng: np.random.Generator, height: int, width: int, count: int
     diameter = max(MIN_DIAMETER, min(rng.uniform(18, 31), room))
     field = noise(rng, shape, 1.5 * diameter)
     glands = field > np.quantile(field, rng.uniform(0.3, 0.75))
-    depth = ndimage.distance_transform_edt(glands) - ndimage.distance_transform_edt(~glands)
+    depth = distance_within(glands) - distance_within(~glands)
     depth = cv2.GaussianBlur(depth.astype(np.float32), (0, 0), 2)
     # Fibres run around the glands and, far from them, along one direction. Angles are
     # averaged as doubled angles, since a fibre has no forward and backward.
@@ -39,6 +39,11 @@ def lay_out_tissue(rng: np.random.Generator, height: int, width: int, count: int
     angle = np.arctan2(sin, cos) / 2
     angle += 0.3 * noise(rng, shape, 7) + 0.25 * noise(rng, shape, 25)
     return Tissue(depth, rng.uniform(1.8, 3.0) * diameter, angle, diameter)
+
+
+def distance_within(mask: np.ndarray) -> np.ndarray:
+    """How far each pixel of a mask is from its outside, px: float64, 0 outside."""
+    return np.asarray(ndimage.distance_transform_edt(mask))
 
 
 def noise(rng: np.random.Generator, shape: tuple[int, int], sigma: float) -> np.ndarray:

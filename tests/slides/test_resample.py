@@ -8,9 +8,9 @@ from nucseg_mmdet.slides.resample import apply_weights, axis_weights
 
 def resample_row(values, first, count, step):
     image = np.repeat(np.array(values, np.uint8)[None, :, None], 3, axis=2)
-    offset, across = axis_weights(first, count, step, len(values))
-    _, down = axis_weights(0, 1, 1.0, 1)
-    part = image[:, offset : offset + across.shape[1]]
+    offset, needed, across = axis_weights(first, count, step, len(values))
+    _, _, down = axis_weights(0, 1, 1.0, 1)
+    part = image[:, offset : offset + needed]
     result = apply_weights(part, down, across)
     assert (result[..., 0] == result[..., 2]).all()
     return result[0, :, 0].tolist()
@@ -38,8 +38,8 @@ def test_hand_worked(step, expected):
 
 def test_weights_are_as_exact_far_from_the_edge():
     # 123,456 times 1.6 is 197,529.6; to 197,531.2 it is 0.4, 1 and 0.2 px.
-    offset, weights = axis_weights(123_456, 1, 1.6, 200_000)
-    assert (offset, weights.dtype) == (197_529, np.float32)
+    offset, needed, weights = axis_weights(123_456, 1, 1.6, 200_000)
+    assert (offset, needed, weights.dtype) == (197_529, 3, np.float32)
     np.testing.assert_allclose(weights.toarray(), [[0.25, 0.625, 0.125]], rtol=1e-6)
 
 
@@ -49,9 +49,9 @@ def test_any_cut_gives_the_same_pixels(step):
     image = rng.integers(0, 256, (200, 300, 3), dtype=np.uint8)
 
     def resample(left, top, columns, rows):
-        x, across = axis_weights(left, columns, step, 300)
-        y, down = axis_weights(top, rows, step, 200)
-        return apply_weights(image[y : y + down.shape[1], x : x + across.shape[1]], down, across)
+        x, width, across = axis_weights(left, columns, step, 300)
+        y, height, down = axis_weights(top, rows, step, 200)
+        return apply_weights(image[y : y + height, x : x + width], down, across)
 
     columns, rows = int(300 / step), int(200 / step)
     whole = resample(0, 0, columns, rows)
@@ -65,7 +65,7 @@ def test_any_cut_gives_the_same_pixels(step):
 def test_shrinking_keeps_the_mean():
     rng = np.random.default_rng(1)
     image = rng.integers(0, 256, (160, 160, 3), dtype=np.uint8)
-    _, weights = axis_weights(0, 100, 1.6, 160)
+    _, _, weights = axis_weights(0, 100, 1.6, 160)
     small = apply_weights(image, weights, weights)
     # Every pixel counts with the same weight; rounding to gray levels is even on average.
     np.testing.assert_allclose(weights.sum(axis=0), 1 / 1.6, rtol=1e-6)

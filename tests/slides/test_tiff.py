@@ -44,6 +44,18 @@ def test_damaged_tables_are_refused(tmp_path, compression, read, kind, table, va
     assert str(caught.value) == f'{path}: damaged TIFF ({message}), expected a whole one'
 
 
+def test_a_palette_that_is_lost_is_named(tmp_path):
+    path = tmp_path / 'a.tif'
+    colors = np.zeros((3, 256), np.uint16)
+    tifffile.imwrite(path, IMAGE[..., 0], photometric='palette', colormap=colors)
+    data = bytearray(path.read_bytes())
+    entry = data.index((320).to_bytes(2, 'little') + (3).to_bytes(2, 'little'))  # uint16 values
+    data[entry : entry + 2] = (321).to_bytes(2, 'little')  # another tag, that nobody reads
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r'damaged TIFF \(ValueError: no palette\), expected'):
+        open_slide(path)
+
+
 def fewer_tags(data):
     """The count of tags, the first two bytes of their table, without its 8."""
     where = int.from_bytes(data[4:8], 'little')
