@@ -2,7 +2,7 @@
 
 import contextlib
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mmdet.registry import DATASETS
 from mmengine.logging import print_log
@@ -21,9 +21,9 @@ class SharedCOCO(COCO):
 
     def __init__(self, annotation_file: str) -> None:
         super().__init__()
-        shared = load_shared_json(Path(annotation_file))
+        shared: Any = load_shared_json(Path(annotation_file))
         # mmdet writes into the images.
-        self.dataset = dict(shared, images=[dict(image) for image in shared['images']])
+        self.dataset = shared | dict(images=[dict(image) for image in shared['images']])
         self.createIndex()
         self.img_ann_map, self.cat_img_map = self.imgToAnns, self.catToImgs
 
@@ -49,8 +49,10 @@ class NucleiDataset(CocoDataset):
 
     def load_data_list(self) -> list[dict]:
         self.num_skipped = 0
+        if self.ann_file is None:
+            raise UserError('ann_file is None, expected the path of a COCO file')
         data_list = super().load_data_list()
-        self._check_order()
+        self._check_order(Path(self.ann_file))
         self._check_images(data_list)
         if self.num_skipped:
             print_log(f'{self.ann_file}: skipped {self.num_skipped} annotations', 'current')
@@ -72,16 +74,14 @@ class NucleiDataset(CocoDataset):
             )
         return kept
 
-    def _check_order(self) -> None:
+    def _check_order(self, truth: Path) -> None:
         """Refuse other classes than the file's, or in another order.
 
         mmdet and the evaluators know a class by its place among the categories, and would take
         each for another.
         """
         classes = list(self.metainfo['classes'])
-        names = [
-            category['name'] for category in load_shared_json(Path(self.ann_file))['categories']
-        ]
+        names = [category['name'] for category in load_shared_json(truth)['categories']]
         if names[: len(classes)] != classes[: len(names)] and set(names) & set(classes):
             raise UserError(
                 f'{self.ann_file}: categories are {", ".join(names)}, expected the classes of the '
@@ -111,6 +111,8 @@ class NucleiDataset(CocoDataset):
 
     def parse_data_info(self, raw_data_info: dict) -> dict:
         data_info = super().parse_data_info(raw_data_info)
+        if not isinstance(data_info, dict):
+            raise TypeError(f'{type(data_info).__name__} of one image, expected a dict')
         annotations, instances = raw_data_info['raw_ann_info'], data_info['instances']
         self.num_skipped += len(annotations) - len(instances)
         for annotation in annotations:

@@ -14,7 +14,7 @@ from mmdet.registry import TASK_UTILS
 from mmdet.structures.bbox import get_box_tensor
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from nucseg_mmdet.imaging.image_files import read_color
 from nucseg_mmdet.imaging.stain import UnfitImageError, measure_stains
@@ -160,7 +160,7 @@ def polygon_area(polygons: Sequence[Sequence[float]]) -> float:
     area = 0.0
     for polygon in polygons:
         x, y = np.reshape(polygon, (-1, 2)).T
-        area += abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2
+        area += float(abs(x @ np.roll(y, 1) - y @ np.roll(x, 1))) / 2
     return area
 
 
@@ -223,7 +223,7 @@ def overlapping(boxes: np.ndarray, threshold: float) -> np.ndarray:
         return found
     # Boxes overlap only where their centers are no further apart than the longest side.
     reach = (boxes[:, 2:] - boxes[:, :2]).max()
-    tree = cKDTree((boxes[:, :2] + boxes[:, 2:]) / 2)
+    tree = KDTree((boxes[:, :2] + boxes[:, 2:]) / 2)
     pairs = tree.query_pairs(reach, p=np.inf, output_type='ndarray')
     one, other = boxes[pairs[:, 0]], boxes[pairs[:, 1]]
     sides = np.minimum(one[:, 2:], other[:, 2:]) - np.maximum(one[:, :2], other[:, :2])
@@ -248,7 +248,7 @@ def spacing(boxes: np.ndarray, areas: np.ndarray) -> np.ndarray:
     if len(boxes) < 2:
         return found
     centers = (boxes[:, :2] + boxes[:, 2:]) / 2
-    distances = cKDTree(centers).query(centers, k=2)[0][:, 1]
+    distances = KDTree(centers).query(centers, k=2)[0][:, 1]
     return np.divide(distances, diameters(areas), out=found, where=areas > 0)
 
 

@@ -37,6 +37,11 @@ def load(folder, **kwargs):
     )
 
 
+def test_no_file_of_truth_is_refused():
+    with pytest.raises(UserError, match='ann_file is None, expected the path'):
+        NucleiDataset(ann_file=None, pipeline=[])
+
+
 def test_nuclei_and_how_many_were_skipped(tmp_path):
     write(tmp_path)
     dataset = load(tmp_path)

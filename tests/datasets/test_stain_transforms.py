@@ -52,9 +52,9 @@ def test_jitter_of_0_changes_nothing(img):
     np.testing.assert_array_equal(build('StainJitter', sigma=0)(dict(img=img))['img'], img)
 
 
-@pytest.mark.parametrize('sigma', [-0.1, 1.0, float('nan')])
+@pytest.mark.parametrize('sigma', [-0.1, 1.0, float('nan'), '0.2', None])
 def test_wrong_sigma_is_refused(sigma):
-    with pytest.raises(UserError, match=f'sigma is {sigma}, expected'):
+    with pytest.raises(UserError, match=f'sigma is {sigma!r}, expected'):
         stain_transforms.StainJitter(sigma=sigma)
 
 
@@ -98,6 +98,19 @@ def test_wrong_targets_are_refused(name, tmp_path):
         assert '\n' not in str(error.value)
     with pytest.raises(UserError, match='empty list'):
         cls(target=[])
+    for odd in (5, [5], [None]):
+        with pytest.raises(UserError, match='expected paths of images or numbers'):
+            cls(target=odd)
+
+
+@pytest.mark.parametrize('wrong', ['abc', [1, [2], 3], [1, None, {}]])
+def test_targets_that_are_no_numbers_are_refused(wrong):
+    target = dict(mean=wrong, std=[1, 2, 3])
+    with pytest.raises(UserError, match='expected numbers'):
+        stain_transforms.ReinhardNormalize(target)
+    right = dict(mean=[1, 2, 3], std=[1, 2, 3], covariance_of_mean=np.eye(3))
+    with pytest.raises(UserError, match='expected numbers'):
+        stain_transforms.ReinhardJitter(slides=dict(right, covariance_of_log_std=wrong))
 
 
 @normalizations
@@ -109,6 +122,14 @@ def test_a_tile_is_normalized_as_its_slide(name, img):
     assert tile.keys() == {'img'}
     alone = build(name)(dict(img=img[20:60, 30:80]))['img']
     assert np.abs(alone.astype(int) - tile['img']).max() > 2
+
+
+@pytest.mark.parametrize('odd', [-1, float('nan'), '1', None])
+def test_wrong_strength_is_refused(odd):
+    with pytest.raises(UserError, match=f'strength is {odd!r}, expected 0 or more'):
+        stain_transforms.ReinhardJitter(odd)
+    with pytest.raises(UserError, match='slides is 5, expected numbers by their names'):
+        stain_transforms.ReinhardJitter(slides=5)
 
 
 @pytest.mark.parametrize('strength', [0.5, 2.0])
@@ -142,12 +163,6 @@ def test_jitter_of_strength_0_is_the_normalization(img):
     np.testing.assert_array_equal(
         build('ReinhardJitter', strength=0)(dict(img=img))['img'], expected
     )
-
-
-@pytest.mark.parametrize('strength', [-0.1, float('nan')])
-def test_wrong_strength_is_refused(strength):
-    with pytest.raises(UserError, match=f'strength is {strength}, expected'):
-        stain_transforms.ReinhardJitter(strength)
 
 
 @by_name

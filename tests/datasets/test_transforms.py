@@ -49,6 +49,11 @@ def test_steps_are_done_once_to_each_image(tmp_path, monkeypatch):
     assert np.array_equal(load(dict(img_path=path))['img'], expected)
 
 
+def test_an_image_that_is_ignored_gives_no_results(tmp_path):
+    load = build('LoadImageOnce', ignore_empty=True)
+    assert load(dict(img_path=str(tmp_path / 'none.png'))) is None
+
+
 def test_a_kept_image_is_not_read_again(files):
     paths, images = files
     load = build('LoadImageOnce')

@@ -23,6 +23,9 @@ class LoadImageOnce(LoadImageFromFile):
         img: uint8, (H, W, 3), BGR, a copy that may be changed.
         img_shape, ori_shape: height and width, px.
 
+    Where a file cannot be read and ``ignore_empty`` is set, there are no results: mmdet takes
+    another image.
+
     Args:
         keep: number of images, 3 MB each at 1000 x 1000 px; the least recently used is dropped.
         steps: transforms of ``img`` alone that give an image the same each time, such as a
@@ -36,12 +39,16 @@ class LoadImageOnce(LoadImageFromFile):
         self.steps = Compose([TRANSFORMS.build(step) for step in steps])
         self._load = functools.lru_cache(keep)(self._decode)
 
-    def _decode(self, path: str) -> np.ndarray:
-        return self.steps(super().transform(dict(img_path=path)))['img']
+    def _decode(self, path: str) -> np.ndarray | None:
+        loaded = super().transform(dict(img_path=path))
+        done = self.steps(loaded) if loaded else None
+        return done['img'] if isinstance(done, dict) else None
 
-    def transform(self, results: dict) -> dict:
-        img = self._load(results['img_path']).copy()
-        results['img'] = img
+    def transform(self, results: dict) -> dict | None:
+        kept = self._load(results['img_path'])
+        if kept is None:
+            return None
+        results['img'] = img = kept.copy()
         results['img_shape'] = results['ori_shape'] = img.shape[:2]
         return results
 
@@ -49,5 +56,5 @@ class LoadImageOnce(LoadImageFromFile):
         return {key: value for key, value in self.__dict__.items() if key != '_load'}
 
     def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state)
+        vars(self).update(state)
         self._load = functools.lru_cache(self.keep)(self._decode)

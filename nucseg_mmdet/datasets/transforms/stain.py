@@ -13,9 +13,9 @@ the same step in training and wherever the model runs::
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Generic, TypeVar
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -24,6 +24,20 @@ from mmdet.registry import TRANSFORMS
 from nucseg_mmdet.imaging import stain
 from nucseg_mmdet.imaging.image_files import read_color
 from nucseg_mmdet.utils.errors import UserError
+
+Target = TypeVar('Target', stain.Stains, stain.Colors)
+
+
+def _numbers(value: object) -> np.ndarray:
+    """As an array, float.
+
+    Raises:
+        UserError: it is something else.
+    """
+    try:
+        return np.asarray(value, dtype=float)
+    except (TypeError, ValueError):
+        raise UserError(f'{value!r} in the stains of a config, expected numbers') from None
 
 
 def _warn(results: dict, problem: str) -> None:
@@ -45,21 +59,21 @@ class StainJitter(BaseTransform):
             the image as it is. Strengths spread between the class images as with 0.4.
 
     Raises:
-        UserError: ``sigma`` is negative, or 1 or more.
+        UserError: ``sigma`` is no number, negative, or 1 or more.
     """
 
     def __init__(self, sigma: float = 0.25) -> None:
-        if not 0 <= sigma < 1:
-            raise UserError(f'sigma is {sigma}, expected 0 or more and less than 1')
+        if not isinstance(sigma, int | float) or not 0 <= sigma < 1:
+            raise UserError(f'sigma is {sigma!r}, expected 0 or more and less than 1')
         self.sigma = sigma
 
     def transform(self, results: dict) -> dict:
         img = results['img']
-        factors = np.random.uniform(1 - self.sigma, 1 + self.sigma, size=2)
+        hematoxylin, eosin = np.random.uniform(1 - self.sigma, 1 + self.sigma, size=2)
         if (img == img[0, 0]).all():
             _warn(results, 'it has one color only')
             return results
-        jittered = stain.scale_stains(img[..., ::-1], *factors)
+        jittered = stain.scale_stains(img[..., ::-1], hematoxylin, eosin)
         results['img'] = np.ascontiguousarray(jittered[..., ::-1])
         return results
 
@@ -67,7 +81,7 @@ class StainJitter(BaseTransform):
         return f'{type(self).__name__}(sigma={self.sigma})'
 
 
-class StainNormalize(BaseTransform):
+class StainNormalize(BaseTransform, Generic[Target]):
     """What the normalizations share: targets, of which each image gets one.
 
     Required and modified key:
@@ -78,10 +92,17 @@ class StainNormalize(BaseTransform):
             the image is measured.
     """
 
-    default: ClassVar[tuple]  # the target if none is given
-    measure: ClassVar[Callable[[np.ndarray], tuple]]  # make a target of an image, RGB
-    # Give it to an image, RGB, which is measured if the last argument is None.
-    normalize: ClassVar[Callable[[np.ndarray, tuple, tuple | None], np.ndarray]]
+    default: Target  # if none is given
+
+    @staticmethod
+    def measure(img: np.ndarray) -> Target:
+        """Make a target of an image, RGB."""
+        raise NotImplementedError
+
+    @staticmethod
+    def normalize(img: np.ndarray, target: Target, source: Target | None = None) -> np.ndarray:
+        """Give a target to an image, RGB, which is measured if the last argument is None."""
+        raise NotImplementedError
 
     def __init__(self, target: str | Sequence[str] | dict | None = None) -> None:
         self.target = target
@@ -91,25 +112,27 @@ class StainNormalize(BaseTransform):
             self.targets = [self._fill(target)]
         else:
             paths = [target] if isinstance(target, str) else target
+            if not isinstance(paths, list | tuple) or any(not isinstance(p, str) for p in paths):
+                raise UserError(f'target is {target!r}, expected paths of images or numbers')
             self.targets = [self._read(path) for path in paths]
         if not self.targets:
             raise UserError('target is an empty list, expected paths of images')
 
-    def _fill(self, target: dict) -> tuple:
-        fields = {key: np.asarray(value, dtype=float) for key, value in target.items()}
+    def _fill(self, target: dict) -> Target:
+        fields = {key: _numbers(value) for key, value in target.items()}
         shapes = {key: value.shape for key, value in self.default._asdict().items()}
         if {key: value.shape for key, value in fields.items()} != shapes:
             raise UserError(f'target is {target}, expected numbers of the shapes {shapes}')
         return type(self.default)(**fields)
 
-    def _read(self, path: str) -> tuple:
+    def _read(self, path: str) -> Target:
         img = read_color(Path(path))
         try:
             return self.measure(img[..., ::-1])
         except stain.UnfitImageError as error:
             raise UserError(f'{path}: unfit as a target, {error}') from error
 
-    def draw_target(self) -> tuple:
+    def draw_target(self) -> Target:
         return self.targets[np.random.randint(len(self.targets))]
 
     def transform(self, results: dict) -> dict:
@@ -127,7 +150,7 @@ class StainNormalize(BaseTransform):
 
 
 @TRANSFORMS.register_module()
-class MacenkoNormalize(StainNormalize):
+class MacenkoNormalize(StainNormalize[stain.Stains]):
     """Give the hematoxylin and the eosin of an image the colors and amounts of a target.
 
     Both stains are found in the image itself (Macenko et al., ISBI 2009). Glass stays as bright
@@ -151,7 +174,7 @@ class MacenkoNormalize(StainNormalize):
 
 
 @TRANSFORMS.register_module()
-class ReinhardNormalize(StainNormalize):
+class ReinhardNormalize(StainNormalize[stain.Colors]):
     """Give an image the mean and the spread of a target's colors, in l-alpha-beta.
 
     The whole image counts, glass too, as in the paper (Reinhard et al., IEEE Comput. Graph.
@@ -195,7 +218,7 @@ class ReinhardJitter(ReinhardNormalize):
             class training images.
 
     Raises:
-        UserError: ``strength`` is negative, or a number is missing.
+        UserError: ``strength`` is no number or negative, or a number of ``slides`` is missing.
 
     Source:
         Shen et al., RandStainNA, MICCAI 2022. There the six values are drawn one by one; here
@@ -203,8 +226,10 @@ class ReinhardJitter(ReinhardNormalize):
     """
 
     def __init__(self, strength: float = 1.0, slides: dict | None = None) -> None:
-        if not strength >= 0:  # nor nan
-            raise UserError(f'strength is {strength}, expected 0 or more')
+        if not isinstance(strength, int | float) or not strength >= 0:  # nor nan
+            raise UserError(f'strength is {strength!r}, expected 0 or more')
+        if not isinstance(slides, dict | None):
+            raise UserError(f'slides is {slides!r}, expected numbers by their names')
         middle = slides and {key: slides.get(key) for key in ('mean', 'std')}
         super().__init__(middle)
         self.strength = strength
@@ -212,7 +237,7 @@ class ReinhardJitter(ReinhardNormalize):
         self.covariances = stain.COVARIANCE_OF_MEAN, stain.COVARIANCE_OF_LOG_STD
         if slides is not None:
             keys = ('covariance_of_mean', 'covariance_of_log_std')
-            self.covariances = tuple(np.asarray(slides.get(key), dtype=float) for key in keys)
+            self.covariances = tuple(_numbers(slides.get(key)) for key in keys)
             if any(each.shape != (3, 3) for each in self.covariances):
                 raise UserError(f'slides is {slides}, expected {" and ".join(keys)} of 3 x 3')
 
