@@ -9,13 +9,14 @@ which calls what it admits: of NumPy, the constructor of numbers, and for arrays
 
 import functools
 import pickle
+import pickletools
 import re
 import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import IO, Any, ClassVar, NoReturn
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from nucseg_mmdet.utils.errors import UserError
 from nucseg_mmdet.utils.reading import MOST, open_file
 
 CORES = ('core', '_core')  # NumPy 1 and 2
+DEEPEST = 100  # tuples in each other; torch's own files have three
 DTYPES = ('b1', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'f2', 'f4', 'f8')
 
 
@@ -223,6 +225,7 @@ def load_torch(path: Path, also: Sequence = (), map_location: Any = 'cpu') -> An
     admitted += [(kind, f'{kind.__name__}\n') for kind in built]
     _check_zip(path)
     try:
+        _check_tuples(path)
         with torch.serialization.safe_globals(admitted):
             return torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # torch's reader raises many kinds for a damaged file
@@ -251,6 +254,56 @@ def _check_zip(path: Path) -> None:
     if packed or damaged:
         found = 'packed, as torch never writes it' if packed else f'damaged (checksum of {damaged})'
         raise UserError(f'{path}: {found}, expected a checkpoint')
+
+
+def _check_tuples(path: Path) -> None:
+    """Refuse tuples that lie too deep in each other.
+
+    torch's reader takes them as keys, and the hash of a tuple asks those in it, at any depth, until
+    the stack of C ends.
+
+    Raises:
+        ValueError: they do, or a pickle is damaged.
+    """
+    with open_file(path) as file:
+        zipped = file.read(4) == b'PK\3\4'  # as torch tells the two kinds
+        file.seek(0)
+        if not zipped:
+            for _ in range(5):  # of torch before 1.6: the fourth has the tensors, bytes follow
+                _check_pickle(file)
+            return
+        with zipfile.ZipFile(file) as archive:
+            for entry in archive.infolist():
+                if entry.filename.endswith('data.pkl'):
+                    with archive.open(entry) as pickled:
+                        _check_pickle(pickled)
+
+
+def _check_pickle(file: IO[bytes]) -> None:
+    """Follow the stack of a pickle; on it stands how many tuples each object has in each other.
+
+    All else ends the count: lists and dictionaries have no hash.
+    """
+    stack: list[int] = []
+    marks: list[int] = []
+    memo: dict[int, int] = {}
+    for code, argument, _ in pickletools.genops(file):
+        taken, name = code.stack_before, code.name
+        if name == 'MARK':
+            marks.append(len(stack))
+        elif name.endswith('PUT'):
+            memo[argument] = stack[-1]
+        elif name.endswith('GET'):
+            stack.append(memo[argument])
+        else:
+            start = len(stack) - len(taken)
+            if pickletools.markobject in taken:
+                start = marks.pop() - taken.index(pickletools.markobject)
+            depth = 1 + max(stack[start:], default=0) if name.startswith('TUPLE') else 0
+            if depth > DEEPEST:
+                raise ValueError(f'tuples in each other, {depth} times and more')
+            del stack[start:]
+            stack += [depth] * len(code.stack_after)
 
 
 def check_tensor(value: torch.Tensor, where: str) -> None:

@@ -257,6 +257,45 @@ def test_flipped_bit_in_the_weights_is_found(tmp_path):
         load_weights_only(str(path))
 
 
+def in_pieces(levels):
+    """Tuples in each other, of which each 50 are kept and taken again."""
+    pieces = b')' + b'\x85' * 50
+    for number in range(levels // 50 - 1):
+        kept = number.to_bytes(4, 'little')
+        pieces += b'r' + kept + b'j' + kept + b'\x85' * 50
+    return pieces
+
+
+@pytest.mark.parametrize(
+    ('content', 'legacy'),
+    [
+        (b'})' + b'\x85' * 300_000 + b'Ns.', False),
+        (b'})' + b'\x85' * 300_000 + b'Ns.', True),
+        (b'}()' + b'\x85' * 300_000 + b'Nu.', False),
+        (b'}(' + in_pieces(300_000) + b'Nu.', False),
+    ],
+    ids=['one', 'legacy', 'several', 'kept'],
+)
+def test_a_tuple_of_any_depth_is_no_key(tmp_path, content, legacy):
+    """Its hash would end the process, by the end of its stack."""
+    path = tmp_path / 'a.pth'
+    torch.save({}, path, _use_new_zipfile_serialization=not legacy)
+    plain, content = b'\x80\x02}q\x00.', b'\x80\x02' + content
+    assert plain in path.read_bytes()
+    if legacy:
+        path.write_bytes(path.read_bytes().replace(plain, content))
+    else:
+        with zipfile.ZipFile(path) as source:
+            entries = {name: source.read(name) for name in source.namelist()}
+        with zipfile.ZipFile(path, 'w') as out:
+            for name, data in entries.items():
+                out.writestr(name, data.replace(plain, content))
+    code = 'import sys; from pathlib import Path; from nucseg_mmdet.engine import safe_pickle; '
+    command = [sys.executable, '-c', code + 'safe_pickle.load_torch(Path(sys.argv[1]))', path]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, 'a.pth: not read, expected a file of' in done.stderr) == (1, True)
+
+
 def test_packed_checkpoint_is_refused(tmp_path):
     """It could hold any amount."""
     path, packed = tmp_path / 'a.pth', tmp_path / 'packed.pth'
