@@ -1,6 +1,6 @@
-"""The last stage of ``dense-lite2-mended``: a cascade whose stages begin with a Mask R-CNN's heads.
+"""A stage of ``dense-lite2-mended``: a cascade whose stages begin with a Mask R-CNN's heads.
 
-The first stage, alone, is the model: a Mask R-CNN as the one that it began with, no slower.
+The first stage, alone, goes on: a Mask R-CNN as the one that it began with, no slower.
 
 python tools/train.py configs/dense/ablations/lite2-cascade_stage3.py --amp \
     --data-root data/mended --cfg-options load_from=CHECKPOINT
