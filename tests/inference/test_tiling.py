@@ -1,5 +1,6 @@
 """Known nuclei, seen through tiles by a detector that cuts at borders, come back once and whole."""
 
+import errno
 from itertools import product
 
 import cv2
@@ -332,20 +333,23 @@ class TestShard:
         nuclei = concatenate([rectangle(1, 2, 5, 9), rectangle(3, 3, 4, 4, 0.25)])
         row = Part(nuclei, np.array([True, False]))
         path = tmp_path / 'row_00003.npz'
-        shards.write_row(path, row, [(7, 'nothing there: \u00b5m')])
+        shards.write_row(path, row, [(40_000, 'nothing there: \u00b5m')], 2.5)
         again = shards.read_row(path)
         for one, other in zip(columns(row), columns(again), strict=True):
             assert one.dtype == other.dtype
             assert one.tolist() == other.tolist()
-        assert shards.read_broken(path) == [(7, 'nothing there: \u00b5m')]
+        assert shards.read_broken(path) == [(40_000, 'nothing there: \u00b5m')]
+        assert shards.read_seconds(path) == 2.5
         assert [item.name for item in tmp_path.iterdir()] == ['row_00003.npz']
 
     def test_of_another_place(self, tmp_path):
         path = tmp_path / 'row.npz'
         shards.write_row(path, NOTHING, place='3 of a')
         assert len(shards.read_row(path, '3 of a').nuclei) == 0
-        with pytest.raises(UserError, match='is the row of tiles 3 of a, expected 4 of a'):
+        with pytest.raises(UserError) as error:
             shards.read_row(path, '4 of a')
+        message = 'is the row of tiles 3 of a, expected 4 of a; remove it'
+        assert str(error.value) == f'{path}: {message}'
 
     def test_empty(self, tmp_path):
         shards.write_row(tmp_path / 'row.npz', NOTHING)
@@ -361,6 +365,28 @@ class TestShard:
             shards.read_row(path)
         with pytest.raises(UserError, match=r'gone\.npz: No such file'):
             shards.read_row(tmp_path / 'gone.npz')
+
+    def test_file_that_holds_code_is_not_run(self, tmp_path):
+        class Code:
+            def __reduce__(self):
+                return open, (str(tmp_path / 'ran'), 'w')
+
+        path = tmp_path / 'row.npz'
+        with path.open('wb') as file:
+            np.savez(file, place=np.array(Code(), dtype=object))
+        with pytest.raises(UserError, match=r'row\.npz: no readable row of tiles'):
+            shards.read_row(path)
+        assert not (tmp_path / 'ran').exists()
+
+    def test_a_row_that_is_not_written_to_its_end_is_none(self, tmp_path, monkeypatch):
+        def fill(file, **_):
+            file.write(b'half')
+            raise OSError(errno.ENOSPC, 'No space left on device')
+
+        monkeypatch.setattr(np, 'savez', fill)
+        with pytest.raises(UserError, match='No space left'):
+            shards.write_row(tmp_path / 'row.npz', NOTHING)
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_take_boxes_and_moved():
