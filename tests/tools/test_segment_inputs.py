@@ -419,7 +419,10 @@ def test_seconds_are_those_of_the_slide(random_model, tmp_path, monkeypatch):
     assert [json.loads(path.read_text())['seconds'] for path in summaries] == [1, 1, 1]
 
 
-def test_a_slide_that_is_gone_holds_back_no_other(random_model, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(('names', 'status'), [('abcd', 1), ('a', 2)])
+def test_a_slide_that_is_gone_holds_back_no_other(
+    random_model, tmp_path, monkeypatch, capsys, names, status
+):
     open_planned, segment_rows, order = rows.open_planned, rows.segment_rows, []
 
     def opened(plan, settings):
@@ -434,12 +437,12 @@ def test_a_slide_that_is_gone_holds_back_no_other(random_model, tmp_path, monkey
 
     monkeypatch.setattr(rows, 'open_planned', opened)
     monkeypatch.setattr(rows, 'segment_rows', logged)
-    paths = [save(tmp_path / f'{name}.png', IMAGE[:80, :80]) for name in 'abcd']
-    assert run(random_model, tmp_path / 'out', *paths) == 1
+    paths = [save(tmp_path / f'{name}.png', IMAGE[:80, :80]) for name in names]
+    assert run(random_model, tmp_path / 'out', *paths) == status
     assert order[0] == ('RowsFailed', 'a')  # those behind it wait for it
-    assert sorted(order[1:]) == [('RowDone', name) for name in 'bcd']
-    assert 'a.png' in capsys.readouterr().err
-    assert [(tmp_path / f'out/{name}.csv').exists() for name in 'abcd'] == [False] + [True] * 3
+    assert sorted(order[1:]) == [('RowDone', name) for name in names[1:]]
+    assert 'a.png: gone' in capsys.readouterr().err
+    assert [path.stem for path in sorted((tmp_path / 'out').glob('*.csv'))] == list(names[1:])
 
 
 def test_row_of_another_place_is_not_joined(random_model, stopped, tmp_path, capsys):
