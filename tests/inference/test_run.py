@@ -68,6 +68,23 @@ def test_a_further_file_that_changes_during_the_run_is_a_change(engine, tmp_path
     assert run.problems == [f'{path}: has changed during the run, expected the same until its end']
 
 
+def test_tiles_are_normalized_by_the_colors_of_their_slide(tmp_path, monkeypatch):
+    segmenter = Segmenter(device='cpu', tile=128, overlap=32)  # whose images are normalized
+    path, used, prepare = tmp_path / 'a.png', [], segmenter.predictor.prepare
+
+    def noted(tile, colors=None):
+        used.append(colors)
+        return prepare(tile, colors)
+
+    monkeypatch.setattr(segmenter.predictor, 'prepare', noted)
+    cv2.imwrite(str(path), np.tile(synthesize(7, 50, 50, 8)[0], (2, 4, 1)))
+    settings = Settings(tmp_path / 'out', ('csv',))
+    assert finish(InProcess(segmenter), [path], settings).problems == []
+    assert len(used) == 3
+    assert used[0] is not None
+    assert used[0] is used[1] is used[2]
+
+
 @pytest.fixture
 def broken_once(engine, monkeypatch):
     """The next tile cannot be read, those after it can, as of a disk that hangs for a moment."""
