@@ -286,7 +286,7 @@ def _check_pickle(file: IO[bytes]) -> None:
     """
     stack: list[int] = []
     marks: list[int] = []
-    memo: dict[int, int] = {}
+    memo: dict[Any, int] = {}  # by numbers
     for code, argument, _ in pickletools.genops(file):
         taken, name = code.stack_before, code.name
         if name == 'MARK':
