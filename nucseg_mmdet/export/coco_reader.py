@@ -40,8 +40,11 @@ def read_truth_and_results(
     """
     data, notes = load_tidy_truth(truth, truth.parent)
     categories: dict[int, str] = {}
-    found = _load_folder(results, data, truth) if results.is_dir() else load_json(results)
-    if has_types(data, found):
+    if results.is_dir():
+        found, knows_types = _load_folder(results, data, truth)
+    else:
+        found, knows_types = load_json(results), False
+    if knows_types or has_types(data, found):
         named = parse_categories(data, str(truth))
         categories = {number: name or f'category {number}' for number, name in named.items()}
         if len(set(categories.values())) < len(categories):
@@ -77,10 +80,13 @@ def _check_categories(found: Any, nucleus_ids: set[int], results: Path) -> None:
             )
 
 
-def _load_folder(folder: Path, data: Any, truth: Path) -> list[dict[str, Any]]:
+def _load_folder(folder: Path, data: Any, truth: Path) -> tuple[list[dict[str, Any]], bool]:
     """Load the results that a run wrote for the images of tidy truth; their ids are all 1 there.
 
     Each says the least score that the run kept, where its summary does.
+
+    Returns:
+        The results, and whether the run knew types of the truth, even if it found only one.
     """
     found: list[dict[str, Any]] = []
     bare = dict(data, annotations=[]) if isinstance(data, dict) else data
@@ -98,6 +104,7 @@ def _load_folder(folder: Path, data: Any, truth: Path) -> list[dict[str, Any]]:
             'the images'
         )
     unknown: list[Path] = []  # of which run they are
+    knows_types = True
     for path, image_id in paths.items():
         entries = load_json(path)
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
@@ -107,6 +114,7 @@ def _load_folder(folder: Path, data: Any, truth: Path) -> list[dict[str, Any]]:
         if not facts:
             unknown.append(summary)
         ids = _ids_by_name(facts, categories)
+        knows_types &= len(set(ids.values())) > 1
         said = dict(score_thr=facts['score_thr']) if 'score_thr' in facts else {}
         for entry in entries:
             number = entry.get('category_id')
@@ -119,7 +127,7 @@ def _load_folder(folder: Path, data: Any, truth: Path) -> list[dict[str, Any]]:
             f'{unknown[0]}: not there, expected it to say which types the categories of the '
             'results are'
         )
-    return found
+    return found, knows_types
 
 
 def _read_summary(path: Path) -> dict[str, Any]:

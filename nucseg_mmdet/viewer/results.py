@@ -27,7 +27,7 @@ class Result(NamedTuple):
         width: of the slide, full-resolution px.
         height: likewise.
         mpp: microns per full-resolution px; None if unknown.
-        table: CSV, or Parquet where there are no CSV and GeoJSON.
+        table: CSV, or Parquet where CSV or GeoJSON is not there.
         outlines: GeoJSON, compressed or not; or the same Parquet.
         slide: its file; None if it was not found.
         summary: all that the run says of it.
@@ -112,14 +112,7 @@ def _read(path: Path, slides: Sequence[Path]) -> Result:
         raise UserError(f'{path}: found {width} x {height} px at {mpp} microns, expected a slide')
     if not rest:
         raise UserError(f'{path}: no summary of a run (of other kinds of values), expected one')
-    table, outlines = (_find_file(path, files, endings) for endings in (TABLES, OUTLINES))
-    if table is None or outlines is None:
-        table = outlines = _find_file(path, files, BOTH)
-    if table is None or outlines is None:
-        raise UserError(
-            f'{path}: names no CSV and GeoJSON, and no Parquet, expected nucseg segment --format '
-            'geojson csv, or parquet'
-        )
+    table, outlines = _find_nuclei(path, files)
     slide = _find_slide(noted, path.parent, slides)
     region = _read_region(path, summary, width, height)
     return Result(name, width, height, mpp, table, outlines, slide, summary, region)
@@ -159,8 +152,26 @@ def _read_region(path: Path, summary: dict[str, Any], width: int, height: int) -
     )
 
 
-def _find_file(summary: Path, files: Sequence[str], endings: tuple[str, ...]) -> Path | None:
-    """Find a file that a summary names, if any; it has to lie in the summary's own folder."""
+def _find_nuclei(summary: Path, files: Sequence[str]) -> tuple[Path, Path]:
+    """Find table and outlines; Parquet, which is both, where one of them is not there."""
+    table, outlines, both = (_named(summary, files, kind) for kind in (TABLES, OUTLINES, BOTH))
+    if table and outlines and ((table.is_file() and outlines.is_file()) or not both):
+        pair = table, outlines
+    elif both:
+        pair = both, both
+    else:
+        raise UserError(
+            f'{summary}: names no CSV and GeoJSON, and no Parquet, expected nucseg segment '
+            '--format geojson csv, or parquet'
+        )
+    for path in pair:
+        if not path.is_file():
+            raise UserError(f'{path}: no such file, though {summary.name} names it')
+    return pair
+
+
+def _named(summary: Path, files: Sequence[str], endings: tuple[str, ...]) -> Path | None:
+    """The file that a summary names, if any; it has to lie in the summary's own folder."""
     folder = summary.parent.resolve()
     for name in files:
         if not name.endswith(endings):
@@ -168,8 +179,6 @@ def _find_file(summary: Path, files: Sequence[str], endings: tuple[str, ...]) ->
         path = summary.with_name(name) if Path(name).name == name else None
         if path is None or path.resolve().parent != folder:
             raise UserError(f'{summary}: names {name!r}, expected a file of the same folder')
-        if not path.is_file():
-            raise UserError(f'{path}: no such file, though {summary.name} names it')
         return path
     return None
 

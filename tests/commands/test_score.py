@@ -210,3 +210,18 @@ def test_classes_of_a_run_are_those_of_their_names(files, tmp_path, truth, run, 
     else:
         assert [one['name'] for one in report['types']['classes']] == types
         assert report['types']['mPQ+'] == 1
+
+
+def test_types_of_a_run_that_found_only_one_of_them(files, tmp_path):
+    """Each nucleus is taken for an a; the second is a b."""
+    data = json.loads((tmp_path / 'truth.json').read_text())
+    data['categories'] = [dict(id=1, name='b'), dict(id=2, name='a')]
+    for annotation, category_id in zip(data['annotations'], (2, 1, 2), strict=True):
+        annotation['category_id'] = category_id
+    (tmp_path / 'truth.json').write_text(json.dumps(data))
+    write_summaries(tmp_path / 'run', classes=('a', 'b'))
+    assert score.main([*files, '--json', str(tmp_path / 'scores.json')]) == 0
+    types = json.loads((tmp_path / 'scores.json').read_text())['types']
+    # b: one missed. a: two found, and one that is none: 2 / (2 + 1 / 2).
+    assert [(one['name'], one['PQ']) for one in types['classes']] == [('b', 0), ('a', 0.8)]
+    assert types['mPQ+'] == pytest.approx(0.4, abs=1e-12)

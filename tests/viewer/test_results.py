@@ -69,6 +69,20 @@ def test_relative_path_is_also_taken_from_the_results(folder):
     assert find_results(folder)[0][0].slide == folder / f'{NAME}.png'
 
 
+@pytest.mark.parametrize('gone', ['.csv', '.geojson'])
+def test_parquet_stands_in_for_a_file_that_was_deleted(folder, gone):
+    write_results(folder, formats=('geojson', 'csv', 'parquet'))
+    (whole,), _ = find_results(folder)
+    assert (whole.table.suffix, whole.outlines.suffix) == ('.csv', '.geojson')
+    (folder / f'{NAME}{gone}').unlink()
+    (result,), problems = find_results(folder)
+    assert (result.table.suffix, result.outlines.suffix) == ('.parquet', '.parquet')
+    assert not problems
+    (folder / f'{NAME}.parquet').unlink()
+    with pytest.raises(UserError, match='no such file, though'):
+        find_results(folder)
+
+
 def test_slide_of_the_same_name_and_size_but_another_is_refused(folder):
     path = folder / f'{NAME}.png'
     change(folder, identity=dict(slide=signs(path)))
