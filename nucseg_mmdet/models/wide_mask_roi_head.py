@@ -1,10 +1,13 @@
 """A RoI head whose masks look beyond their boxes."""
 
+import math
 from typing import Any
 
 from mmdet.models.roi_heads import StandardRoIHead
 from mmdet.registry import MODELS
 from torch import Tensor
+
+from nucseg_mmdet.utils.errors import UserError
 
 
 @MODELS.register_module()
@@ -16,12 +19,18 @@ class WideMaskRoIHead(StandardRoIHead):
     scores and their NMS are as they were, and the weights are of the same shapes.
 
     Args:
-        mask_scale: factor of the boxes' sides for the masks; as ``box_scale`` of ``RLEMaskHead``.
+        mask_scale: factor of the boxes' sides for the masks, 1 or more; as ``box_scale`` of
+            ``RLEMaskHead``.
         mask_head: ``RLEMaskHead``.
         kwargs: as of ``StandardRoIHead``; with a ``mask_roi_extractor``.
+
+    Raises:
+        UserError: ``mask_scale`` is another value.
     """
 
     def __init__(self, mask_scale: float, mask_head: dict, **kwargs: Any) -> None:
+        if not isinstance(mask_scale, int | float) or not 1 <= mask_scale < math.inf:
+            raise UserError(f'mask_scale is {mask_scale!r}, expected a number, 1 or more')
         super().__init__(mask_head=dict(mask_head, box_scale=mask_scale), **kwargs)
         self.mask_scale = mask_scale
 

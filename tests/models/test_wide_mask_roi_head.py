@@ -14,6 +14,7 @@ from mmengine.structures import InstanceData
 from nucseg_mmdet.models.mask_tta import frame_again
 from nucseg_mmdet.models.rle_mask_head import RLEMaskHead, enlarge
 from nucseg_mmdet.structures import rle
+from nucseg_mmdet.utils.errors import UserError
 from tests.conftest import DEMO_CONFIG
 
 SIZE = 128  # px, of the image
@@ -53,6 +54,13 @@ def sure(model):
     torch.nn.init.zeros_(model.roi_head.mask_head.conv_logits.weight)
     torch.nn.init.constant_(model.roi_head.mask_head.conv_logits.bias, 10.0)
     return model
+
+
+@pytest.mark.parametrize('scale', [0, 0.9, -1.15, float('inf'), float('nan'), '1.15'])
+def test_an_odd_factor_is_refused(scale):
+    init_default_scope('mmdet')
+    with pytest.raises(UserError, match=f'mask_scale is {scale!r}, expected a number, 1 or more'):
+        MODELS.build(config(scale))
 
 
 def test_a_factor_of_1_is_the_stock_roi_head():
