@@ -9,7 +9,7 @@ python tools/analysis_tools/mend_truth.py data/vrdl/annotations/train.json O/tra
 python tools/train.py configs/dense/mask-rcnn_lite2_fpn_dense_mended.py --amp \
     --data-root data/mended --work-dir work_dirs/seed51 --cfg-options load_from=CHECKPOINT
 
-The last of five stages, trained twice, with seeds 51 and 52; the model is the mean of their
+The last of six stages, trained twice, with seeds 51 and 52; the model is the mean of their
 weights. The stages before it are of ``ablations/lite2.py``, ``ablations/lite2-sharpness_stage2.py``
 and ``ablations/lite2-cascade_stage3.py``, with masks of the boxes themselves. models/README.md has
 all commands, docs/ablations.md what mending, means, cascades and wide masks are worth.
